@@ -1,0 +1,61 @@
+# make lab | make test | make course; every target sets up what it needs first. See README.md.
+PYTHON ?= python3
+PROFILE ?= small
+NOTEBOOKS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export STEER_PROFILE := $(PROFILE)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# STEER_WHEELS=folder installs from that folder alone (a lab without network; `make wheels` fills it).
+PIP_SOURCE := $(if $(STEER_WHEELS),--no-index --find-links "$(STEER_WHEELS)")
+
+.PHONY: lab test course data wheels lint format lock clean
+
+lab: $(VENV)/lab.stamp data
+	$(BIN)/jupyter lab --ip=localhost notebooks/00_start_here.ipynb
+
+test: $(VENV)/test.stamp data
+	$(BIN)/python -m helpers.requirements
+	$(MAKE) lint
+	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope tests
+	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout 600 -n 2 --dist loadscope \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+course: $(VENV)/lab.stamp data
+	$(BIN)/python -m helpers.course $(NOTEBOOKS)
+
+data: $(VENV)/lab.stamp
+	$(BIN)/python -m helpers.sources
+
+# Everything that `make lab` and `make test` install or download, in one folder to carry to a lab.
+wheels: $(VENV)/lab.stamp
+	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,test]
+	$(BIN)/python -m helpers.sources --wheels "$(or $(DIR),wheels)"
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout --keep-output --keep-count notebooks/*.ipynb
+
+# Rewrites constraints.txt from what is installed, after a pin in pyproject.toml changed.
+lock: $(VENV)/test.stamp
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) build
+
+$(VENV)/lab.stamp: pyproject.toml constraints.txt
+	$(PYTHON) helpers/requirements.py --python-only
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/lab.stamp
+	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,test]
+	touch $@
