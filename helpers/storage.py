@@ -45,6 +45,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        os.chmod(name, 0o644)  # mkstemp makes private files; a class may share one cache
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -62,6 +63,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     try:
         yield temporary
+        temporary.chmod(0o755)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:

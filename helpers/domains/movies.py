@@ -1,0 +1,283 @@
+"""Movies: MovieLens ratings joined with plots from three sources, by normalised title and year.
+
+Precision comes before coverage. A plot source that states the year must agree within one year; the source
+without years (CMU) is believed only when nothing speaks against it (see `match_by_title`).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import sources
+from helpers.domains import Domain
+
+MAX_WORDS = 120
+SOURCES = ("tmdb", "cmu", "wikipedia")  # in the order in which a plot is taken when several exist
+ARTICLES = "the|a|an|la|le|les|el|il|lo|los|las|das|der|die|un|une|l'"
+FILM_OF_YEAR = re.compile(  # "is a 1958 American film", or "(1947) is a romantic film"
+    r"\b(?:is|was) an? [^.]{0,40}?\b((?:19|20)\d\d)\b[^.]{0,120}?\bfilm\b"
+    r"|\(((?:19|20)\d\d)\) is an? [^.]{0,80}?\bfilm\b"
+)
+YEAR_IN_NAME = re.compile(r"\s*\((\d{4})\)\s*$")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot as a source has it: normalised titles, year (NaN if not stated), genre words and text."""
+
+    titles: frozenset[str]
+    year: float
+    genres: str
+    text: str
+
+
+# --- titles ----------------------------------------------------------------------------------------------
+
+
+def normalise_title(title: str) -> str:
+    """Lower-case ASCII words without punctuation and without a leading article."""
+    text = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", " ", text.replace("&", " and ").replace("'", ""))
+    return re.sub(r"^(the|a|an|la|le|les|el|il|lo|los|las|das|der|die) ", "", " ".join(words.split()))
+
+
+def title_variants(title: str) -> list[str]:
+    """Normalised forms of a MovieLens title: the title, then the names that it gives in brackets.
+
+    MovieLens writes `City of Lost Children, The (Cité des enfants perdus, La)`.
+    """
+    parts = [re.sub(r"\([^)]*\)", "", title), *re.findall(r"\(([^)]*)\)", title)]
+    return list(dict.fromkeys(t for t in map(normalise_title, map(readable_title, parts)) if t))
+
+
+def readable_title(title: str) -> str:
+    """`Godfather, The` as people say it: `The Godfather`; an `a.k.a.` in front is dropped."""
+    title = re.sub(r"^a\.?k\.?a\.?\s+", "", title.strip(), flags=re.IGNORECASE)
+    moved = re.match(rf"^(.*), ({ARTICLES})$", title, flags=re.IGNORECASE)
+    return f"{moved[2]} {moved[1]}" if moved else title
+
+
+# --- the three plot sources ------------------------------------------------------------------------------
+
+
+def clean_plot(text: str, max_words: int = MAX_WORDS) -> str:
+    """Plain text of at most `max_words` words, cut after a whole sentence where one ends in time."""
+    text = " ".join(re.sub(r"\{\{.*?\}\}|\[\[|\]\]|<[^>]+>", " ", html.unescape(text)).split())
+    text = re.sub(r"\s+([,.;!?])", r"\1", text)
+    words = text.split()
+    if len(words) <= max_words:
+        return text
+    cut = " ".join(words[:max_words])
+    end = max(cut.rfind(mark) for mark in (". ", "! ", "? "))
+    return cut[: end + 1] if end > len(cut) // 3 else cut
+
+
+def read_tmdb(folder: Path) -> list[Plot]:
+    """TMDB 5000: overview, titles in English and the original language, release year."""
+    table = pd.read_csv(folder / "movies.csv").dropna(subset=["overview", "release_date"])
+    years = pd.to_datetime(table["release_date"], errors="coerce").dt.year
+    return [
+        Plot(
+            frozenset({normalise_title(row.title), normalise_title(row.original_title)}),
+            year,
+            "",
+            row.overview,
+        )
+        for row, year in zip(table.itertuples(), years, strict=True)
+        if len(row.overview) > 30
+    ]
+
+
+def read_cmu(folder: Path) -> list[Plot]:
+    """CMU movie summaries: title without year, genre words, a long plot."""
+    table = pd.read_csv(folder / "movies.csv").dropna(subset=["Plot"])
+    return [
+        Plot(frozenset({normalise_title(re.sub(r"\(.*?\)", "", row.Title))}), np.nan, row.Category, row.Plot)
+        for row in table.itertuples()
+    ]
+
+
+def read_wikipedia(folder: Path) -> list[Plot]:
+    """Wikipedia introductions; only pages whose opening says that they are about a film of some year.
+
+    The file was collected by title, so `Casablanca` is the city and `Groundhog Day` the holiday.
+    """
+    pages = json.loads((folder / "movie_summaries.json").read_text(encoding="utf-8"))
+    plots = []
+    for name, text in pages.items():
+        opening = text[:300]
+        year = FILM_OF_YEAR.search(opening)
+        if year:
+            title = normalise_title(re.sub(r"\(.*?\)", "", name))
+            plots.append(Plot(frozenset({title}), float(year[1] or year[2]), "", text))
+    return plots
+
+
+# --- matching --------------------------------------------------------------------------------------------
+
+
+def by_title(plots: Iterable[Plot]) -> dict[str, list[Plot]]:
+    index = defaultdict(list)
+    for plot in plots:
+        for title in plot.titles:
+            index[title].append(plot)
+    return index
+
+
+def match_by_year(titles: list[str], year: float, index: dict[str, list[Plot]]) -> Plot | None:
+    """The plot with one of the titles whose year is nearest, if that is within one year."""
+    found = [p for title in titles for p in index.get(title, []) if abs(p.year - year) <= 1]
+    return min(found, key=lambda p: abs(p.year - year), default=None)
+
+
+def match_by_title(
+    titles: list[str],
+    genres: list[str],
+    n_namesakes: int,
+    index: dict[str, list[Plot]],
+    dated: dict[str, list[Plot]],
+    year: float,
+) -> Plot | None:
+    """A plot from a source without years, when nothing speaks against it.
+
+    Refused: several plots or several MovieLens films of that title, a dated source that knows a film of that
+    title from another year (a remake), or no genre in common.
+    """
+    for title in titles:
+        found = index.get(title, [])
+        remake = any(abs(p.year - year) > 1 for p in dated.get(title, []))
+        if len(found) == 1 and n_namesakes == 1 and not remake and shares_genre(genres, found[0].genres):
+            return found[0]
+    return None
+
+
+def shares_genre(genres: list[str], words: str) -> bool:
+    """Whether a MovieLens genre occurs among the genre words of the other source."""
+    synonyms = {"Sci-Fi": "science fiction", "Children's": "family", "Musical": "music", "Film-Noir": "noir"}
+    return any(synonyms.get(genre, genre).lower() in words.lower() for genre in genres)
+
+
+def match_plots(items: pd.DataFrame, plots: dict[str, list[Plot]]) -> pd.DataFrame:
+    """For each item the plot text that each source has for it (empty if none).
+
+    Args:
+        items: rows with `title` (as MovieLens writes it), `year` and `genres`.
+        plots: by source name; sources whose years are all NaN are matched by title alone.
+
+    Returns:
+        A table with one column per source, in the order of `items`.
+    """
+    index = {name: by_title(found) for name, found in plots.items()}
+    undated = {name for name, found in plots.items() if all(np.isnan(p.year) for p in found)}
+    dated = by_title(p for name in plots if name not in undated for p in plots[name])
+    variants = [title_variants(title) for title in items["title"]]
+    films = {(titles[0], year) for titles, year in zip(variants, items["year"], strict=True) if titles}
+    namesakes = Counter(title for title, _ in films)
+    rows = []
+    for item, titles in zip(items.itertuples(), variants, strict=True):
+        row = {}
+        for name in plots:
+            if name in undated:
+                alone = namesakes[titles[0]] if titles else 0
+                plot = match_by_title(titles, item.genres, alone, index[name], dated, item.year)
+            else:
+                plot = match_by_year(titles, item.year, index[name])
+            row[name] = clean_plot(plot.text) if plot else ""
+        rows.append(row)
+    return pd.DataFrame(rows, index=items.index)
+
+
+def match_report(domain: Domain, matches: pd.DataFrame) -> pd.DataFrame:
+    """Movies and share of all ratings that each source reaches, alone and together."""
+    found = {name: matches[name] != "" for name in matches}
+    found["any source"] = np.logical_or.reduce(list(found.values()))
+    found["any source, >= 20 ratings"] = found["any source"] & (domain.n_ratings >= 20)
+    total = domain.n_ratings.sum()
+    return pd.DataFrame(
+        {
+            "movies": {name: int(mask.sum()) for name, mask in found.items()},
+            "share of ratings": {
+                name: round(float(domain.n_ratings[mask].sum() / total), 3) for name, mask in found.items()
+            },
+        }
+    )
+
+
+# --- the domain ------------------------------------------------------------------------------------------
+
+
+def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Items (`id`, `title`, `year`, `genres`) and ratings (`user_id`, `id`, `rating`) of MovieLens-100K."""
+    items = pd.read_csv(folder / "ml-100k.item", sep="\t", dtype=str, keep_default_na=False)
+    items.columns = ["id", "title", "year", "genres"]
+    items["id"] = items["id"].astype(int)
+    items["year"] = pd.to_numeric(items["year"], errors="coerce")
+    items["genres"] = [[g for g in genres.split() if g != "unknown"] for genres in items["genres"]]
+    ratings = pd.read_csv(folder / "ml-100k.inter", sep="\t")
+    ratings.columns = ["user_id", "id", "rating", "timestamp"]
+    return items, ratings
+
+
+def read_movielens_csv(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Items and ratings of MovieLens-25M or MovieLens-latest (`movies.csv`, `ratings.csv`), as above."""
+    items = pd.read_csv(folder / "movies.csv", keep_default_na=False)
+    items.columns = ["id", "title", "genres"]
+    years = items["title"].str.extract(YEAR_IN_NAME, expand=False)
+    items["year"] = pd.to_numeric(years, errors="coerce")
+    items["title"] = items["title"].str.replace(YEAR_IN_NAME, "", regex=True)
+    items["genres"] = [[g for g in row.split("|") if "(no genres" not in g] for row in items["genres"]]
+    columns = {"userId": "int32", "movieId": "int32", "rating": "float32"}
+    ratings = pd.read_csv(folder / "ratings.csv", usecols=list(columns), dtype=columns)
+    return items, ratings.rename(columns={"userId": "user_id", "movieId": "id"})
+
+
+def read_plots() -> dict[str, list[Plot]]:
+    """The three plot sources, by name."""
+    readers = {"tmdb": read_tmdb, "cmu": read_cmu, "wikipedia": read_wikipedia}
+    return {name: readers[name](sources.fetch(f"plots-{name}")) for name in SOURCES}
+
+
+def build_domain(items: pd.DataFrame, ratings: pd.DataFrame, matches: pd.DataFrame) -> Domain:
+    """Number users and items from 0 and give each item the first plot that a source has."""
+    items = items.assign(plot_text="", plot_source="")
+    for name in reversed(SOURCES):
+        found = matches[name] != ""
+        items.loc[found, "plot_text"] = matches.loc[found, name]
+        items.loc[found, "plot_source"] = name
+    items["title"] = [readable_title(re.sub(r"\s*\([^)]*\)", "", t) or t) for t in items["title"]]
+    user, users = pd.factorize(ratings["user_id"], sort=True)
+    item = pd.Index(items["id"]).get_indexer(ratings["id"])
+    numbered = pd.DataFrame({"user": user, "item": item, "rating": ratings["rating"].astype(float)})
+    return Domain("movies", items.reset_index(drop=True), len(users), numbered)
+
+
+def load_movies(original: str | None = None) -> Domain:
+    """The movie domain: ratings and, where a source knows the film, its plot.
+
+    Args:
+        original: path or URL of an official MovieLens zip (25M, latest) to use in place of MovieLens-100K.
+
+    Raises:
+        helpers.storage.CourseError: a source cannot be fetched; the message says what to do.
+    """
+    return load_movies_and_matches(original)[0]
+
+
+def load_movies_and_matches(original: str | None = None) -> tuple[Domain, pd.DataFrame]:
+    """`load_movies`, together with the plots of every source for every item (see `match_plots`)."""
+    if original is None:
+        items, ratings = read_movielens_100k(sources.fetch("movielens-100k"))
+    else:
+        items, ratings = read_movielens_csv(sources.fetch_movielens(original))
+    matches = match_plots(items, read_plots())
+    return build_domain(items, ratings, matches), matches

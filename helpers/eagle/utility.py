@@ -1,0 +1,106 @@
+"""Utility and content gap: what would a user like that does not exist yet?
+
+Tennenholtz et al. 2024, section 5: U(z; D) = <z_user, z> + lambda * sum of distances to the 3 nearest items.
+The paper does not say how the two terms are scaled. Ours, so that lambda means something:
+
+    U(z) = predicted rating in stars + lambda * (sum of distances to the k nearest items) / d_D
+
+where d_D is the mean of that sum over the existing items themselves (each without itself). A text as far from
+the rest as films usually are from one another thus earns lambda stars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.neighbors import NearestNeighbors
+
+from helpers.embedding.space import EmbeddingSpace
+
+NOVELTY_WEIGHT = 0.5  # lambda, in stars
+
+
+class UtilityParts(NamedTuple):
+    """Utility of each text and its two terms: `total` = `rating` + lambda * `novelty`, the first two in stars."""
+
+    total: Float[np.ndarray, " text"]
+    rating: Float[np.ndarray, " text"]
+    novelty: Float[np.ndarray, " text"]
+
+
+@dataclass(frozen=True)
+class ContentGap:
+    """The utility of new texts for one user, given the items that exist.
+
+    Attributes:
+        items: Float[item dim], embeddings of what exists, by the same encoder as the new texts. Behavioural
+            embeddings and encoded texts differ in spread (a regression shrinks), and a distance between the two
+            would measure the encoder's error instead of novelty.
+        user: Float[dim], the user's embedding; user_level: mean plus user bias, in stars.
+        novelty_weight: lambda in stars; n_neighbors: k.
+    """
+
+    items: Float[np.ndarray, "item dim"]
+    user: Float[np.ndarray, " dim"]
+    user_level: float
+    novelty_weight: float = NOVELTY_WEIGHT
+    n_neighbors: int = 3
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.items).all() or not np.isfinite(self.user).all():
+            raise ValueError("an embedding is not finite: fit the factorisation or the encoder again")
+        if self.items.ndim != 2 or self.items.shape[1] != len(self.user):
+            raise ValueError(f"items have shape {self.items.shape}, the user {self.user.shape}: dims must agree")
+        if len(self.items) <= self.n_neighbors:
+            raise ValueError(f"{len(self.items)} items are too few for {self.n_neighbors} neighbours")
+
+    @classmethod
+    def of_user(cls, space: EmbeddingSpace, user: int, **options) -> ContentGap:
+        """The gap of one user of an embedding space (options: `novelty_weight`, `n_neighbors`)."""
+        model = space.model
+        return cls(space.items, model.user_embeddings[user], float(model.user_level[user]), **options)
+
+    @cached_property
+    def _index(self) -> NearestNeighbors:
+        return NearestNeighbors(n_neighbors=self.n_neighbors).fit(self.items)
+
+    @cached_property
+    def typical_distance(self) -> float:
+        """d_D: mean over existing items of the summed distance to their k nearest other items.
+
+        Copies of an item (18 films are listed twice) would count as distance 0; that is what "no gap" means.
+        """
+        distances, _ = self._index.kneighbors()
+        typical = float(distances.sum(axis=1).mean())
+        if typical == 0:
+            raise ValueError("all items lie on one point: the encoder is constant")
+        return typical
+
+    def __call__(self, z: Float[np.ndarray, "text dim"]) -> UtilityParts:
+        """Utility and its parts for embeddings of texts.
+
+        Raises:
+            ValueError: z is not finite or has another dimension than the items.
+        """
+        z = np.atleast_2d(z)
+        if z.shape[1] != len(self.user) or not np.isfinite(z).all():
+            raise ValueError(f"expected finite embeddings of shape (n, {len(self.user)}), got {z.shape}")
+        rating = self.user_level + z @ self.user
+        distances, _ = self._index.kneighbors(z)
+        novelty = distances.sum(axis=1) / self.typical_distance
+        return UtilityParts(rating + self.novelty_weight * novelty, rating, novelty)
+
+    def of_items(self) -> UtilityParts:
+        """Utility of the existing items, each compared with the others and not with itself."""
+        rating = self.user_level + self.items @ self.user
+        distances, _ = self._index.kneighbors()
+        novelty = distances.sum(axis=1) / self.typical_distance
+        return UtilityParts(rating + self.novelty_weight * novelty, rating, novelty)
+
+    def nearest(self, z: Float[np.ndarray, " dim"], k: int = 3) -> np.ndarray:
+        """Positions of the k items nearest to one embedding, nearest first."""
+        return self._index.kneighbors(np.atleast_2d(z), n_neighbors=k, return_distance=False)[0]

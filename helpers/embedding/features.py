@@ -1,0 +1,113 @@
+"""Texts to fixed feature vectors: frozen sentence embeddings and mean hidden states, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from helpers import models
+from helpers.settings import cache_dir
+from helpers.storage import atomic_file, explained, locked
+
+HIDDEN_LAYER = 8  # of SmolLM2's 30: the best of 8, 16 and 24 on training folds; notebook 02 shows the curve
+
+
+def cached(
+    kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
+) -> Float[np.ndarray, "text dim"]:
+    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts."""
+    key = hashlib.sha256("\0".join([kind, *texts]).encode()).hexdigest()[:32]
+    path = cache_dir() / "features" / f"{kind.replace('/', '-')}-{key}.safetensors"
+    with explained("keep features in the cache"), locked(path):
+        try:
+            return load_file(path)["features"]
+        except (FileNotFoundError, SafetensorError, KeyError):
+            features = compute(texts)
+        with atomic_file(path) as temporary:
+            save_file({"features": np.ascontiguousarray(features)}, temporary)
+    return features
+
+
+def split_fields(texts: Sequence[str]) -> list[list[str]]:
+    """The lines of each text, as one list per field: `genres`, then `plot`, for texts of two lines.
+
+    Raises:
+        ValueError: no text, an empty text, or texts with different numbers of lines.
+    """
+    lines = [text.strip().split("\n") for text in texts]
+    if not lines or len({len(parts) for parts in lines}) != 1 or not all(map(str.strip, texts)):
+        raise ValueError("give one or more non-empty texts with the same number of lines each")
+    return [list(field) for field in zip(*lines, strict=True)]
+
+
+def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+    """MiniLM embeddings, one of 384 numbers per line of the text, side by side.
+
+    A long plot drowns the genres when both go through the encoder as one text; as fields of their own they
+    keep their weight (notebook 02 measures it).
+    """
+
+    def embed(lines: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+        encoder = models.load_sentence_encoder(dtype=torch.float32)
+        unique = sorted(set(lines))
+        vectors = encoder.encode(unique, batch_size=32, show_progress_bar=len(unique) > 200)
+        return vectors[np.searchsorted(unique, lines)]
+
+    return np.hstack([cached("minilm", field, embed) for field in split_fields(texts)])
+
+
+def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Float[np.ndarray, "text dim"]:
+    """Mean hidden state of SmolLM2 after `layer` blocks over the tokens of each text (576 numbers).
+
+    The first token is left out: its state is the same for every text and two orders of magnitude longer.
+    """
+    if not all(map(str.strip, texts)):
+        raise ValueError("give non-empty texts")
+    return cached(f"smollm2-layer{layer}", texts, lambda t: _mean_hidden_states(t, layer))
+
+
+class _LayerReached(Exception):
+    """Carries a hidden state out of a forward pass that need not go on."""
+
+    def __init__(self, state: torch.Tensor) -> None:
+        self.state = state
+
+
+def _mean_hidden_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
+    model, tokenizer = models.load_language_model()
+
+    def stop(_module, _inputs, output) -> None:
+        raise _LayerReached(output if isinstance(output, torch.Tensor) else output[0])
+
+    order = np.argsort([len(text) for text in texts])
+    result: dict[int, np.ndarray] = {}
+    handle = model.model.layers[layer - 1].register_forward_hook(stop)
+    try:
+        for start in range(0, len(order), 16):
+            rows = order[start : start + 16]
+            batch = tokenizer(
+                [texts[r] for r in rows], return_tensors="pt", padding=True, truncation=True, max_length=256
+            )
+            means = _masked_means(model, batch.to(model.device))
+            result.update(zip(rows.tolist(), means, strict=True))
+    finally:
+        handle.remove()
+    return np.stack([result[row] for row in range(len(texts))])
+
+
+@torch.inference_mode()
+def _masked_means(model, batch) -> Float[np.ndarray, "row dim"]:
+    try:
+        model(**batch)
+    except _LayerReached as reached:
+        mask = batch["attention_mask"].clone()
+        mask[torch.arange(len(mask)), mask.argmax(dim=1)] = 0  # the first real token (padding is on the left)
+        weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.einsum("bt,btd->bd", weights.float(), reached.state.float()).cpu().numpy()
+    raise RuntimeError("the forward pass ended without reaching the layer")

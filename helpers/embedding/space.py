@@ -1,0 +1,54 @@
+"""The whole embedding side in one call: domain, factorisation, encoder, and where every item lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from helpers.domains import Domain
+from helpers.embedding.encoder import Encoder, Features, Head, fit_encoder, fit_ridge
+from helpers.embedding.evaluation import movie_folds, out_of_fold_embeddings
+from helpers.embedding.factorization import Factorization, fit_als
+from helpers.embedding.features import sentence_features
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """What notebooks 03 and later build on.
+
+    Attributes:
+        model: factorisation of all ratings; encoder: E, fitted on all items with text.
+        items: Float[text_item dim], E of every item with text, each by a head that did not train on it.
+    """
+
+    domain: Domain
+    model: Factorization
+    encoder: Encoder
+    items: Float[np.ndarray, "text_item dim"]
+
+
+def build_space(
+    domain: Domain,
+    *,
+    featurise: Callable[[Sequence[str]], Features] = sentence_features,
+    head: Head = fit_ridge,
+    view: str = "genres_plot",
+    model: Factorization | None = None,
+) -> EmbeddingSpace:
+    """Fit everything on a domain: half a second, once the text features are in the cache.
+
+    Args:
+        featurise: text features; another kind gives an independent encoder of the same space.
+        view: form of the texts (`Domain.texts`). Titles help to predict ratings of known films, but a film
+            that does not exist yet has no known title, so the default leaves them out.
+        model: a factorisation to share between two encoders; fitted when not given.
+    """
+    model = model or fit_als(*domain.triplets, domain.n_users, domain.n_items)
+    texts, targets = domain.texts(view), model.item_embeddings[domain.text_items]
+    n_ratings = domain.n_ratings[domain.text_items]
+    encoder = fit_encoder(texts, targets, n_ratings, featurise=featurise, head=head)
+    items = out_of_fold_embeddings(featurise(texts), targets, n_ratings, movie_folds(domain), head)
+    return EmbeddingSpace(domain, model, encoder, items)

@@ -1,0 +1,219 @@
+"""Packaging and imports: one set of pins everywhere, nothing heavy in git, `helpers` imports quietly and one way."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from helpers.settings import PROJECT
+
+# A module imports only from layers above its own, or from its own room.
+LAYERS = (
+    ("settings",),
+    ("storage",),
+    ("sources", "results"),
+    ("domains", "models"),
+    ("generation",),
+    ("embedding",),
+    ("eagle", "are"),
+    ("plots", "classroom"),
+    ("widgets", "course", "requirements"),
+)
+# What a user runs before or beside the notebooks answers at once: no torch behind it.
+LIGHT = ("settings", "storage", "requirements", "results", "sources", "classroom.check")
+MODULES = {
+    ".".join(path.relative_to(PROJECT / "helpers").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((PROJECT / "helpers").rglob("*.py"))
+    if path != PROJECT / "helpers" / "__init__.py"
+}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(requirements: list[str]) -> dict[str, str]:
+    """{name: version} of requirement lines; a line that is no `==` pin fails."""
+    pairs = {}
+    for line in requirements:
+        found = re.fullmatch(r"([\w.-]+)==([\w.]+)", line.strip())
+        assert found, f"{line!r} is not pinned with =="
+        pairs[normal(found[1])] = found[2]
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def project_pins() -> dict[str, dict[str, str]]:
+    """Pins of pyproject.toml by group; `core` are the direct dependencies."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    groups = {"core": project["dependencies"]} | project["optional-dependencies"]
+    return {name: pins(lines) for name, lines in groups.items()}
+
+
+# Pins ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_exact_pins_are_accepted():
+    assert pins(["A_b==1.0"]) == {"a-b": "1.0"}
+    for line in ("a>=1", "a", "a==1.*", "a==1.0+cpu"):
+        with pytest.raises(AssertionError, match="not pinned"):
+            pins([line])
+
+
+def test_environment_has_the_pins_of_pyproject(project_pins):
+    text = (PROJECT / "environment.yml").read_text()
+    listed = pins(re.findall(r"^\s+- (\S+)$", text.split("- pip:\n")[1], re.MULTILINE))
+    assert listed == project_pins["core"] | project_pins["lab"] | project_pins["test"]
+
+
+def test_binder_uses_the_same_environment():
+    link = PROJECT / ".binder" / "environment.yml"
+    assert link.is_symlink() and link.resolve() == PROJECT / "environment.yml"
+
+
+def test_constraints_hold_every_pin(project_pins):
+    constraints = pins((PROJECT / "constraints.txt").read_text().splitlines())
+    for group in project_pins.values():
+        assert {name: constraints.get(name) for name in group} == group
+
+
+# Commands and files --------------------------------------------------------------------------------------------
+
+
+def test_ci_runs_the_tests_of_the_readme():
+    script = PROJECT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text().splitlines()
+    readme = (PROJECT / "README.md").read_text()
+    assert "make lab" in readme and "make test" in readme
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(["git", "-C", PROJECT, "ls-files", "-z"], capture_output=True, text=True, check=True)
+    return [PROJECT / name for name in listing.stdout.split("\0") if name]
+
+
+def test_no_data_or_model_is_tracked(tracked):
+    suffixes = {".csv", ".parquet", ".safetensors", ".gguf", ".whl", ".pkl"}
+    assert tracked
+    assert [path.name for path in tracked if path.suffix in suffixes] == []
+    assert [path.name for path in tracked if path.is_file() and path.stat().st_size > 1_000_000] == []
+
+
+# Imports -------------------------------------------------------------------------------------------------------
+
+QUIET = """
+import importlib, json, sys
+calls, module = [], None
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        calls.append(f"{module}: {event}")
+sys.addaudithook(watch)
+for module in sys.argv[1:]:
+    importlib.import_module("helpers." + module)
+print(json.dumps({"calls": calls, "torch": "torch" in sys.modules}))
+"""
+
+
+def imported(modules: list[str], cache: Path) -> dict:
+    """Import `modules` in a new interpreter; network calls that it made and whether torch was loaded."""
+    environment = os.environ | {"STEER_CACHE": str(cache)}
+    command = [sys.executable, "-c", QUIET, *modules]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1, f"an import prints: {done.stdout[:200]}"
+    return json.loads(done.stdout)
+
+
+def test_imports_touch_neither_network_nor_cache(tmp_path):
+    assert imported(list(MODULES), tmp_path / "cache")["calls"] == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_network_call_would_be_noticed(tmp_path):
+    code = QUIET.replace(
+        'importlib.import_module("helpers." + module)', "__import__('socket').gethostbyname('localhost')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "x"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["calls"] == ["x: socket.gethostbyname"]
+
+
+def test_light_modules_do_not_wait_for_torch(tmp_path):
+    assert not imported([name for name in LIGHT if name in MODULES], tmp_path)["torch"]
+
+
+def helper_imports(source: str, everywhere: bool = False) -> set[str]:
+    """Names under `helpers` that a module imports at its top level (or anywhere)."""
+    tree = ast.parse(source)
+    nodes = ast.walk(tree) if everywhere else top_level(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("helpers.") for alias in node.names if alias.name.startswith("helpers.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "helpers":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers."):
+            found.add(node.module.removeprefix("helpers."))
+    return found
+
+
+def top_level(tree: ast.AST):
+    """Statements that run at import: not those inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from top_level(node)
+
+
+def layer(room: str) -> int:
+    found = [number for number, rooms in enumerate(LAYERS) if room in rooms]
+    assert found, f"helpers/{room} has no place in LAYERS of tests/test_packaging.py: add it"
+    return found[0]
+
+
+def against_the_flow(module: str, source: str) -> list[str]:
+    """Imports of `module` that go up the layers; plots and widgets may not be imported from below at all."""
+    room = module.split(".")[0]
+    top = {name.split(".")[0] for name in helper_imports(source)} - {room}
+    inside = {name.split(".")[0] for name in helper_imports(source, everywhere=True)} - {room}
+    wrong = {name for name in top if layer(name) >= layer(room)}
+    wrong |= {name for name in inside & {"plots", "widgets"} if layer(name) >= layer(room)}
+    return sorted(wrong)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_data_flows_one_way(module):
+    assert against_the_flow(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("sources", "from helpers.domains import movies", ["domains"]),
+        ("sources", "try:\n    import helpers.models\nexcept ImportError:\n    pass", ["models"]),
+        ("sources", "def f():\n    from helpers import domains", []),
+        ("eagle.design", "def f():\n    from helpers import plots", ["plots"]),
+        ("eagle.design", "from helpers import widgets, storage", ["widgets"]),
+        ("eagle.design", "from helpers.eagle import actions\nfrom helpers.embedding import encoder", []),
+        ("plots", "from helpers.eagle.design import f\nfrom helpers import results", []),
+        ("plots", "from helpers.widgets import f", ["widgets"]),
+        ("widgets", "import helpers.plots", []),
+    ],
+)
+def test_an_import_against_the_flow_is_noticed(module, source, wrong):
+    assert against_the_flow(module, source) == wrong
+
+
+def test_every_room_has_one_layer():
+    rooms = [room for rooms in LAYERS for room in rooms]
+    assert len(rooms) == len(set(rooms))
+    assert {name.split(".")[0] for name in MODULES} <= set(rooms)
