@@ -57,7 +57,7 @@ def scatter_map(
     else:
         dots = ax.scatter(*xy.T, s=14, c=values, cmap="cividis", linewidths=0)
         ax.figure.colorbar(dots, ax=ax, label=label)
-    ax.set(xlabel="first principal component", ylabel="second principal component")
+    ax.set(xlabel="first principal component", ylabel="second principal component", aspect="equal")
 
 
 def name_points(
@@ -99,7 +99,8 @@ def intervals(
 def surface(ax: Axes, x: np.ndarray, y: np.ndarray, values: Float[np.ndarray, "y x"], label: str) -> None:
     """A value over the whole map as filled contours, with a colour bar."""
     filled = ax.contourf(x, y, values, levels=12, cmap="cividis")
-    ax.figure.colorbar(filled, ax=ax, label=label)
+    ax.figure.colorbar(filled, ax=ax, label=label, shrink=0.8)
+    ax.set_aspect("equal")
 
 
 def map_grid(xy: Float[np.ndarray, "item 2"], n: int = 80, margin: float = 0.35):

@@ -151,20 +151,26 @@ def match_by_title(
     """A plot from a source without years, when nothing speaks against it.
 
     Refused: several plots or several MovieLens films of that title, a dated source that knows a film of that
-    title from another year (a remake), or no genre in common.
+    title from another year (a remake), genres that do not fit, or a silent or black-and-white film after 1970.
     """
     for title in titles:
         found = index.get(title, [])
         remake = any(abs(p.year - year) > 1 for p in dated.get(title, []))
-        if len(found) == 1 and n_namesakes == 1 and not remake and shares_genre(genres, found[0].genres):
+        if len(found) != 1 or n_namesakes != 1 or remake or not shares_genre(genres, found[0].genres):
+            continue
+        if not (year > 1970 and re.search("silent|black-and-white", found[0].genres, re.IGNORECASE)):
             return found[0]
     return None
 
 
 def shares_genre(genres: list[str], words: str) -> bool:
-    """Whether a MovieLens genre occurs among the genre words of the other source."""
+    """Whether a MovieLens genre occurs among the genre words of the other source.
+
+    Half of all films are dramas, so that counts only for a film that is nothing else.
+    """
     synonyms = {"Sci-Fi": "science fiction", "Children's": "family", "Musical": "music", "Film-Noir": "noir"}
-    return any(synonyms.get(genre, genre).lower() in words.lower() for genre in genres)
+    telling = [genre for genre in genres if genre != "Drama"] or genres
+    return any(synonyms.get(genre, genre).lower() in words.lower() for genre in telling)
 
 
 def match_plots(items: pd.DataFrame, plots: dict[str, list[Plot]]) -> pd.DataFrame:
@@ -183,18 +189,28 @@ def match_plots(items: pd.DataFrame, plots: dict[str, list[Plot]]) -> pd.DataFra
     variants = [title_variants(title) for title in items["title"]]
     films = {(titles[0], year) for titles, year in zip(variants, items["year"], strict=True) if titles}
     namesakes = Counter(title for title, _ in films)
-    rows = []
-    for item, titles in zip(items.itertuples(), variants, strict=True):
-        row = {}
-        for name in plots:
+    matches = pd.DataFrame(index=items.index)
+    for name in plots:
+        found = []
+        for item, titles in zip(items.itertuples(), variants, strict=True):
             if name in undated:
                 alone = namesakes[titles[0]] if titles else 0
-                plot = match_by_title(titles, item.genres, alone, index[name], dated, item.year)
+                found.append(match_by_title(titles, item.genres, alone, index[name], dated, item.year))
             else:
-                plot = match_by_year(titles, item.year, index[name])
-            row[name] = clean_plot(plot.text) if plot else ""
-        rows.append(row)
-    return pd.DataFrame(rows, index=items.index)
+                found.append(match_by_year(titles, item.year, index[name]))
+        if name in undated:
+            found = drop_contested(found, variants)
+        matches[name] = [clean_plot(plot.text) if plot else "" for plot in found]
+    return matches
+
+
+def drop_contested(found: list[Plot | None], variants: list[list[str]]) -> list[Plot | None]:
+    """The same matches without the plots that films of different titles lay claim to."""
+    claims = defaultdict(set)
+    for plot, titles in zip(found, variants, strict=True):
+        if plot:
+            claims[plot].add(titles[0])
+    return [plot if plot and len(claims[plot]) == 1 else None for plot in found]
 
 
 def match_report(domain: Domain, matches: pd.DataFrame) -> pd.DataFrame:

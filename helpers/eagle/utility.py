@@ -37,9 +37,9 @@ class ContentGap:
     """The utility of new texts for one user, given the items that exist.
 
     Attributes:
-        items: Float[item dim], embeddings of what exists, by the same encoder as the new texts. Behavioural
-            embeddings and encoded texts differ in spread (a regression shrinks), and a distance between the two
-            would measure the encoder's error instead of novelty.
+        items: Float[item dim], what exists, encoded by the same encoder as the new texts, so that a copy has
+            distance 0. Behavioural embeddings spread wider than encoded texts (a regression shrinks), and the
+            distance between the two would measure the encoder's error instead of novelty.
         user: Float[dim], the user's embedding; user_level: mean plus user bias, in stars.
         novelty_weight: lambda in stars; n_neighbors: k.
     """

@@ -77,7 +77,9 @@ class CrossValidation:
     """What a head predicts for movies it has not seen.
 
     Attributes:
-        scores: Float[user text_item], predicted preference, each movie by the fold that held it out.
+        scores: Float[user text_item], predicted preference in stars, each movie by the fold that held it out,
+            relative to the mean training movie of that fold. Without this the folds are not comparable: hiding
+            liked movies lowers the mean of the rest, and "predict the mean" would correlate with -0.06.
         r2: Float[dim], share of variance explained per dimension, mean over folds.
     """
 
@@ -93,9 +95,11 @@ def cross_validate(
     r2 = []
     for fold in folds:
         train, held_out = fold.train, fold.held_out
-        predict = head(features[train], fold.targets[train], rating_weights(n_ratings[train]))
+        weights = rating_weights(n_ratings[train])
+        predict = head(features[train], fold.targets[train], weights)
         predicted, target = predict(features[held_out]), fold.targets[held_out]
-        scores[:, held_out] = fold.factorization.user_embeddings @ predicted.T
+        typical = np.average(fold.targets[train], axis=0, weights=weights)
+        scores[:, held_out] = fold.factorization.user_embeddings @ (predicted - typical).T
         r2.append(1 - ((target - predicted) ** 2).sum(axis=0) / ((target - target.mean(axis=0)) ** 2).sum(axis=0))
     return CrossValidation(scores, np.mean(r2, axis=0))
 
@@ -107,10 +111,10 @@ def out_of_fold_embeddings(
     fold_of: Int[np.ndarray, " text_item"],
     head: Head,
 ) -> Float[np.ndarray, "text_item dim"]:
-    """E of every existing movie, each by a head that did not train on it, all on the same axes.
+    """Embedding of every movie by a head that did not train on it, all on the axes of `targets`.
 
-    A text that the encoder trained on lies closer to its target than a new text ever will; comparing new texts
-    with such embeddings would call the difference "novel".
+    What the encoder would say of these movies if they were new. User vectors may have seen their ratings, so
+    this is for looking at single movies, not for scores (`cross_validate`).
     """
     result = np.empty_like(targets)
     for number in np.unique(fold_of):
@@ -135,7 +139,7 @@ def spearman_per_user(domain: Domain, scores: Float[np.ndarray, "user text_item"
     """Rank correlation of predicted and given ratings, one value a user; 0 where all predictions are equal."""
     values = []
     for user, movies, stars in rated_lists(domain):
-        predicted = rankdata(scores[user, movies])
+        predicted = rankdata(scores[user, movies].round(9))  # rounding: equal up to float noise is equal
         constant = np.ptp(predicted) == 0
         values.append(0.0 if constant else np.corrcoef(predicted, rankdata(stars))[0, 1])
     return np.array(values)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from helpers.domains import Domain
 from helpers.embedding.encoder import Encoder, Features, Head, fit_encoder, fit_ridge
-from helpers.embedding.evaluation import movie_folds, out_of_fold_embeddings
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.features import sentence_features
 
@@ -21,7 +20,7 @@ class EmbeddingSpace:
 
     Attributes:
         model: factorisation of all ratings; encoder: E, fitted on all items with text.
-        items: Float[text_item dim], E of every item with text, each by a head that did not train on it.
+        items: Float[text_item dim], E of every item with text, in the order of `domain.text_items`.
     """
 
     domain: Domain
@@ -50,5 +49,4 @@ def build_space(
     texts, targets = domain.texts(view), model.item_embeddings[domain.text_items]
     n_ratings = domain.n_ratings[domain.text_items]
     encoder = fit_encoder(texts, targets, n_ratings, featurise=featurise, head=head)
-    items = out_of_fold_embeddings(featurise(texts), targets, n_ratings, movie_folds(domain), head)
-    return EmbeddingSpace(domain, model, encoder, items)
+    return EmbeddingSpace(domain, model, encoder, encoder(texts))
