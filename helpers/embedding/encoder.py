@@ -154,7 +154,7 @@ class Encoder:
         Raises:
             ValueError: an empty text, or texts with another number of lines than the encoder was fitted on.
         """
-        return self.predict(self.featurise(texts))
+        return self.predict(self.featurise(texts)).astype(float)
 
 
 def fit_encoder(
