@@ -217,3 +217,29 @@ def test_every_room_has_one_layer():
     rooms = [room for rooms in LAYERS for room in rooms]
     assert len(rooms) == len(set(rooms))
     assert {name.split(".")[0] for name in MODULES} <= set(rooms)
+
+
+# --- what is imported is declared --------------------------------------------------------------------------
+
+MODULE_OF = {"scikit-learn": "sklearn"}
+
+
+def _third_party(path: Path) -> set[str]:
+    """Top-level names of packages that a module imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"helpers", "__future__", ""}
+
+
+def test_every_imported_package_is_pinned_in_pyproject() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    names = [re.split(r"[=\[<>]", pin)[0] for pin in pins]
+    declared = {MODULE_OF.get(name, name).replace("-", "_") for name in names}
+    imported = set().union(*(_third_party(path) for path in (PROJECT / "helpers").rglob("*.py")))
+    assert {"torch", "sklearn", "psutil"} <= imported, "the imports were not found"
+    assert not imported - declared, f"add to pyproject.toml: {sorted(imported - declared)}"
