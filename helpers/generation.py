@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,9 @@ REWRITE_PROMPT = (
     "Rewrite the plot with this change: {instruction}\n"
     "Answer with the new plot only, in three or four sentences."
 )
+
+# A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
+SENTENCE_END = re.compile(r"(?<!\b\d)[.!?]+[\"'”’)\]]*(?=\s|$)")
 
 
 @torch.inference_mode()
@@ -55,10 +59,10 @@ def generate(
 
 
 def whole_sentences(text: str) -> str:
-    """The text on one line, without a last sentence that the token limit cut off."""
+    """The text on one line, without what follows its last whole sentence; as it is when it has none."""
     text = " ".join(text.split())
-    end = max(text.rfind(mark) for mark in ".!?")
-    return text[: end + 1] if end > 0 else text
+    ends = [found.end() for found in SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else text
 
 
 def rewrite_plot(lm: LoadedModel, plot: str, instruction: str, **options) -> str:

@@ -85,7 +85,7 @@ def intervals(
     reference: float | None = None,
     highlight: Sequence[str] = (),
 ) -> None:
-    """A dot with its interval a row; `rows` maps a name to (value, low, high), `highlight` names get orange."""
+    """A dot with its interval a row; `rows` maps a name to (value, low, high), `highlight` names get vermilion."""
     for height, (name, (value, low, high)) in enumerate(reversed(rows.items())):
         colour = VERMILION if name in highlight else BLUE
         ax.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
@@ -96,10 +96,13 @@ def intervals(
         ax.axvline(reference, color=BLACK, lw=1, ls="--")
 
 
-def surface(ax: Axes, x: np.ndarray, y: np.ndarray, values: Float[np.ndarray, "y x"], label: str) -> None:
-    """A value over the whole map as filled contours, with a colour bar."""
-    filled = ax.contourf(x, y, values, levels=12, cmap="cividis")
-    ax.figure.colorbar(filled, ax=ax, label=label, shrink=0.8)
+def surface(
+    ax: Axes, x: np.ndarray, y: np.ndarray, values: Float[np.ndarray, "y x"], limits: tuple[float, float]
+) -> None:
+    """A value over the whole map as filled contours with a colour bar; beyond `limits` the colour stays."""
+    levels = np.linspace(*limits, 13)
+    filled = ax.contourf(x, y, values, levels=levels, cmap="cividis", extend="both")
+    ax.figure.colorbar(filled, ax=ax, shrink=0.8, format="%.1f")
     ax.set_aspect("equal")
 
 
@@ -109,3 +112,17 @@ def map_grid(xy: Float[np.ndarray, "item 2"], n: int = 80, margin: float = 0.35)
     pad = margin * (high - low)
     x, y = (np.linspace(low[k] - pad[k], high[k] + pad[k], n) for k in (0, 1))
     return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def course_map(rows: Mapping[str, Sequence[str]]) -> None:
+    """Boxes in rows, one row a part of the course; an arrow leads from each box to the next."""
+    _, ax = plt.subplots(figsize=(9, 4))
+    for row, ((part, names), colour) in enumerate(zip(rows.items(), (GREEN, BLUE, VERMILION, PURPLE), strict=True)):
+        ax.text(0, -row + 0.36, part, color=colour, weight="bold", fontsize=10)
+        for column, name in enumerate(names):
+            box = {"boxstyle": "round,pad=0.4", "edgecolor": colour, "facecolor": "white"}
+            ax.text(column * 1.4 + 0.55, -row, name, ha="center", va="center", fontsize=8, bbox=box)
+            if column:
+                ax.annotate("", (column * 1.4, -row), (column * 1.4 - 0.3, -row), arrowprops={"arrowstyle": "->"})
+    ax.set(xlim=(-0.1, 8.2), ylim=(-3.4, 0.7))
+    ax.axis("off")

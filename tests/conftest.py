@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from helpers import sources
+from helpers.domains import Domain
+from helpers.domains.movies import load_movies
 
 
 @pytest.fixture
@@ -16,3 +18,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STEER_CACHE", str(folder))
     monkeypatch.setattr(sources, "_verified", set())
     return folder
+
+
+@pytest.fixture(scope="session")
+def movies() -> Domain:
+    """The real movie domain, from the cache of whoever runs the tests."""
+    return load_movies()

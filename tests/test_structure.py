@@ -162,7 +162,7 @@ def required_headings(book, stem) -> list[str]:
 def exercises_with_solutions(book, stem) -> list[str]:
     """Two exercises in a lesson; the solution stands in the cell of the check or in the code cell before it."""
     cells = code_cells(book)
-    checks = [index for index, cell in enumerate(cells) if "check.exercise(" in cell.source]
+    checks = [i for i, cell in enumerate(cells) if re.search(r"^\w+ = check\.exercise\(", cell.source, re.MULTILINE)]
     problems = [f"{len(checks)} exercises, at least 2"] if is_numbered(stem) and len(checks) < 2 else []
     for index in checks:
         near = [cell.source for cell in cells[max(0, index - 1) : index + 1]]

@@ -39,9 +39,10 @@ def solve_user(factors, residuals, regularisation):
 # --- 02 --------------------------------------------------------------------------------------------------
 
 
-def ridge_weights(features, targets, penalty):
-    gram = features.T @ features + penalty * np.eye(features.shape[1])
-    return np.linalg.solve(gram, features.T @ targets)
+def ridge_weights(features, targets, weights, penalty):
+    weighted = features * weights[:, None]
+    gram = weighted.T @ features + penalty * np.eye(features.shape[1])
+    return np.linalg.solve(gram, weighted.T @ targets)
 
 
 def _ranked_stars(seed: int) -> tuple[np.ndarray, int]:
@@ -126,16 +127,17 @@ EXERCISES = {
         ),
     ),
     "02.1": Exercise(
-        "ridge regression",
+        "weighted ridge regression",
         ridge_weights,
-        cases=lambda seed: (_normal(seed, 12, 5), _normal(seed, 12, 2), 0.5 + seed),
-        hint="solve (X'X + penalty I) W = X'Y",
+        cases=lambda seed: (_normal(seed, 12, 5), _normal(seed, 12, 2), _normal(seed, 12) ** 2, 0.5 + seed),
+        hint="solve (X'SX + penalty I) W = X'SY, with S the diagonal matrix of weights",
         wrong=(
-            lambda x, y, a: np.linalg.lstsq(x, y, rcond=None)[0],
-            lambda x, y, a: np.linalg.solve(x.T @ x + a, x.T @ y),
-            lambda x, y, a: np.linalg.solve(x.T @ x + a**2 * np.eye(x.shape[1]) + 1e-3, x.T @ y),
-            lambda x, y, a: ridge_weights(x, y, a).T,
-            lambda x, y, a: ridge_weights(x, y, a * len(x)),
+            lambda x, y, s, a: ridge_weights(x, y, np.ones_like(s), a),
+            lambda x, y, s, a: ridge_weights(x, y, s**2, a),
+            lambda x, y, s, a: ridge_weights(x, y, np.sqrt(s), a),
+            lambda x, y, s, a: ridge_weights(x, y, s, 0.0),
+            lambda x, y, s, a: ridge_weights(x, y, s, a).T,
+            lambda x, y, s, a: np.linalg.solve(x.T @ (x * s[:, None]) + a, x.T @ (y * s[:, None])),
         ),
     ),
     "02.2": Exercise(

@@ -71,6 +71,8 @@ class Domain:
             raise ValueError("a rating names a user or an item that does not exist: number both from 0")
         if not np.isfinite(self.ratings["rating"]).all():
             raise ValueError("a rating is not a finite number: drop such rows first")
+        if self.items[["plot_text", "plot_source"]].isna().any(axis=None):
+            raise ValueError("a plot or its source is missing: write an empty string where an item has none")
 
 
 def item_text(row, view: str) -> str:

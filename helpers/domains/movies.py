@@ -20,6 +20,7 @@ import pandas as pd
 
 from helpers import sources
 from helpers.domains import Domain
+from helpers.storage import CourseError
 
 MAX_WORDS = 120
 SOURCES = ("tmdb", "cmu", "wikipedia")  # in the order in which a plot is taken when several exist
@@ -64,7 +65,9 @@ def readable_title(title: str) -> str:
     """`Godfather, The` as people say it: `The Godfather`; an `a.k.a.` in front is dropped."""
     title = re.sub(r"^a\.?k\.?a\.?\s+", "", title.strip(), flags=re.IGNORECASE)
     moved = re.match(rf"^(.*), ({ARTICLES})$", title, flags=re.IGNORECASE)
-    return f"{moved[2]} {moved[1]}" if moved else title
+    if not moved:
+        return title
+    return f"{moved[2]}{moved[1]}" if moved[2].endswith("'") else f"{moved[2]} {moved[1]}"
 
 
 # --- the three plot sources ------------------------------------------------------------------------------
@@ -72,14 +75,15 @@ def readable_title(title: str) -> str:
 
 def clean_plot(text: str, max_words: int = MAX_WORDS) -> str:
     """Plain text of at most `max_words` words, cut after a whole sentence where one ends in time."""
-    text = " ".join(re.sub(r"\{\{.*?\}\}|\[\[|\]\]|<[^>]+>", " ", html.unescape(text)).split())
+    text = re.sub(r"\{\{.*?\}\}|\[\[|\]\]|<[^>]+>", " ", html.unescape(text))
+    text = " ".join(re.sub(r"\S*(?:\{\{|\}\}|[|<>])\S*", " ", text).split())  # what is left of broken markup
     text = re.sub(r"\s+([,.;!?])", r"\1", text)
     words = text.split()
     if len(words) <= max_words:
         return text
-    cut = " ".join(words[:max_words])
+    cut = " ".join(words[:max_words]) + " "
     end = max(cut.rfind(mark) for mark in (". ", "! ", "? "))
-    return cut[: end + 1] if end > len(cut) // 3 else cut
+    return cut[: end + 1] if end > len(cut) // 3 else cut.strip()
 
 
 def read_tmdb(folder: Path) -> list[Plot]:
@@ -151,11 +155,12 @@ def match_by_title(
     """A plot from a source without years, when nothing speaks against it.
 
     Refused: several plots or several MovieLens films of that title, a dated source that knows a film of that
-    title from another year (a remake), genres that do not fit, or a silent or black-and-white film after 1970.
+    title from another year (a remake; also when the item's year is unknown), genres that do not fit, or a silent
+    or black-and-white film after 1970.
     """
     for title in titles:
         found = index.get(title, [])
-        remake = any(abs(p.year - year) > 1 for p in dated.get(title, []))
+        remake = any(not abs(p.year - year) <= 1 for p in dated.get(title, []))  # also true of NaN
         if len(found) != 1 or n_namesakes != 1 or remake or not shares_genre(genres, found[0].genres):
             continue
         if not (year > 1970 and re.search("silent|black-and-white", found[0].genres, re.IGNORECASE)):
@@ -246,15 +251,26 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def read_movielens_csv(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items and ratings of MovieLens-25M or MovieLens-latest (`movies.csv`, `ratings.csv`), as above."""
-    items = pd.read_csv(folder / "movies.csv", keep_default_na=False)
-    items.columns = ["id", "title", "genres"]
+    items = read_columns(folder / "movies.csv", {"movieId": "int32", "title": str, "genres": str})
     years = items["title"].str.extract(YEAR_IN_NAME, expand=False)
     items["year"] = pd.to_numeric(years, errors="coerce")
     items["title"] = items["title"].str.replace(YEAR_IN_NAME, "", regex=True)
     items["genres"] = [[g for g in row.split("|") if "(no genres" not in g] for row in items["genres"]]
-    columns = {"userId": "int32", "movieId": "int32", "rating": "float32"}
-    ratings = pd.read_csv(folder / "ratings.csv", usecols=list(columns), dtype=columns)
-    return items, ratings.rename(columns={"userId": "user_id", "movieId": "id"})
+    ratings = read_columns(folder / "ratings.csv", {"userId": "int32", "movieId": "int32", "rating": "float32"})
+    return items.rename(columns={"movieId": "id"}), ratings.rename(columns={"userId": "user_id", "movieId": "id"})
+
+
+def read_columns(path: Path, columns: dict[str, type | str]) -> pd.DataFrame:
+    """These columns, with their types, of a CSV file.
+
+    Raises:
+        CourseError: a column is missing or holds something else.
+    """
+    try:
+        return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)[list(columns)]
+    except ValueError as error:
+        remedy = f"give a MovieLens archive with the columns {', '.join(columns)} (25M or latest)"
+        raise CourseError(f"could not read {path.name} ({str(error).splitlines()[0]}): {remedy}") from error
 
 
 def read_plots() -> dict[str, list[Plot]]:

@@ -51,12 +51,13 @@ class ContentGap:
     n_neighbors: int = 3
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.items).all() or not np.isfinite(self.user).all():
-            raise ValueError("an embedding is not finite: fit the factorisation or the encoder again")
-        if self.items.ndim != 2 or self.items.shape[1] != len(self.user):
+        numbers = (self.items, self.user, self.user_level, self.novelty_weight)
+        if not all(np.isfinite(value).all() for value in numbers):
+            raise ValueError("an embedding or a setting is not finite: fit the factorisation or the encoder again")
+        if self.items.ndim != 2 or self.items.shape[1:] != self.user.shape:
             raise ValueError(f"items have shape {self.items.shape}, the user {self.user.shape}: dims must agree")
-        if len(self.items) <= self.n_neighbors:
-            raise ValueError(f"{len(self.items)} items are too few for {self.n_neighbors} neighbours")
+        if not 1 <= self.n_neighbors < len(self.items):
+            raise ValueError(f"k = {self.n_neighbors} is below 1, or {len(self.items)} items are too few for it")
 
     @classmethod
     def of_user(cls, space: EmbeddingSpace, user: int, **options) -> ContentGap:

@@ -40,7 +40,7 @@ def fit_mean(features: Features, targets: Embeddings, weights: Weights) -> Predi
 
 
 def fit_knn(features: Features, targets: Embeddings, weights: Weights, n_neighbors: int = 15) -> Predict:
-    """Average embedding of the nearest texts by cosine, nearer ones counting more."""
+    """Average embedding of the nearest texts by cosine, nearer ones counting more; `weights` play no part."""
     n_neighbors = min(n_neighbors, len(features))
     model = KNeighborsRegressor(n_neighbors, weights=lambda d: np.clip(1 - d, 1e-6, None), metric="cosine")
     return model.fit(features, targets).predict
@@ -49,7 +49,7 @@ def fit_knn(features: Features, targets: Embeddings, weights: Weights, n_neighbo
 def fit_ridge(features: Features, targets: Embeddings, weights: Weights) -> Predict:
     """Ridge regression; each dimension picks its own penalty by leave-one-out error on the training texts."""
     model = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True).fit(features, targets, sample_weight=weights)
-    return model.predict
+    return lambda x: model.predict(x).reshape(len(x), -1)  # scikit-learn flattens a single dimension
 
 
 def fit_mlp(

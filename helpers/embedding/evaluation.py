@@ -50,11 +50,12 @@ def make_folds(domain: Domain, seed: int = 0, n_folds: int = N_FOLDS, **als) -> 
     fold_of = movie_folds(domain, seed, n_folds)
     users, items, stars = domain.triplets
     size = (domain.n_users, domain.n_items)
+    penalties = {name: als[name] for name in ("regularisation", "unobserved") if name in als}
     folds = []
     for number in range(n_folds):
         hidden = np.isin(items, domain.text_items[fold_of == number])
         model = fit_als(users[~hidden], items[~hidden], stars[~hidden], *size, seed=seed, **als)
-        truth = fold_in_items(model, users[hidden], items[hidden], stars[hidden])
+        truth = fold_in_items(model, users[hidden], items[hidden], stars[hidden], **penalties)
         held_out = fold_of == number
         targets = np.where(held_out[:, None], truth[domain.text_items], model.item_embeddings[domain.text_items])
         folds.append(Fold(model, targets, np.flatnonzero(~held_out), np.flatnonzero(held_out)))

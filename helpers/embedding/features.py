@@ -67,8 +67,8 @@ def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Fl
 
     The first token is left out: its state is the same for every text and two orders of magnitude longer.
     """
-    if not all(map(str.strip, texts)):
-        raise ValueError("give non-empty texts")
+    if not len(texts) or not all(map(str.strip, texts)):
+        raise ValueError("give one or more non-empty texts")
     return cached(f"smollm2-layer{layer}", texts, lambda t: _mean_hidden_states(t, layer))
 
 

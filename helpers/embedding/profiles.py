@@ -8,7 +8,7 @@ themes are those of a fixed list whose MiniLM embedding is nearest to its plot.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -92,7 +92,7 @@ class ProfileWriter:
     """Writes profiles from a domain's ratings; prepares genres and themes once for all users."""
 
     domain: Domain
-    ratings: pd.DataFrame = field(default=None)  # default: all ratings of the domain
+    ratings: pd.DataFrame | None = None  # default: all ratings of the domain
 
     @cached_property
     def _liking(self) -> pd.DataFrame:
