@@ -191,7 +191,8 @@ def fake_minilm(cache, monkeypatch):
         return FakeEncoder()
 
     FakeEncoder.loaded = 0
-    monkeypatch.setattr(models, "load_sentence_encoder", load)
+    monkeypatch.setattr(ft, "sentence_encoder", load)
+    monkeypatch.setattr(ft, "CACHED_FROM", 1)
 
 
 def test_an_encoder_refuses_empty_texts_and_other_numbers_of_lines(fake_minilm):
@@ -227,6 +228,25 @@ def test_a_second_call_loads_no_model(fake_minilm):
     assert FakeEncoder.loaded == 2  # the order belongs to the key
 
 
+def test_a_few_texts_leave_no_file(fake_minilm, cache, monkeypatch):
+    monkeypatch.setattr(ft, "CACHED_FROM", len(TEXTS) + 1)
+    ft.sentence_features(TEXTS)
+    assert not (cache / "features").exists()
+    ft.sentence_features([*TEXTS, "one more"])
+    assert len(list((cache / "features").glob("*.safetensors"))) == 1
+
+
+def test_a_model_is_loaded_once_per_process(monkeypatch):
+    loads = []
+    monkeypatch.setattr(models, "load_sentence_encoder", lambda **options: loads.append(options))
+    ft.sentence_encoder.cache_clear()
+    try:
+        assert ft.sentence_encoder() is ft.sentence_encoder()
+        assert loads == [{"dtype": torch.float32}]
+    finally:
+        ft.sentence_encoder.cache_clear()
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\0" * 100, "half", "another key"])
 def test_a_damaged_cache_file_is_computed_again(fake_minilm, cache, damage):
     first = ft.sentence_features(TEXTS)
@@ -243,7 +263,9 @@ def test_a_damaged_cache_file_is_computed_again(fake_minilm, cache, damage):
     assert FakeEncoder.loaded == 2  # mended on disk as well
 
 
-def test_a_failure_leaves_nothing_in_the_cache(cache):
+def test_a_failure_leaves_nothing_in_the_cache(cache, monkeypatch):
+    monkeypatch.setattr(ft, "CACHED_FROM", 1)
+
     def fail(texts):
         raise ArithmeticError
 
@@ -256,7 +278,9 @@ def test_two_processes_compute_features_once(cache, tmp_path):
     code = """
     import sys, time
     import numpy as np
-    from helpers.embedding.features import cached
+    from helpers.embedding import features
+
+    features.CACHED_FROM = 1
 
     def slow(texts):
         with open(sys.argv[1], "a") as log:
@@ -264,7 +288,7 @@ def test_two_processes_compute_features_once(cache, tmp_path):
         time.sleep(1)
         return np.ones((len(texts), 2))
 
-    print(cached("kind", ["a", "b"], slow).sum())
+    print(features.cached("kind", ["a", "b"], slow).sum())
     """
     log = tmp_path / "log"
     command = [sys.executable, "-c", textwrap.dedent(code), str(log)]
@@ -300,14 +324,14 @@ def full_forward(lm, text, layer):
 def test_hidden_states_are_those_of_the_full_forward_pass(lm, uncached, monkeypatch, layer):
     expected = np.stack([full_forward(lm, text, layer) for text in TEXTS])
     assert relative(ft.hidden_state_features(TEXTS, layer), expected).max() < 0.05  # in the faster dtype
-    monkeypatch.setattr(models, "load_language_model", lambda: lm)
+    monkeypatch.setattr(ft, "language_model", lambda: lm)
     found = ft.hidden_state_features(TEXTS, layer)
     assert found.shape == (3, 576) and found.dtype == np.float32
     assert relative(found, expected).max() < 1e-4
 
 
 def test_hidden_states_do_not_depend_on_the_batch(lm, uncached, monkeypatch):
-    monkeypatch.setattr(models, "load_language_model", lambda: lm)
+    monkeypatch.setattr(ft, "language_model", lambda: lm)
     together = ft.hidden_state_features([*TEXTS, *(TEXTS[1] * 2 + f" {i}" for i in range(15))])[:3]
     alone = np.vstack([ft.hidden_state_features([text]) for text in TEXTS])
     assert relative(together, alone).max() < 1e-4
@@ -315,7 +339,7 @@ def test_hidden_states_do_not_depend_on_the_batch(lm, uncached, monkeypatch):
 
 
 def test_the_hook_is_taken_off_again(lm, uncached, monkeypatch):
-    monkeypatch.setattr(models, "load_language_model", lambda: lm)
+    monkeypatch.setattr(ft, "language_model", lambda: lm)
     ft.hidden_state_features(TEXTS[:1])
     assert full_forward(lm, TEXTS[0], 30).shape == (576,)
 

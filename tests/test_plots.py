@@ -96,8 +96,14 @@ def test_a_surface_over_the_grid_of_a_map(ax):
     plots.surface(ax, x, y, values, limits=(0.0, 1.2))
     (filled,) = ax.collections
     assert filled.get_clim()[0] <= 0 < 1.2 <= filled.get_clim()[1] and len(ax.figure.axes) == 2
+    bands = [path.vertices[:, 1].mean() for path in filled.get_paths() if len(path.vertices)]
+    assert len(bands) > 5 and (np.diff(bands) > 0).all()  # higher values lie higher up
     with pytest.raises(TypeError, match="Length of y"):
         plots.surface(ax, x, y[1:], values, limits=(0.0, 1.2))
+    ax.clear()
+    plots.surface(ax, x, y, np.tile(x, (len(y), 1)), limits=(0.0, 1.2))
+    bands = [path.vertices[:, 0].mean() for path in ax.collections[0].get_paths() if len(path.vertices)]
+    assert len(bands) > 5 and (np.diff(bands) > 0).all()  # and further right
 
 
 def test_the_map_of_the_course():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,13 +17,19 @@ from helpers import models
 from helpers.settings import cache_dir
 from helpers.storage import atomic_file, explained, locked
 
-HIDDEN_LAYER = 8  # of SmolLM2's 30: the best of 8, 16 and 24 on training folds; notebook 02 shows the curve
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+HIDDEN_LAYER = 8  # of SmolLM2's 30: the best of 8, 16 and 24 when we compared them by cross-validation
+CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated ones are not
 
 
 def cached(
     kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
 ) -> Float[np.ndarray, "text dim"]:
-    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts."""
+    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many."""
+    if len(texts) < CACHED_FROM:
+        return compute(texts)
     key = hashlib.sha256("\0".join([kind, *texts]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"{kind.replace('/', '-')}-{key}.safetensors"
     with explained("keep features in the cache"), locked(path):
@@ -32,6 +40,18 @@ def cached(
         with atomic_file(path) as temporary:
             save_file({"features": np.ascontiguousarray(features)}, temporary)
     return features
+
+
+@functools.cache
+def sentence_encoder() -> SentenceTransformer:
+    """MiniLM in float32, loaded once per process: unit vectors must not be rounded."""
+    return models.load_sentence_encoder(dtype=torch.float32)
+
+
+@functools.cache
+def language_model() -> models.LoadedModel:
+    """SmolLM2 in the faster dtype of this machine, loaded once per process."""
+    return models.load_language_model()
 
 
 def split_fields(texts: Sequence[str]) -> list[list[str]]:
@@ -54,9 +74,8 @@ def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
     """
 
     def embed(lines: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-        encoder = models.load_sentence_encoder(dtype=torch.float32)
         unique = sorted(set(lines))
-        vectors = encoder.encode(unique, batch_size=32, show_progress_bar=len(unique) > 200)
+        vectors = sentence_encoder().encode(unique, batch_size=32, show_progress_bar=len(unique) > 200)
         return vectors[np.searchsorted(unique, lines)]
 
     return np.hstack([cached("minilm", field, embed) for field in split_fields(texts)])
@@ -69,7 +88,8 @@ def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Fl
     """
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
-    return cached(f"smollm2-layer{layer}", texts, lambda t: _mean_hidden_states(t, layer))
+    dtype = str(models.preferred_dtype(models.default_device())).removeprefix("torch.")
+    return cached(f"smollm2-layer{layer}-{dtype}", texts, lambda t: _mean_hidden_states(t, layer))
 
 
 class _LayerReached(Exception):
@@ -80,7 +100,7 @@ class _LayerReached(Exception):
 
 
 def _mean_hidden_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
-    model, tokenizer = models.load_language_model()
+    model, tokenizer = language_model()
 
     def stop(_module, _inputs, output) -> None:
         raise _LayerReached(output if isinstance(output, torch.Tensor) else output[0])
