@@ -10,10 +10,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # STEER_WHEELS=folder installs from that folder alone (a lab without network; `make wheels` fills it).
 PIP_SOURCE := $(if $(STEER_WHEELS),--no-index --find-links "$(STEER_WHEELS)")
 
+# Root is the only user in many containers; the server still listens on localhost alone and asks for its token.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
 .PHONY: lab test course data wheels lint format lock clean
 
 lab: $(VENV)/lab.stamp data
-	$(BIN)/jupyter lab --ip=localhost notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
 
 test: $(VENV)/test.stamp data
 	$(BIN)/python -m helpers.requirements
