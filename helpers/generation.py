@@ -1,13 +1,47 @@
-"""The one place that decodes: instructions in, texts out."""
+"""The one place that decodes: prompts in, texts out; and how probable a language model finds given texts.
+
+A backend answers prompts: `LocalBackend` in this process, `ServerBackend` over the network. `generate` asks one,
+with a memo on disk and a progress bar. All hand back raw answers; `whole_sentences` makes them presentable.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
+from helpers import decoding, models, scoring
+from helpers.attention import Tokens
+from helpers.memo import Memo, default_memo, memo_key
 from helpers.models import LoadedModel
+from helpers.prompts import Message, Prompt, Sampling, messages_of
+from helpers.server import ServerBackend
+
+__all__ = [
+    "Backend",
+    "LocalBackend",
+    "Memo",
+    "Message",
+    "Prompt",
+    "Sampling",
+    "ServerBackend",
+    "default_memo",
+    "generate",
+    "local_backend",
+    "log_likelihoods",
+    "perplexity",
+    "rewrite_plot",
+    "whole_sentences",
+]
 
 REWRITE_PROMPT = (
     "Here is the plot of a movie:\n\n{plot}\n\n"
@@ -18,44 +52,163 @@ REWRITE_PROMPT = (
 # A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
 SENTENCE_END = re.compile(r"(?<!\b\d)[.!?]+[\"'”’)\]]*(?=\s|$)")
 
+Done = Callable[[list[int], list[str]], None]
 
-@torch.inference_mode()
-def generate(
-    lm: LoadedModel,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int = 96,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[str]:
-    """Answer user messages with a chat model, all in one left-padded batch.
 
-    Args:
-        prompts: one user message each, formatted with the model's chat template.
-        temperature: 0 decodes greedily; above 0 samples with top-k 50 and top-p 0.95 from `seed`.
+class Backend(Protocol):
+    """Something that answers prompts."""
+
+    @property
+    def name(self) -> str:
+        """Part of the memo's keys: two backends that answer differently need different names."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
+        """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished."""
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
+        """Log-likelihood in nats of each continuation as the answer to a prompt."""
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """A model in this process.
+
+    The prompt, the settings and the seed decide an answer, not the prompts beside it: exactly so in float32 but for
+    ties within rounding. In bfloat16 the shape of a batch can round a logit differently, and with it change a text.
+
+    Attributes:
+        name: change it with the weights, or a memo returns the answers of the old ones.
+    """
+
+    lm: LoadedModel
+    name: str
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
+        """As `Backend.generate`; `done` is called once per batch.
+
+        Raises:
+            ValueError: a prompt that leaves no room for the answer, or a model without a chat template.
+        """
+        model, tokenizer = self.lm
+        rows = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
+        _refuse_too_long(model, max(map(len, rows)), sampling.max_new_tokens)
+
+        def decoded(finished: list[int], answers: list[list[int]]) -> None:
+            done(finished, tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+        decoding.decode(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded)
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
+        """As `log_likelihoods`, without gradients."""
+        with torch.no_grad():
+            return log_likelihoods(self.lm, prompt, continuations).double().cpu().numpy()
+
+
+@functools.cache
+def local_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
+    """The shared copy of a language model (`models.language_model`) as a backend.
 
     Raises:
-        ValueError: no prompt, or a model without a chat template.
+        CourseError: as `models.load_language_model`.
+    """
+    lm = models.language_model(name)
+    return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
+
+
+def generate(
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    sampling: Sampling = Sampling(),  # noqa: B008
+    seeds: int | Sequence[int] = 0,
+    *,
+    memo: Memo | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """The raw answers to prompts, in their order.
+
+    Args:
+        prompts: a text is one user message; a tuple of messages may end with the beginning of the answer.
+        seeds: one per prompt, or an int s for s, s + 1, ...; an answer depends on its own seed alone.
+        memo: where answers are looked up first, and kept batch by batch as they are finished.
+        progress: show a bar that counts answers.
+
+    Raises:
+        ValueError: no prompt, a malformed one, another number of seeds, a negative seed; or as the backend.
+        CourseError: the memo cannot be used; or as the backend.
+    """
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError("give a list of at least one prompt")
+    seeds = _one_per_prompt(seeds, len(prompts))
+    keys = [memo_key(backend.name, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    known = memo.get(keys) if memo else {}
+    todo = list({key: row for row, key in enumerate(keys) if key not in known}.values())
+    with tqdm(total=len(prompts), disable=not progress, desc="answers", unit="") as bar:
+        bar.update(sum(key in known for key in keys))
+
+        def done(rows: list[int], texts: list[str]) -> None:
+            new = {keys[todo[row]]: text for row, text in zip(rows, texts, strict=True)}
+            if memo:
+                memo.put(new)
+            known.update(new)
+            bar.update(sum(key in new for key in keys))
+
+        if todo:
+            backend.generate([prompts[row] for row in todo], sampling, [seeds[row] for row in todo], done)
+    return [known[key] for key in keys]
+
+
+def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:
+    if isinstance(seeds, int | np.integer):
+        seeds = range(int(seeds), int(seeds) + count)
+    seeds = [int(seed) for seed in seeds]
+    if len(seeds) != count or not all(0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"{len(seeds)} seeds for {count} prompts: give one per prompt, each from 0 to 2^63 - 1")
+    return seeds
+
+
+def log_likelihoods(lm: LoadedModel, prompt: Prompt, continuations: Sequence[str]) -> Float[Tensor, " continuation"]:
+    """Log-likelihood in nats of each continuation as the answer to `prompt`, summed over its tokens.
+
+    The tokens of a continuation follow those of the prompt as they are; the end of the answer is not scored. With
+    gradients enabled the result is differentiable in whatever weights require them.
+
+    Raises:
+        ValueError: no continuation, an empty one, one too long for the model, or a model without a chat template.
+    """
+    start = prompt_tokens(lm.tokenizer, prompt)
+    rows = [plain_tokens(lm.tokenizer, text) for text in continuations]
+    if isinstance(continuations, str) or not rows or not all(rows):
+        raise ValueError("give a list of one or more non-empty continuations")
+    _refuse_too_long(lm.model, len(start) + max(map(len, rows)), 0)
+    return scoring.continuation_log_likelihoods(lm.model, start, rows)
+
+
+@torch.no_grad()
+def perplexity(
+    lm: LoadedModel, texts: Sequence[str], given: Sequence[Prompt] | None = None
+) -> Float[np.ndarray, " text"]:
+    """Perplexity of each text: exp of minus the mean log-probability of its tokens.
+
+    Args:
+        given: what stands before each text and is not scored: a string as it is, messages as a chat whose answer
+            is the text. Without it, and where it is empty, a text follows the token that begins every text.
+
+    Raises:
+        ValueError: no text, an empty one, another number of `given`, or a text too long for the model.
     """
     model, tokenizer = lm
-    if not prompts:
-        raise ValueError("give at least one prompt")
-    if not tokenizer.chat_template:
-        raise ValueError("this model has no chat template: load an instruction-tuned one")
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
-    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 50, "top_p": 0.95}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        output = model.generate(
-            **batch,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            **(sampling if temperature > 0 else {"do_sample": False}),
-        )
-    answers = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [whole_sentences(answer) for answer in answers]
+    given = [""] * len(texts) if given is None else given
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if isinstance(texts, str) or not len(texts) or len(given) != len(texts):
+        raise ValueError(f"{len(texts)} texts and {len(given)} givens: give a list of texts and one given for each")
+    rows = []
+    for text, before in zip(texts, given, strict=True):
+        context = plain_tokens(tokenizer, before) if isinstance(before, str) else prompt_tokens(tokenizer, before)
+        rows.append((context or (first,), plain_tokens(tokenizer, text)))
+    if not all(tokens for _, tokens in rows):
+        raise ValueError("one of the texts is empty: leave it out")
+    _refuse_too_long(model, max(len(context) + len(tokens) for context, tokens in rows), 0)
+    return np.exp(-scoring.mean_log_probabilities(model, rows).double().cpu().numpy())
 
 
 def whole_sentences(text: str) -> str:
@@ -65,6 +218,48 @@ def whole_sentences(text: str) -> str:
     return text[: ends[-1]] if ends else text
 
 
-def rewrite_plot(lm: LoadedModel, plot: str, instruction: str, **options) -> str:
-    """The plot as the language model rewrites it under an instruction (options as for `generate`)."""
-    return generate(lm, [REWRITE_PROMPT.format(plot=plot, instruction=instruction)], **options)[0]
+def rewrite_plot(backend: Backend, plot: str, instruction: str, sampling: Sampling = Sampling()) -> str:  # noqa: B008
+    """The plot as the language model rewrites it under an instruction, in whole sentences."""
+    prompt = REWRITE_PROMPT.format(plot=plot, instruction=instruction)
+    return whole_sentences(generate(backend, [prompt], sampling)[0])
+
+
+# Tokens ------------------------------------------------------------------------------------------------------------
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Tokens:
+    """A prompt in the model's chat template, up to where the answer goes on.
+
+    Raises:
+        ValueError: the model has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("this model has no chat template: load an instruction-tuned one")
+    messages = messages_of(prompt)
+    chat = [{"role": role, "content": content} for role, content in messages]
+    begun = messages[-1][0] == "assistant"
+    text = tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+    )
+    return plain_tokens(tokenizer, text)
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    """A text as it is, without tokens that mark its beginning or end."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _stop_tokens(lm: LoadedModel) -> set[int]:
+    stop = lm.model.generation_config.eos_token_id
+    stop = stop if isinstance(stop, list) else [stop]
+    return {token for token in (*stop, lm.tokenizer.eos_token_id) if token is not None}
+
+
+def _refuse_too_long(model, tokens: int, new: int) -> None:
+    config = model.get_decoder().config
+    # Within the window of a sliding attention all attention is full, which is what the decoder computes.
+    limits = [config.max_position_embeddings, getattr(config, "sliding_window", None)]
+    limit = min(limit for limit in limits if limit)
+    if tokens + new > limit:
+        answer = f" and {new} new ones" if new else ""
+        raise ValueError(f"a prompt of {tokens} tokens{answer} exceeds the {limit} of the model: shorten it")

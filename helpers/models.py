@@ -7,6 +7,7 @@ converted once to safetensors in the cache, which load in a second. Other names 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -69,6 +70,18 @@ def load_language_model(
         tokenizer.pad_token = tokenizer.eos_token
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return LoadedModel(model.to(device).eval().requires_grad_(False), tokenizer)
+
+
+@functools.cache
+def language_model(name: str = "smollm2-135m-instruct") -> LoadedModel:
+    """A language model in the faster dtype of this machine, loaded once per process.
+
+    Whoever changes its weights changes them for everyone: take `load_language_model` for a copy of your own.
+
+    Raises:
+        CourseError: as `load_language_model`.
+    """
+    return load_language_model(name)
 
 
 def load_sentence_encoder(

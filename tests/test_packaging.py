@@ -18,12 +18,13 @@ LAYERS = (
     ("settings",),
     ("storage",),
     ("sources", "results"),
-    ("domains", "models"),
+    ("domains", "models", "prompts", "attention"),
+    ("decoding", "scoring", "memo", "server"),
     ("generation",),
     ("embedding",),
     ("eagle", "are"),
     ("plots", "classroom"),
-    ("widgets", "course", "requirements"),
+    ("widgets", "course", "benchmarks", "requirements"),
 )
 # What a user runs before or beside the notebooks answers at once: no torch behind it.
 LIGHT = ("settings", "storage", "requirements", "results", "sources", "classroom.check")

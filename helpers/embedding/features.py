@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from helpers import models
+from helpers.models import language_model
 from helpers.settings import cache_dir
 from helpers.storage import atomic_file, explained, locked
 
@@ -46,12 +47,6 @@ def cached(
 def sentence_encoder() -> SentenceTransformer:
     """MiniLM in float32, loaded once per process: unit vectors must not be rounded."""
     return models.load_sentence_encoder(dtype=torch.float32)
-
-
-@functools.cache
-def language_model() -> models.LoadedModel:
-    """SmolLM2 in the faster dtype of this machine, loaded once per process."""
-    return models.load_language_model()
 
 
 def split_fields(texts: Sequence[str]) -> list[list[str]]:

@@ -1,0 +1,188 @@
+"""Attention that knows a beginning shared by all rows, and the beginnings of prompts that were computed before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+Tokens = tuple[int, ...]
+KeysValues = Float[Tensor, "layer 2 row head token dim"]
+
+PIECE = 512  # tokens computed at once: matrix products gain nothing beyond, scores of attention grow
+REMEMBERED = 4096  # tokens of prompt beginnings kept per model
+
+
+def shared_attention(
+    module: torch.nn.Module,
+    query: Float[Tensor, "row head query dim"],
+    key: Float[Tensor, "row kv key dim"],
+    value: Float[Tensor, "row kv key dim"],
+    attention_mask: Float[Tensor, "#row 1 query key"] | None,
+    scaling: float | None = None,
+    shared: KeysValues | None = None,
+    **options,
+) -> tuple[Float[Tensor, "row query head dim"], None]:
+    """Attention to the keys of a beginning that all rows share (no mask) and to the row's own keys (added mask).
+
+    Heads that use the same keys are stacked, so that neither keys nor values are copied for each of them.
+    """
+    if shared is None and attention_mask is None:
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **options)
+    rows, heads, queries, dim = query.shape
+    kv = key.shape[1]
+    stacked = (query * (scaling or dim**-0.5)).reshape(rows, kv, -1, dim)
+    scores = stacked @ key.transpose(2, 3)
+    if attention_mask is not None:
+        scores = scores.view(rows, kv, -1, queries, key.shape[2]) + attention_mask[:, :, None]
+        scores = scores.view(rows, kv, -1, key.shape[2])
+    if shared is None:
+        mixed = _softmax(scores) @ value
+    else:
+        common_key, common_value = shared[module.layer_idx, :, 0]
+        flat = stacked.transpose(0, 1).reshape(kv, -1, dim)  # one product for all rows
+        common = (flat @ common_key.transpose(1, 2)).view(kv, rows, -1, common_key.shape[1]).transpose(0, 1)
+        weights = _softmax(torch.cat([common, scores], dim=-1))
+        common, own = weights.split([common.shape[-1], scores.shape[-1]], dim=-1)
+        mixed = own @ value
+        flat = common.transpose(0, 1).reshape(kv, -1, common_key.shape[1])
+        mixed = mixed + (flat @ common_value).view(kv, rows, -1, dim).transpose(0, 1)
+    return mixed.reshape(rows, heads, queries, dim).transpose(1, 2).contiguous(), None
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(dim=-1, dtype=torch.float32).to(scores.dtype)
+
+
+AttentionInterface.register("shared", shared_attention)
+
+
+@contextlib.contextmanager
+def shared_beginnings(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend with `shared_attention` inside the block."""
+    config = model.get_decoder().config
+    before = config._attn_implementation
+    config._attn_implementation = "shared"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def causal_mask(queries: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 query query"]:
+    """What to add to scores, so that no token sees a later one."""
+    return torch.full((1, 1, queries, queries), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
+
+
+def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor, "row token"]) -> KeysValues:
+    """Keys and values of tokens behind what all rows share; rows may be padded on the right."""
+    start = 0 if shared is None else shared.shape[4]
+    queries = tokens.shape[1]
+    cache = DynamicCache()
+    model.get_decoder()(
+        input_ids=tokens,
+        attention_mask=None if shared is None else causal_mask(queries, shared.dtype, shared.device),
+        position_ids=torch.arange(start, start + queries, device=tokens.device)[None],
+        past_key_values=cache,
+        use_cache=True,
+        shared=shared,
+    )
+    return torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
+
+
+# Beginnings that were computed before ---------------------------------------------------------------------------------
+
+
+_beginnings: WeakKeyDictionary[PreTrainedModel, tuple[tuple, OrderedDict[Tokens, KeysValues]]]
+_beginnings = WeakKeyDictionary()
+
+
+def beginning(model: PreTrainedModel, tokens: Tokens) -> KeysValues | None:
+    """Keys and values of the beginning of a prompt; None if it is empty.
+
+    The last ones are remembered while the model stays the same: most prompts of one program begin alike.
+    """
+    if not tokens:
+        return None
+    memory = _memory(model)
+    known, shared = 0, None
+    for others, computed in memory.items():
+        common = common_length(tokens, others)
+        if common > known:
+            known, shared, source = common, computed[..., :common, :], others
+    if known:
+        memory.move_to_end(source)
+    if known == len(tokens):
+        return shared
+    for start in range(known, len(tokens), PIECE):
+        piece = torch.tensor([tokens[start : start + PIECE]], device=model.device)
+        new = extend(model, shared, piece)
+        shared = new if shared is None else torch.cat([shared, new], dim=4)
+    memory[tokens] = shared
+    while len(memory) > 1 and sum(map(len, memory)) > REMEMBERED:
+        memory.popitem(last=False)
+    return shared
+
+
+def forget() -> None:
+    """Forget all beginnings, as after an edit of a model that no one can see, or before timing."""
+    _beginnings.clear()
+
+
+def _memory(model: PreTrainedModel) -> OrderedDict[Tokens, KeysValues]:
+    """What is remembered for the model as it is now; a fresh and lost one where its state cannot be told."""
+    state = None if needs_gradient(model) else _state(model)
+    if state is None:
+        return OrderedDict()
+    before, memory = _beginnings.get(model, (None, None))
+    if before != state:
+        memory = OrderedDict()
+        _beginnings[model] = (state, memory)
+    return memory
+
+
+def needs_gradient(model: PreTrainedModel) -> bool:
+    """Whether what is computed now may be differentiated later."""
+    return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
+
+
+def _state(model: PreTrainedModel) -> tuple | None:
+    """Changes whenever weights do; None with hooks or adapters, which can change the model unseen."""
+    for module in model.modules():
+        if module._forward_hooks or module._forward_pre_hooks or type(module).__module__.startswith("peft"):
+            return None
+    samples = [p.detach().flatten()[:: max(1, p.numel() // 64)] for p in model.parameters()]
+    # Versions count edits in place; edits through `.data` are not counted, but show in a sample of the numbers.
+    versions = tuple((p.data_ptr(), p._version) for p in model.parameters())
+    return versions, torch.cat([sample.double() for sample in samples]).cpu().numpy().tobytes()
+
+
+def common_length(first: Tokens, second: Tokens) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def portions(rows: Iterable[int], length: Callable[[int], int]) -> Iterator[list[int]]:
+    """Rows in portions of similar length, each at most `PIECE` tokens when padded (or one longer row)."""
+    some: list[int] = []
+    for row in sorted(rows, key=length):
+        if some and (len(some) + 1) * length(row) > PIECE:
+            yield some
+            some = []
+        some.append(row)
+    if some:
+        yield some

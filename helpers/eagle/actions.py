@@ -1,0 +1,478 @@
+"""Actions of the EAGLE agent: short editing instructions, from a bank of templates or from a language model.
+
+In Tennenholtz et al. 2024 (section 4 and appendix) a large language model writes K = 100 candidate instructions
+in five categories, half of them personalised to a user's profile. A model of 135M parameters writes poor ones,
+so ours are a bank written by hand; `propose` asks a language model for more, `accepted` filters its answers, and
+`coverage` compares in how many directions each source moves a text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from helpers.embedding.profiles import Profile
+from helpers.generation import Backend, Memo, Sampling, generate
+
+CATEGORIES = ("plot", "character", "style", "theme", "audience")
+MACRO = "macro"  # category of an action that joins several
+
+
+@dataclass(frozen=True)
+class Action:
+    """An editing instruction.
+
+    A personalised template has slots: `{liked}` and `{liked2}` (genres the user likes, strongest first),
+    `{disliked}` (a genre), `{theme}` and `{theme2}` (phrases such as `betrayal and revenge`).
+    """
+
+    template: str
+    category: str
+    personalised: bool
+
+
+# --- the bank --------------------------------------------------------------------------------------------
+
+# Genres have the names of MovieLens: the model copies them into the text's first line, which the encoder reads.
+_GENERIC = {
+    "plot": (
+        "Add a murder that has to be solved and make it a Mystery.",
+        "Make it a Crime story about a bank robbery that goes wrong.",
+        "Start a War and send the main character to the front.",
+        "Move the story to a space station and make it Sci-Fi.",
+        "Make it a Western about settlers who fight over land.",
+        "Send everyone on a long Adventure to find a lost treasure.",
+        "Add a ticking bomb and turn it into an Action movie full of chases.",
+        "Give it a happy ending with a wedding.",
+        "End in tragedy: the main character loses everything.",
+        "Let a trusted friend turn out to be the enemy.",
+    ),
+    "character": (
+        "Make the main character a private detective and the genre Film-Noir.",
+        "Make the main characters talking animals and the genre Animation.",
+        "Make the main character a ten-year-old child with an imaginary friend.",
+        "Turn the villain into a monster and make it Horror.",
+        "Make the main character a young wizard and the genre Fantasy.",
+        "Let two enemies fall in love and make it a Romance.",
+        "Replace the main character with two clumsy friends who get everything wrong.",
+        "Make the main character a soldier who comes home wounded.",
+        "Make the main character a lonely widow with a secret.",
+        "Make the main character a famous singer and the genre Musical.",
+    ),
+    "style": (
+        "Tell it as a dark Film-Noir with rain, shadows and a doomed hero.",
+        "Turn it into a Musical in which everyone sings and dances.",
+        "Present it as a Documentary with interviews and real events.",
+        "Make it a colourful Animation with toys that come to life.",
+        "Tell it as a Horror story in an old house at night.",
+        "Set it at a royal court three hundred years ago, with lavish costumes.",
+        "Move it to a small snowbound village and make it quiet and sad.",
+        "Set it in a huge city of the future, full of robots.",
+        "Move it to Paris and make it a light, elegant Comedy.",
+        "Tell it as an Action movie with car chases and explosions.",
+    ),
+    "theme": (
+        "Make it a Drama about a family that learns to forgive.",
+        "Make it about greed: money destroys every friendship.",
+        "Ask whether machines can feel, and make it Sci-Fi.",
+        "Show what War does to ordinary people.",
+        "Make it a Romance about first love between two teenagers.",
+        "Turn it into a Fantasy about the struggle between good and evil.",
+        "Make it about racism and a trial that divides a town.",
+        "Make it about old age, memory and saying goodbye.",
+        "Turn it into a Comedy that mocks politicians and fame.",
+        "Make it about faith, guilt and a priest in doubt.",
+    ),
+    "audience": (
+        "Make it a gentle Children's movie without violence.",
+        "Turn it into a silly Comedy for teenagers.",
+        "Make it a tense Thriller for adults, with danger in every scene.",
+        "Make it a sweeping Romance that makes people cry.",
+        "Turn it into a serious Drama for film festivals.",
+        "Make it a summer blockbuster: Action, Adventure and a race against time.",
+        "Make it a violent, realistic Crime movie for adults only.",
+        "Turn it into a nature Documentary for curious viewers.",
+        "Make it a gory Horror movie for a midnight audience.",
+        "Make it a Christmas Musical for the whole family.",
+    ),
+}
+
+# A theme has up to six words, so a template with one has at most ten others, and one with two at most four. No
+# article stands before a slot ("a Action movie"), and none of the sentences needs a singular or a plural in it.
+_PERSONALISED = {
+    "plot": (
+        "Change the genres to {liked} and {liked2}, and change the plot to match.",
+        "Add {liked} to the genres, and a scene that belongs there.",
+        "Rewrite the plot as a story about {theme}.",
+        "Replace all {disliked} scenes with {liked} scenes.",
+        "Remove {disliked} from the genres and from the plot.",
+        "Keep the plot, but make its only genre {liked2}.",
+        "End the story with a surprising {liked2} scene.",
+        "Add a second story about {theme2}.",
+        "Add {liked} to the genres and end with {theme}.",
+        "Move from {theme} to {theme2}.",
+    ),
+    "character": (
+        "Turn the main character into the hero of a classic {liked} movie.",
+        "Add a new character who is caught up in {theme}.",
+        "Give the main character a past marked by {theme2}.",
+        "Bring in the villain of a classic {liked2} movie.",
+        "Let two old friends fall out over {theme}.",
+        "Let the main character face {theme} alone.",
+        "Replace the main character with somebody from a typical {liked2} movie.",
+        "Replace typical {disliked} characters with typical {liked} characters.",
+        "Let {theme2} bring two strangers together until they fall in love.",
+        "Make the main character a child who learns about {theme}.",
+    ),
+    "style": (
+        "Tell it in the style of a classic {liked} movie.",
+        "Mix the styles of {liked} and {liked2} movies.",
+        "Give it the setting and mood of a typical {liked2} movie.",
+        "Open with a striking image of {theme}.",
+        "Move the story to a place that suits {theme}.",
+        "Change the genre from {disliked} to {liked}, and the setting too.",
+        "Give it the music and the colours of classic {liked} movies.",
+        "Tell it in flashbacks that reveal {theme2}.",
+        "Change the mood from {disliked} to {liked2}.",
+        "Show {theme} in one long, unforgettable scene.",
+    ),
+    "theme": (
+        "Make {theme} the main theme.",
+        "Combine {theme} with {theme2}.",
+        "Contrast {theme} with {theme2}.",
+        "Explore {theme2} the way good {liked} movies do.",
+        "Turn the story into a lesson about {theme}.",
+        "Show the dark side of {theme}.",
+        "Show the funny side of {theme2}.",
+        "Replace the {disliked} part of the story with {theme}.",
+        "Mix a story about {theme} with {liked2} scenes.",
+        "Let the main character see {theme2} with new eyes.",
+    ),
+    "audience": (
+        "Make it appeal to fans of {liked} and {liked2} movies.",
+        "Use fewer {disliked} scenes and more {liked} scenes.",
+        "Aim it at viewers who love stories about {theme}.",
+        "Rewrite it for viewers who love {liked2} movies and avoid {disliked} movies.",
+        "Make it the {liked} movie that everybody will talk about.",
+        "Please fans of {liked2} movies with an exciting scene about {theme}.",
+        "Make it a big, cheerful {liked} movie for the whole family.",
+        "Make it a small, honest {liked2} movie about {theme}.",
+        "Make fans of {liked} movies cry over {theme2}.",
+        "Surprise fans of {liked} movies with unexpected {liked2} scenes.",
+    ),
+}
+
+
+def _bank(templates: dict[str, tuple[str, ...]], personalised: bool) -> tuple[Action, ...]:
+    return tuple(Action(text, category, personalised) for category in CATEGORIES for text in templates[category])
+
+
+BANK: tuple[Action, ...] = _bank(_GENERIC, False) + _bank(_PERSONALISED, True)
+
+# What a slot says when a profile is silent; long enough that some are left beside the user's own genres.
+NEUTRAL_LIKES = ("Drama", "Comedy", "Adventure", "Romance", "Action")
+NEUTRAL_DISLIKES = ("Horror", "War", "Western", "Musical")
+NEUTRAL_THEMES = ("a family under strain", "a journey far from home", "first love and growing up")
+
+
+def slots(profile: Profile) -> dict[str, str]:
+    """What stands for each slot: the profile's own words, strongest first, then neutral ones.
+
+    A neutral genre is never one that the profile names on the other side.
+    """
+    likes = first(profile.likes, NEUTRAL_LIKES, avoid=profile.dislikes)
+    dislikes = first(profile.dislikes, NEUTRAL_DISLIKES, avoid=(*profile.likes, *likes))
+    themes = first(profile.themes, NEUTRAL_THEMES)
+    return {
+        "liked": likes[0],
+        "liked2": likes[1],
+        "disliked": dislikes[0],
+        "theme": themes[0],
+        "theme2": themes[1],
+    }
+
+
+def first(own: Sequence[str], neutral: Sequence[str], avoid: Sequence[str] = (), k: int = 2) -> list[str]:
+    """The first k of a user's own words, filled up with neutral ones that are neither among them nor avoided."""
+    return [*own, *(word for word in neutral if word not in own and word not in avoid)][:k]
+
+
+def instantiate(actions: Sequence[Action], profile: Profile) -> list[str]:
+    """The instructions of some actions for one user, in the same order: slots filled from the profile."""
+    values = slots(profile)
+    return [action.template.format_map(values) if action.personalised else action.template for action in actions]
+
+
+# --- macro actions and the sets of the ablation ------------------------------------------------------------
+
+
+def macros(actions: Sequence[Action], n: int, rng: np.random.Generator, size: int = 5) -> tuple[Action, ...]:
+    """n macro actions, each of which asks for `size` different actions at once (paper, Table 4).
+
+    The actions are dealt like cards, so that all occur equally often when n * size is a multiple of their number
+    and this one a multiple of `size`, and neighbours are of different categories, so that with `size` = 5 a macro
+    of the bank asks for one change of each category.
+
+    Raises:
+        ValueError: `size` is not between 1 and the number of actions.
+    """
+    if not 1 <= size <= len(actions):
+        raise ValueError(f"size is {size}: join between 1 and {len(actions)} actions")
+    groups: list[list[Action]] = []
+    while len(groups) < n:
+        dealt = _dealt(actions, rng)
+        groups += [dealt[i : i + size] for i in range(0, len(dealt) - size + 1, size)]
+    return tuple(
+        Action(" ".join(a.template for a in group), MACRO, any(a.personalised for a in group)) for group in groups[:n]
+    )
+
+
+def _dealt(actions: Sequence[Action], rng: np.random.Generator) -> list[Action]:
+    """The actions in random order, taken from the categories in turn."""
+    shuffled = [actions[i] for i in rng.permutation(len(actions))]
+    piles = [[a for a in shuffled if a.category == category] for category in dict.fromkeys(a.category for a in actions)]
+    return [a for turn in itertools.zip_longest(*piles) for a in turn if a is not None]
+
+
+ACTION_SETS = ("default", "without_personalised", "macro", "combined")
+
+
+def action_set(name: str, seed: int = 0) -> tuple[Action, ...]:
+    """One of the four action sets of the paper's Table 4.
+
+    `default` is the bank (K = 100), `without_personalised` its generic half (50), `macro` has 100 macro actions of
+    five, in which every action of the bank occurs five times, and `combined` joins the bank and the macros (200).
+    K differs between sets: a fair comparison gives each the same number of environment calls.
+
+    Raises:
+        ValueError: no such set.
+    """
+    if name not in ACTION_SETS:
+        raise ValueError(f"no action set {name!r}: choose one of {', '.join(ACTION_SETS)}")
+    if name == "default":
+        return BANK
+    if name == "without_personalised":
+        return tuple(action for action in BANK if not action.personalised)
+    joined = macros(BANK, len(BANK), np.random.default_rng(seed))
+    return joined if name == "macro" else BANK + joined
+
+
+# --- instructions that a language model proposes -----------------------------------------------------------
+
+PROPOSAL = Sampling(max_new_tokens=32, temperature=0.7)
+MAX_WORDS = 24
+AIMS = {
+    "plot": "the plot",
+    "character": "the characters",
+    "style": "the setting and the style",
+    "theme": "the theme",
+    "audience": "the intended audience",
+}
+EXAMPLE_TEXT = (
+    "Genres: Drama.\nA retired teacher returns to her village and finds that her old school is about to close."
+)
+EXAMPLE_VIEWER = Profile(("Mystery", "Crime"), ("Western",), ("growing old and looking back",))
+# An answer that copies its example is a duplicate of the bank, and `accepted` drops it.
+_EXAMPLE = {category: templates[0] for category, templates in _GENERIC.items()}
+
+
+def propose(
+    backend: Backend,
+    category: str,
+    texts: Sequence[str],
+    n: int,
+    *,
+    profile: Profile | None = None,
+    seed: int = 0,
+    memo: Memo | None = None,
+) -> list[Action]:
+    """n editing instructions as a language model proposes them, one-shot and unfiltered (see `accepted`).
+
+    Args:
+        texts: movie ideas to propose for; proposal i is for text i modulo their number.
+        profile: the user to please; without one nobody in particular.
+
+    Raises:
+        ValueError: no such category, no text, or n below 1.
+    """
+    if category not in CATEGORIES:
+        raise ValueError(f"no category {category!r}: choose one of {', '.join(CATEGORIES)}")
+    if not texts or n < 1:
+        raise ValueError(f"{n} proposals for {len(texts)} texts: ask for one or more of each")
+    prompts = [proposal_prompt(category, texts[i % len(texts)], profile) for i in range(n)]
+    seeds = np.random.SeedSequence([seed, CATEGORIES.index(category)]).generate_state(n)
+    answers = generate(backend, prompts, PROPOSAL, [int(s) for s in seeds], memo=memo)
+    return [Action(tidy(answer), category, False) for answer in answers]
+
+
+def proposal_prompt(category: str, text: str, profile: Profile | None = None) -> tuple[tuple[str, str], ...]:
+    """The chat that asks for one instruction, with one worked example of the same category."""
+    ask = f"Write one short instruction to a screenwriter: how should {AIMS[category]} change?"
+    example, task = (f"\n\nThe viewer: {viewer}" if profile else "" for viewer in (EXAMPLE_VIEWER, profile))
+    return (
+        ("user", f"{EXAMPLE_TEXT}{example}\n\n{ask}"),
+        ("assistant", _EXAMPLE[category]),
+        ("user", f"{text}{task}\n\n{ask}"),
+    )
+
+
+def tidy(answer: str) -> str:
+    """The answer without a list's number or bullet and without quotation marks around it."""
+    return re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", answer).strip(" \t\n\"'“”‘’")
+
+
+# Verbs of the bank, and others that an edit may begin with.
+_MORE_VERBS = (
+    "adapt allow ask bring build cast choose combine create cut describe develop draw emphasise emphasize enhance "
+    "establish expand explain expose feature focus force have hide highlight imagine include increase insert "
+    "introduce invent join keep kill lead lose lower merge place play portray push put raise reduce reimagine "
+    "reset reveal reverse send shift shorten simplify slow split strengthen swap switch take transform trap try "
+    "twist use write"
+)
+VERBS = frozenset(a.template.split()[0].lower() for a in BANK) | frozenset(_MORE_VERBS.split())
+
+
+def rejection(text: str, titles: Iterable[str] = ()) -> str | None:
+    """Why a proposed instruction cannot be used, or None when it can.
+
+    Args:
+        titles: real movie titles that it must not name. Titles of one word are not looked for (`Heat` is also
+            a word), and a title must be written with its own capitals.
+
+    Returns:
+        `empty`, `several lines`, `quotes` (speech, the prompt's words or a text's form), `placeholder`,
+        `too long` (over `MAX_WORDS` words), `unfinished` (no full stop), `not imperative`, `repeats itself`,
+        `names a movie`, or None.
+    """
+    words = re.findall(r"[a-z0-9']+", text.lower())
+    checks = (
+        ("empty", not words),
+        ("several lines", "\n" in text.strip()),
+        (
+            "quotes",
+            re.search(r"[\"“”]|genres:|instruction|screenwriter|the viewer:|cares little for", text, re.IGNORECASE),
+        ),
+        ("placeholder", re.search(r"[{}\[\]<>|_]", text)),
+        ("too long", len(words) > MAX_WORDS),
+        ("unfinished", not re.search(r"[.!]\)?$", text.strip())),
+        ("not imperative", not words or words[0] not in VERBS),
+        ("repeats itself", _repeats(words)),
+        ("names a movie", any(_names(text, title) for title in titles)),
+    )
+    return next((reason for reason, found in checks if found), None)
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    """True when a word follows itself or three words in a row occur twice."""
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return len(set(triples)) < len(triples) or any(a == b for a, b in itertools.pairwise(words))
+
+
+def _names(text: str, title: str) -> bool:
+    core = re.sub(r"^(The|An?)\s+", "", title)
+    return " " in core and core in text and re.search(rf"(?<!\w){re.escape(core)}(?!\w)", text) is not None
+
+
+def accepted(
+    proposals: Sequence[Action], existing: Sequence[Action] = BANK, titles: Iterable[str] = ()
+) -> tuple[tuple[Action, ...], Counter[str]]:
+    """The proposals that can be used, and how many were rejected for which reason (`rejection`, `duplicate`).
+
+    A duplicate has the words of an existing action or of an earlier proposal; case and punctuation do not count.
+    """
+    titles = tuple(titles)
+    seen = {_bare(action.template) for action in existing}
+    kept, reasons = [], Counter()
+    for action in proposals:
+        reason = rejection(action.template, titles) or ("duplicate" if _bare(action.template) in seen else None)
+        if reason:
+            reasons[reason] += 1
+        else:
+            kept.append(action)
+            seen.add(_bare(action.template))
+    return tuple(kept), reasons
+
+
+def _bare(text: str) -> str:
+    """The words of a text alone, to compare it with others."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+# --- how many directions a set of actions covers -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """In how many directions a set of actions moves a text.
+
+    Attributes:
+        effective_rank: between 0 (nothing moves) and the dimension of the space.
+        directions: number of distinct directions.
+        moving: number of actions that move the text at all.
+        shares: share of the distinct directions that each category contributes; empty without categories.
+    """
+
+    effective_rank: float
+    directions: int
+    moving: int
+    shares: dict[str, float] = field(default_factory=dict)
+
+
+def coverage(
+    displacements: Float[np.ndarray, "action dim"],
+    categories: Sequence[str] = (),
+    *,
+    threshold: float = 0.8,
+) -> Coverage:
+    """The coverage of actions' displacements z_a - z_x from one text.
+
+    The effective rank is the exponential of the entropy of the eigenvalues of sum_a d_a d_a^T, normalised to sum 1
+    (Roy and Vetterli 2007, who take singular values); long displacements weigh more. Distinct directions are
+    counted greedily, longest first: one counts when its cosine with all counted so far is below `threshold`.
+    The noise of sampled rewrites counts as direction too, and more actions find more: compare sets of one size.
+
+    Args:
+        categories: category of each action, for `shares`.
+
+    Raises:
+        ValueError: displacements are no finite table of one row an action, or categories do not fit it.
+    """
+    d = np.asarray(displacements, dtype=float)
+    if d.ndim != 2 or not d.size or not np.isfinite(d).all():
+        raise ValueError(f"expected finite displacements of shape (action, dim), got {d.shape}")
+    if categories and len(categories) != len(d):
+        raise ValueError(f"{len(categories)} categories for {len(d)} actions: give one for each")
+    lengths = np.linalg.norm(d, axis=1)
+    moving = lengths > 1e-9 * max(lengths.max(), 1e-9)
+    counted = _distinct(d, lengths, moving, threshold)
+    shares = Counter(categories[i] for i in counted) if categories else {}
+    return Coverage(
+        effective_rank=_effective_rank(d),
+        directions=len(counted),
+        moving=int(moving.sum()),
+        shares={name: shares[name] / max(len(counted), 1) for name in dict.fromkeys(categories)},
+    )
+
+
+def _effective_rank(d: Float[np.ndarray, "action dim"]) -> float:
+    eigenvalues = np.linalg.svd(d, compute_uv=False) ** 2
+    if eigenvalues.sum() == 0:
+        return 0.0
+    p = eigenvalues / eigenvalues.sum()
+    return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
+
+
+def _distinct(d: np.ndarray, lengths: np.ndarray, moving: np.ndarray, threshold: float) -> list[int]:
+    """Rows counted as distinct directions, longest first."""
+    counted: list[int] = []
+    for i in np.argsort(-lengths, kind="stable"):
+        cosines = d[counted] @ d[i] / (lengths[counted] * lengths[i]) if moving[i] else np.ones(1)
+        if (cosines < threshold).all():
+            counted.append(int(i))
+    return counted

@@ -1,0 +1,125 @@
+"""The course's experiment in one place: which movies, users and budgets notebooks 04 to 08 share.
+
+Movies and users of the test starts never occur in training: neither the design data, nor the reference policies,
+nor the agents, nor any choice of a setting has seen them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from helpers.domains.movies import load_movies
+from helpers.eagle.actions import BANK, Action
+from helpers.eagle.effects import Effects, fit_effects
+from helpers.eagle.environment import Expansion, World, expand
+from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
+from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
+from helpers.eagle.training import Agent, Settings, fit_reference, reference_targets, train
+from helpers.embedding.space import EmbeddingSpace, build_space
+from helpers.generation import Backend, default_memo, local_backend
+from helpers.settings import by_profile
+
+LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of the experiment. `budget` counts environment calls per test start, seed and method."""
+
+    train_movies: int
+    test_movies: int
+    seeds: tuple[int, ...]
+    training: Settings
+    budget: int
+
+
+def plan() -> Plan:
+    """The sizes of the current profile."""
+    return by_profile(
+        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
+        full=Plan(18, 12, (0, 1, 2), Settings(iterations=10, episodes=12, learning_rate=0.03, kl=0.03), budget=10),
+    )
+
+
+def build_world(
+    space: EmbeddingSpace | None = None,
+    actions: tuple[Action, ...] = BANK,
+    backend: Backend | None = None,
+    progress: bool = False,
+) -> World:
+    """Movies, the bank of actions, and SmolLM2 as the environment, with every answer kept in the course's memo."""
+    rewriter = Rewriter(backend or local_backend(), memo=default_memo(), progress=progress)
+    return World(space or build_space(load_movies()), actions, rewriter)
+
+
+def split_starts(world: World, n_train: int, n_test: int, seed: int = 0) -> tuple[list[Start], list[Start]]:
+    """Training and test starts: different movies, different users.
+
+    Every test movie has two users, one who is predicted to give it at most `LOW` stars and one who is predicted to
+    give it at least `HIGH`. Training movies have one user each, of either kind in turn.
+    """
+    domain, model = world.space.domain, world.space.model
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(domain.n_users)
+    pools = {"test": users[: domain.n_users // 2], "train": users[domain.n_users // 2 :]}
+    starts: dict[str, list[Start]] = {"test": [], "train": []}
+    for item in rng.permutation(start_items(domain)):
+        part = "test" if len(starts["test"]) < 2 * n_test else "train"
+        if len(starts["train"]) == n_train:
+            break
+        stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
+        kinds = [pools[part][stars <= LOW], pools[part][stars >= HIGH]]
+        if min(map(len, kinds)) == 0:
+            continue
+        wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
+        starts[part] += [start_of(domain, item, rng.choice(kind)) for kind in wanted]
+    return starts["train"], starts["test"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
+
+    world: World
+    plan: Plan
+    train: list[Start]
+    test: list[Start]
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """Every action tried once on every training start."""
+        return expand(self.world, self.train)
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What each action is expected to do."""
+        return fit_effects(self.world, self.expansion)
+
+    def reference(self, kind: str) -> EmbeddingPolicy:
+        """The reference policy taught on `uniform`, `optimistic` or `goptimal` targets, the same every time."""
+        policy = EmbeddingPolicy(self.world, self.effects)
+        if kind != "uniform":  # a new policy is uniform
+            fit_reference(policy, self.expansion, reference_targets(kind, self.expansion, self.effects))
+        return policy.requires_grad_(False)
+
+    def agent(
+        self, kind: str, seed: int, on_iteration: Callable[[dict], None] | None = None
+    ) -> tuple[EmbeddingPolicy, list[dict]]:
+        """A policy trained from the reference of that kind, and its learning curve."""
+        reference = self.reference(kind)
+        agent = Agent(EmbeddingPolicy(self.world, self.effects), ValueNetwork(self.world))
+        agent.policy.load_state_dict(reference.state_dict())
+        curve = train(
+            self.world, agent, reference, self.train, self.plan.training, seed=seed, on_iteration=on_iteration
+        )
+        return agent.policy.requires_grad_(False), curve
+
+
+def load_experiment(**options) -> Experiment:
+    """The experiment of the current profile (options as for `build_world`)."""
+    world, sizes = build_world(**options), plan()
+    return Experiment(world, sizes, *split_starts(world, sizes.train_movies, sizes.test_movies))

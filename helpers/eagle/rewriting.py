@@ -1,0 +1,235 @@
+"""One step of the environment: a frozen language model rewrites a text under an instruction.
+
+The text is a movie idea of two lines, its genres and one or two sentences (the paper's state is a whole plot with
+reasons to like and dislike it; a model of 135M parameters cannot hold that).
+
+A small language model does not always answer in that form. An answer that cannot be used leaves the text as it
+was, and is counted (`Rewrites.problems`): a broken answer must neither stop a run nor earn a reward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from helpers.domains import Domain
+from helpers.generation import Backend, Memo, Prompt, Sampling, generate
+
+SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
+MAX_WORDS = 30  # of the plot of a start text, cut after a whole sentence
+MIN_WORDS = 5  # of a plot that a rewrite must have
+MAX_CHARACTERS = 600  # of a plot, cut after a whole sentence; no token limit should let it grow further
+MAX_GENRES = 4
+MAX_REPETITION = 0.25  # share of three-word sequences that occurred before in the same text
+
+GENRES = (
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
+# What language models write for a genre of the catalogue.
+OTHER_NAMES = {
+    "animated": "Animation",
+    "children": "Children's",
+    "detective": "Mystery",
+    "family": "Children's",
+    "kids": "Children's",
+    "music": "Musical",
+    "noir": "Film-Noir",
+    "science fiction": "Sci-Fi",
+    "scifi": "Sci-Fi",
+}
+_CATALOGUE = {re.sub(r"[^a-z]", "", name.lower()): name for name in GENRES} | {
+    re.sub(r"[^a-z]", "", name): genre for name, genre in OTHER_NAMES.items()
+}
+
+# Full stops behind these, or behind an initial, end no sentence; nor does one in front of a small letter.
+_TITLES = ("Capt", "Col", "Dr", "Gen", "Jr", "Lt", "Mr", "Mrs", "Ms", "Prof", "Rev", "Sgt", "Sr", "St", "vs")
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])" + "".join(rf"(?<!\b(?i:{word}))" for word in _TITLES) + r"[.!?]+[\"')]*(?=\s+[^a-z\s]|\s*$)"
+)
+
+SYSTEM = "You edit movie ideas. Follow the instruction, keep the form, and answer with the new movie only."
+EXAMPLES = (
+    (
+        "Genres: Drama.\nA retired teacher returns to her village and finds that her old school is about to close.",
+        "Set it in space and make it science fiction.",
+        "Genres: Sci-Fi, Drama.\nA retired navigator returns to her home station and finds that its last academy "
+        "is about to lose its air.",
+    ),
+    (
+        "Genres: Action, Thriller.\nA bomb squad officer has one night to find a device in a crowded stadium.",
+        "Make it funny and warm, for families.",
+        "Genres: Comedy, Children's.\nA clumsy stadium guard and his daughter have one night to find a runaway mascot.",
+    ),
+    (
+        "Genres: Comedy, Romance.\nTwo rival bakers fall in love while they compete for the same wedding.",
+        "Add a murder that has to be solved.",
+        "Genres: Crime, Mystery, Romance.\nTwo rival bakers fall in love while they search for the guest who "
+        "poisoned the wedding cake.",
+    ),
+)
+
+
+def rewrite_prompt(text: str, instruction: str) -> Prompt:
+    """The chat that asks for one rewrite: three worked examples, the task, and the first word of the answer.
+
+    The state stands before the instruction, so that all instructions on one state share a long prefix.
+    """
+    messages = [("system", SYSTEM)]
+    for before, wish, after in EXAMPLES:
+        messages += [("user", f"{before}\n\nInstruction: {wish}"), ("assistant", after)]
+    return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", "Genres:"))
+
+
+def idea_of(genres: Sequence[str], plot: str) -> str:
+    """A movie idea in the form of the environment's texts."""
+    return f"Genres: {', '.join(genres)}.\n{plot}"
+
+
+def plain(text: str) -> str:
+    """The text in printable ASCII on one line: accents dropped, dashes and quotes made plain."""
+    text = " ".join(text.split()).translate(str.maketrans("–—‘’“”…", "--''\"\"."))
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return " ".join("".join(c for c in text if c in string.printable).split())
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences of a text end, each with its closing quotes, up to `MAX_CHARACTERS`."""
+    return [found.end() for found in _SENTENCE_END.finditer(text) if found.end() <= MAX_CHARACTERS]
+
+
+def opening(plot: str, max_words: int = MAX_WORDS) -> str:
+    """The first whole sentences of a plot that fit into `max_words`; empty when the first is longer."""
+    text = plain(plot)
+    fits = [end for end in sentence_ends(text) if len(text[:end].split()) <= max_words]
+    return text[: fits[-1]] if fits else ""
+
+
+def catalogue_genres(line: str) -> list[str]:
+    """The genres of the catalogue that a line names, in order, each once, at most `MAX_GENRES`."""
+    keys = (re.sub(r"[^a-z]", "", word.lower()) for word in re.split(r"[,.;/&|]|\band\b", plain(line.lower())))
+    return list(dict.fromkeys(_CATALOGUE[key] for key in keys if key in _CATALOGUE))[:MAX_GENRES]
+
+
+def repetition(text: str, n: int = 3) -> float:
+    """Share of the n-word sequences of a text that occurred in it before; 0 for a shorter text."""
+    words = re.findall(r"[a-z0-9']+", text.lower())
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _n_words(text: str) -> int:
+    """Words with a letter in them: neither dashes nor bare numbers."""
+    return len(re.findall(r"[A-Za-z]\S*", text))
+
+
+def read_answer(answer: str) -> tuple[str, str]:
+    """(idea, "") of what the model wrote after the word `Genres:`, or ("", problem).
+
+    Problems: `no genre`, `no plot` (under `MIN_WORDS` words), `unfinished` (no sentence ends within the token
+    limit or `MAX_CHARACTERS`) and `repeats itself`.
+    """
+    # Models that cannot continue a begun answer write the word again.
+    line, _, plot = re.sub(r"^(\s*genres\s*:)+", "", answer, flags=re.IGNORECASE).strip().partition("\n")
+    genres, plot = catalogue_genres(line), plain(plot.strip().partition("\n")[0])
+    if not genres:
+        return "", "no genre"
+    ends = sentence_ends(plot)
+    if _n_words(plot) >= MIN_WORDS and not ends:
+        return "", "unfinished"
+    plot = plot[: ends[-1]] if ends else plot
+    if _n_words(plot) < MIN_WORDS:
+        return "", "no plot"
+    if repetition(plot) > MAX_REPETITION:
+        return "", "repeats itself"
+    return idea_of(genres, plot), ""
+
+
+class Rewrites(NamedTuple):
+    """New texts, and for each what was wrong with the answer ("" if nothing): then it is the old text."""
+
+    texts: list[str]
+    problems: list[str]
+
+    @property
+    def valid(self) -> Bool[np.ndarray, " text"]:
+        return np.array([not problem for problem in self.problems], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """The transition P(x' | x, a): a frozen language model, its sampling settings, and a memo of its answers."""
+
+    backend: Backend
+    sampling: Sampling = SAMPLING
+    memo: Memo | None = None
+    progress: bool = False
+
+    def __call__(self, texts: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]) -> Rewrites:
+        """Rewrite each text under its instruction; the same text, instruction and seed give the same answer."""
+        if not len(texts) == len(instructions) == len(seeds):
+            raise ValueError(f"{len(texts)} texts, {len(instructions)} instructions, {len(seeds)} seeds: give as many")
+        prompts = [rewrite_prompt(text, wish) for text, wish in zip(texts, instructions, strict=True)]
+        answers = generate(self.backend, prompts, self.sampling, list(seeds), memo=self.memo, progress=self.progress)
+        read = [read_answer(answer) for answer in answers]
+        new = [idea or old for (idea, _), old in zip(read, texts, strict=True)]
+        return Rewrites(new, [problem for _, problem in read])
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that depends on all parts, the same on every machine."""
+    parts = tuple(part if isinstance(part, str) else int(part) for part in parts)  # numpy's integers print otherwise
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+class Start(NamedTuple):
+    """Where an episode begins: a text, for a user, from the item with this number (-1: none)."""
+
+    text: str
+    user: int
+    item: int = -1
+
+
+def start_items(domain: Domain, sources: Sequence[str] = ("tmdb", "cmu")) -> Int[np.ndarray, " item"]:
+    """Items whose plot opens with whole sentences of 8 to `MAX_WORDS` words and that have genres.
+
+    Wikipedia's openings are left out: they speak of directors and awards.
+    """
+    rows = domain.items[domain.has_text]
+    fits = [
+        row.plot_source in sources
+        and bool(catalogue_genres(",".join(row.genres)))
+        and len(opening(row.plot_text).split()) >= 8
+        for row in rows.itertuples()
+    ]
+    return domain.text_items[np.array(fits)]
+
+
+def start_of(domain: Domain, item: int, user: int) -> Start:
+    """An episode's start from an existing item, shortened to the form of the environment."""
+    row = domain.items.iloc[item]
+    return Start(idea_of(catalogue_genres(",".join(row["genres"])), opening(row["plot_text"])), int(user), int(item))

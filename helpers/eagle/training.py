@@ -1,0 +1,397 @@
+"""Training: a supervised reference policy, then REINFORCE with a value baseline, GAE and a KL penalty.
+
+Tennenholtz et al. 2024, section 4.2 and algorithm 1. The paper prints an objective to maximise; `loss_of` is its
+negative, to minimise:
+
+    L = - mean_t A_t log pi(a_t | x_t) + alpha mean_t KL(pi(. | x_t) || pi_ref(. | x_t)) + value loss
+
+with A the generalised advantage (Schulman et al. 2016), scaled to unit spread so that alpha means the same for
+every user. The KL is exact, because all K actions can be enumerated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from helpers.eagle.design import optimal_design
+from helpers.eagle.effects import Effects
+from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
+from helpers.eagle.policy import Policy, ValueNetwork, fitting_threads, sampling_from
+from helpers.eagle.rewriting import Start, seed_of
+from helpers.storage import CourseError, atomic_file, explained
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# The reference policy --------------------------------------------------------------------------------------------
+
+
+TARGETS = ("uniform", "optimistic", "goptimal")
+
+
+def reference_targets(
+    kind: str, expansion: Expansion, effects: Effects, k: int = 10
+) -> Float[np.ndarray, "start action"]:
+    """What a reference policy is taught on each start, one distribution over the actions per row (paper, section 4).
+
+    - `uniform`: every action alike.
+    - `optimistic`: the k actions after which the utility was highest, alike.
+    - `goptimal`: the weights of the G-optimal design over the expected displacements. The expectation comes from
+      `effects`: single rewrites are noisy, and a design made for them would pick the outliers of the noise.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    n_starts, n_actions = expansion.utility.shape[:2]
+    if kind == "uniform":
+        return np.full((n_starts, n_actions), 1 / n_actions)
+    if kind == "optimistic":
+        ranks = np.argsort(np.argsort(-expansion.utility.mean(axis=2), axis=1), axis=1)
+        return (ranks < k) / min(k, n_actions)
+    if kind == "goptimal":
+        moves = [
+            effects.displacement(z, start.user) for z, start in zip(expansion.origin, expansion.starts, strict=True)
+        ]
+        return np.stack([optimal_design(move).weights for move in moves])
+    raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(TARGETS)}")
+
+
+def fit_reference(
+    policy: nn.Module,
+    expansion: Expansion,
+    targets: Float[np.ndarray, "start action"],
+    *,
+    steps: int = 300,
+    learning_rate: float = 1e-2,
+    weight_decay: float = 1e-3,
+    batch: int | None = None,
+    seed: int = 0,
+) -> list[float]:
+    """Teach a policy to draw actions from `targets` (one distribution per start): cross-entropy, in place.
+
+    Args:
+        batch: starts per step, drawn anew each time; all of them when not given.
+
+    Returns:
+        The loss of every step, in nats above the entropy of its targets (their Kullback-Leibler divergence).
+
+    Raises:
+        ValueError: `targets` are not one distribution over the actions per start.
+        CourseError: the loss is not finite.
+    """
+    target = torch.as_tensor(targets, dtype=torch.float32)
+    proper = (target >= 0).all() and ((target.sum(dim=-1) - 1).abs() < 1e-3).all()
+    if len(target) != len(expansion.starts) or not proper:
+        raise ValueError("targets need one row per start: probabilities of all actions, which sum to 1")
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay)
+    rng = np.random.default_rng(seed)
+    losses = []
+    with fitting_threads(policy):
+        for step in range(steps):
+            rows = np.arange(len(target)) if batch is None else rng.permutation(len(target))[:batch]
+            log_probs = policy(_starting(expansion, rows))
+            wanted = target[rows].to(log_probs.device)
+            loss = (torch.xlogy(wanted, wanted) - wanted * log_probs).sum(dim=1).mean()
+            _refuse_not_finite(loss.item(), f"step {step} of the reference policy")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    return losses
+
+
+def _starting(expansion: Expansion, rows: Sequence[int]) -> Observation:
+    starts = [expansion.starts[row] for row in rows]
+    return Observation([s.text for s in starts], expansion.origin[rows], np.array([s.user for s in starts]), 0)
+
+
+def _refuse_not_finite(loss: float, place: str) -> None:
+    if not np.isfinite(loss):
+        raise CourseError(f"the loss is not finite in {place}: lower the learning rate")
+
+
+# The agent -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the training loop; `kl` is alpha of the paper, `gae_lambda` = 1 is plain REINFORCE."""
+
+    iterations: int = 12
+    episodes: int = 24
+    learning_rate: float = 1e-2
+    value_learning_rate: float = 1e-2
+    kl: float = 0.1
+    gae_lambda: float = 0.95
+    group: int = 0  # episodes per start that are compared with each other; 0 uses the value network
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2 or self.group < 0 or self.group == 1 or self.episodes % max(1, self.group):
+            raise ValueError(
+                f"{self.episodes} episodes in groups of {self.group}: two or more episodes, whole groups of 2 or more"
+            )
+
+
+class Agent(nn.Module):
+    """A policy and its value baseline, in one module, so that one optimiser and one checkpoint hold both."""
+
+    def __init__(self, policy: nn.Module, value: ValueNetwork) -> None:
+        super().__init__()
+        self.policy, self.value = policy, value
+
+    def forward(
+        self, steps: Sequence[Observation]
+    ) -> tuple[Float[Tensor, "step episode action"], Float[Tensor, "step episode"]]:
+        """All steps in one call: with several processes, a backward pass must follow one forward pass."""
+        return torch.stack([self.policy(step) for step in steps]), torch.stack([self.value(step) for step in steps])
+
+
+def gae(
+    rewards: Float[Tensor, "step episode"], values: Float[Tensor, "step episode"], gae_lambda: float
+) -> Float[Tensor, "step episode"]:
+    """Generalised advantages with gamma = 1; the value after the last step is 0 (Schulman et al. 2016, eq. 16)."""
+    advantage, result = torch.zeros_like(rewards[0]), []
+    following = torch.cat([values[1:], torch.zeros_like(values[:1])])
+    for delta in (rewards + following - values).flip(0):
+        advantage = delta + gae_lambda * advantage
+        result.append(advantage)
+    return torch.stack(result[::-1])
+
+
+def group_advantages(gain: Float[Tensor, " episode"], group: int) -> Float[Tensor, " episode"]:
+    """Gain of each episode against the others from the same start, in their standard deviations (GRPO)."""
+    groups = gain.reshape(-1, group)
+    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).reshape(-1)
+
+
+def advantages_of(
+    episodes: Episodes, values: Float[Tensor, "step episode"], settings: Settings
+) -> Float[Tensor, "step episode"]:
+    """How much better each action did than expected, in stars; with groups, in standard deviations of the gain."""
+    if settings.group:
+        return group_advantages(values.new_tensor(episodes.gain), settings.group).expand_as(values)
+    # A terminal reward U(x_H) and differences U(x_t+1) - U(x_t) have the same gains; `values` predicts what is
+    # still to come on top of U(x_t), so the differences are what it is compared with.
+    return gae(values.new_tensor(np.diff(episodes.utility, axis=0)), values, settings.gae_lambda)
+
+
+def kl_of(
+    log_probs: Float[Tensor, "*batch action"], reference_log_probs: Float[Tensor, "*batch action"]
+) -> Float[Tensor, "*batch"]:
+    """KL(pi || pi_ref) in nats, exact."""
+    return (log_probs.exp() * (log_probs - reference_log_probs)).sum(-1)
+
+
+def loss_of(
+    agent: nn.Module,
+    reference: Policy,
+    episodes: Episodes,
+    settings: Settings,
+    spread: Callable[[Tensor], Tensor] = torch.std,
+) -> tuple[Tensor, dict[str, float]]:
+    """REINFORCE loss of a batch of finished episodes, and what a learner wants to see of it.
+
+    Args:
+        spread: standard deviation of the advantages; with several processes, of those of all.
+    """
+    steps = [episodes.observation(t) for t in range(len(episodes.actions))]
+    log_probs, values = agent(steps)
+    with torch.no_grad():
+        reference_log_probs = torch.stack([reference(step) for step in steps]).to(log_probs.device)
+        advantages = advantages_of(episodes, values, settings).to(log_probs.device)
+        scaled = advantages / (spread(advantages) + 1e-4)
+    chosen = torch.as_tensor(episodes.actions, device=log_probs.device)[..., None]
+    taken = log_probs.gather(-1, chosen)[..., 0]
+    kl = kl_of(log_probs, reference_log_probs).mean()
+    value_loss = ((values - values.new_tensor(episodes.utility[-1] - episodes.utility[:-1])) ** 2).mean()
+    loss = -(scaled * taken).mean() + settings.kl * kl + value_loss.to(log_probs.device)
+    entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
+    facts = {"loss": loss, "kl": kl, "entropy": entropy, "value_loss": value_loss}
+    return loss, {name: number.item() for name, number in facts.items()}
+
+
+def train(
+    world: World,
+    agent: Agent,
+    reference: Policy,
+    starts: Sequence[Start],
+    settings: Settings,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_iteration: Callable[[dict], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> list[dict]:
+    """Train `agent` in place and return one row of the learning curve per iteration.
+
+    With a `checkpoint` file the run is saved after every iteration and continues from there; every iteration draws
+    from a generator of its own, so a run that was killed ends where an undisturbed one ends.
+
+    Args:
+        starts: each iteration draws its episodes' starts from them.
+        on_iteration: gets the new row of the curve, in the main process.
+        accelerator: shares the episodes of an iteration among its processes (`accelerate launch`). Advantages are
+            scaled and facts are averaged over all of them, so their number changes neither weights nor curve but
+            for rounding. The main process alone writes the checkpoint, which all processes must be able to read.
+
+    Raises:
+        ValueError: the episodes, or their groups, cannot be shared evenly by the processes.
+        CourseError: the loss is not finite, or the checkpoint is damaged, another run's, or cannot be written.
+    """
+    n_processes = accelerator.num_processes if accelerator else 1
+    if settings.episodes // max(1, settings.group) % n_processes:
+        raise ValueError(f"{n_processes} processes cannot share the episodes evenly: choose a multiple of that number")
+    together, spread, is_main = agent, torch.std, True
+    if accelerator:
+        agent.to(accelerator.device)  # before the optimiser's state is loaded, which goes where the weights are
+    optimiser = optimiser_of(agent, settings)
+    run = fingerprint(world, starts, settings, seed)
+    curve = load_checkpoint(checkpoint, agent, optimiser, run)
+    if len(curve) > settings.iterations:
+        raise CourseError(f"the checkpoint has {len(curve)} iterations already: ask for as many, or choose another")
+    if accelerator:
+        together, optimiser = accelerator.prepare(agent, optimiser)
+        is_main = accelerator.is_main_process
+
+        def spread(advantages: Tensor) -> Tensor:
+            return accelerator.gather(advantages.contiguous()).std()
+
+    for iteration in range(len(curve), settings.iterations):
+        batch, seeds = share_of(*draw_starts(starts, settings, seed, iteration), settings.group, accelerator)
+        episodes = run_episodes(world, batch, sampling_from(agent.policy), seeds)
+        with fitting_threads(agent):
+            loss, facts = loss_of(together, reference, episodes, settings, spread)
+            facts = averaged({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)}, accelerator)
+            _refuse_not_finite(facts["loss"], f"iteration {iteration}")  # in all processes, or the others would wait
+            optimiser.zero_grad()
+            accelerator.backward(loss) if accelerator else loss.backward()
+            optimiser.step()
+        curve.append({"iteration": iteration, **facts})
+        if is_main:
+            save_checkpoint(checkpoint, agent, optimiser, run, curve)
+            if on_iteration:
+                on_iteration(curve[-1])
+    if accelerator:
+        accelerator.wait_for_everyone()
+    return curve
+
+
+def optimiser_of(agent: Agent, settings: Settings) -> torch.optim.Adam:
+    """Adam over the weights that may change, with a learning rate of its own for the value network."""
+    rates = ((agent.policy, settings.learning_rate), (agent.value, settings.value_learning_rate))
+    return torch.optim.Adam(
+        [{"params": [p for p in part.parameters() if p.requires_grad], "lr": rate} for part, rate in rates]
+    )
+
+
+def share_of(
+    batch: list[Start], seeds: list[int], group: int, accelerator: Accelerator | None
+) -> tuple[list[Start], list[int]]:
+    """The episodes that this process plays: every n-th group of n processes."""
+    if accelerator is None:
+        return batch, seeds
+    turn = np.arange(len(seeds)) // max(1, group) % accelerator.num_processes
+    mine = np.flatnonzero(turn == accelerator.process_index)
+    return [batch[i] for i in mine], [seeds[i] for i in mine]
+
+
+def averaged(facts: dict[str, float], accelerator: Accelerator | None) -> dict[str, float]:
+    """Facts of equal shares of a batch, averaged over the processes."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return facts
+    numbers = torch.tensor([list(facts.values())], dtype=torch.float64, device=accelerator.device)
+    return dict(zip(facts, accelerator.gather(numbers).mean(dim=0).tolist(), strict=True))
+
+
+def draw_starts(
+    starts: Sequence[Start], settings: Settings, seed: int, iteration: int
+) -> tuple[list[Start], list[int]]:
+    """Starts and episode seeds of one iteration; with groups, each start `group` times in a row."""
+    rng = np.random.default_rng([seed, iteration])
+    group = max(1, settings.group)
+    picked = rng.choice(len(starts), settings.episodes // group, replace=settings.episodes // group > len(starts))
+    seeds = rng.integers(2**31, size=len(picked) * group)
+    return [starts[i] for i in picked for _ in range(group)], seeds.tolist()
+
+
+def trouble(episodes: Episodes) -> dict:
+    """Share of answers that could not be used, and utility at the end."""
+    problems = [problem for step in episodes.problems for problem in step]
+    return {"invalid": float(np.mean([bool(p) for p in problems])), "utility": float(episodes.utility[-1].mean())}
+
+
+# Checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def fingerprint(world: World, starts: Sequence[Start], settings: Settings, seed: int) -> dict:
+    """What a checkpoint must agree on with the run that goes on from it: all but the number of iterations."""
+    known = {name: value for name, value in asdict(settings).items() if name != "iterations"}
+    places = [(start.text, int(start.user)) for start in starts]
+    return {"settings": known, "seed": seed, "task": seed_of(str(places), str(world.actions), world.horizon)}
+
+
+def save_checkpoint(path: Path | None, agent: nn.Module, optimiser, run: dict, curve: list[dict]) -> None:
+    """Weights, optimiser state and learning curve in one safetensors file, written whole or not at all.
+
+    Raises:
+        CourseError: the file cannot be written.
+    """
+    if path is None:
+        return
+    tensors = {f"agent.{name}": value for name, value in trainable_state(agent).items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    facts = {"run": json.dumps(run), "curve": json.dumps(curve)}
+    data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, facts)
+    with explained("save a checkpoint"), atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_checkpoint(path: Path | None, agent: nn.Module, optimiser, run: dict) -> list[dict]:
+    """Restore a run from its checkpoint, if there is one, and return its learning curve.
+
+    Raises:
+        CourseError: the file is damaged, or belongs to other settings, starts or actions, or another agent.
+    """
+    if path is None or not path.exists():
+        return []
+    remedy = f"delete {path.name} to start again, or choose another checkpoint file"
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        saved, curve = json.loads(facts["run"]), json.loads(facts["curve"])
+    except Exception as error:  # safetensors and json raise many kinds
+        raise CourseError(f"the checkpoint cannot be read ({type(error).__name__}): {remedy}") from error
+    if saved != run:
+        raise CourseError(f"the checkpoint was made with other settings, starts, actions or seed: {remedy}")
+    weights = {name.removeprefix("agent."): value for name, value in tensors.items() if name.startswith("agent.")}
+    mine = trainable_state(agent)
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in mine.items()}:
+        raise CourseError(f"the checkpoint is of an agent of another form: {remedy}")
+    agent.load_state_dict(weights, strict=False)
+    restored = optimiser.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".")
+            restored["state"].setdefault(int(number), {})[key] = value
+    optimiser.load_state_dict(restored)
+    return curve
+
+
+def trainable_state(agent: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes: of a language-model policy the adapter alone, not the frozen model."""
+    trained = {name for name, parameter in agent.named_parameters() if parameter.requires_grad}
+    return {name: value for name, value in agent.state_dict().items() if name in trained}

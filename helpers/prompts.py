@@ -1,0 +1,60 @@
+"""What goes into a language model: prompts as messages, and how to choose the next token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+Message = tuple[str, str]
+"""(role, content); a role is `system`, `user` or `assistant`."""
+
+Prompt = str | tuple[Message, ...]
+"""A string is one user message; a last message of the assistant is the beginning of the answer to continue."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn, token after token.
+
+    Attributes:
+        max_new_tokens: longest answer, in tokens.
+        temperature: the logits are divided by it; 0 takes the likeliest token each time (greedy).
+        top_k: only the k likeliest tokens can be drawn; 0 for all.
+        top_p: of these, only the fewest whose probabilities reach p; 1 for all.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.5
+    top_k: int = 50
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}: ask for at least one")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature is {self.temperature}: give 0 (greedy) or a positive number")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_k is {self.top_k} and top_p {self.top_p}: give top_k >= 0 and 0 < top_p <= 1")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the seed makes no difference."""
+        return self.temperature == 0
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """The messages of a prompt.
+
+    Raises:
+        ValueError: no message, or not pairs of a known role and a text.
+    """
+    messages = (("user", prompt),) if isinstance(prompt, str) else tuple(tuple(message) for message in prompt)
+    good = all(len(m) == 2 and m[0] in ROLES and isinstance(m[1], str) for m in messages)
+    if not (messages and good):
+        raise ValueError(f"a prompt is a text or pairs (role, text) with a role of {', '.join(ROLES)}: got {prompt!r}")
+    return messages

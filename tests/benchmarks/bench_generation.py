@@ -1,0 +1,43 @@
+"""How much faster is the engine than `transformers.generate`? Run: python tests/benchmarks/bench_generation.py
+
+All are timed in one run, and only their ratios are meant to be compared; `--json FILE` writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from helpers import models
+from helpers.benchmarks import measure_speedups
+from helpers.generation import LocalBackend
+
+EXPECTED = {"loop": 10.0, "batched": 1.5, "expand": 3.0, "prefix": 6.0}
+
+
+def main() -> None:
+    """Print each ratio beside the one we expect."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the faster one here")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--bare", action="store_true", help="prompts without the course's worked examples")
+    parser.add_argument("--cpu-time", action="store_true", help="beside other busy programs; with one thread")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    lm = models.load_language_model(dtype=getattr(torch, chosen.dtype) if chosen.dtype else None)
+    options = {"ask": lambda plot, wish: f"{plot}\n\n{wish}"} if chosen.bare else {}
+    clock = time.process_time if chosen.cpu_time else time.perf_counter
+    ratios = measure_speedups(LocalBackend(lm, "benchmark"), n_prompts=chosen.prompts, clock=clock, **options)
+    print(f"{str(lm.model.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads")
+    for name, ratio in ratios.items():
+        print(f"{name:8} {ratio:5.1f} times as fast (expected: at least {EXPECTED[name]:g})")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(ratios, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A small world for tests, without a model: texts name a place on a map, instructions walk from there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from helpers.eagle.actions import Action
+from helpers.eagle.environment import World
+from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.embedding.factorization import Factorization
+from helpers.embedding.profiles import Profile
+from helpers.embedding.space import EmbeddingSpace
+
+DIM, N_USERS = 3, 4
+ACTIONS = (
+    Action("Give it a happy ending.", "plot", False),
+    Action("Make it a {liked} movie.", "theme", True),
+    Action("Add a villain with a secret.", "character", False),
+    Action("Tell it in the dark.", "style", False),
+)
+PROFILES = [
+    Profile(("Drama",), (), ("a family under strain",)),
+    Profile(("Western", "War"), ("Comedy",), ()),
+    Profile(("Comedy",), ("Horror",), ("faith and doubt",)),
+    Profile((), (), ()),
+]
+
+
+def place(z: Sequence[float], genres: str = "Drama, Sci-Fi") -> str:
+    """The text of a place on the map."""
+    x, y, up = z
+    return f"Genres: {genres}.\nThe old house stands at x{x:.3f} y{y:.3f} z{up:.3f} on the map."
+
+
+def encode(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[float(number) for number in re.findall(r"[xyz](-?\d+\.\d+)", text)] for text in texts])
+
+
+def walk(wish: str) -> np.ndarray:
+    """How far an instruction moves a text, on average."""
+    return np.random.default_rng(seed_of(wish)).normal(size=DIM)
+
+
+class FakeBackend:
+    """Walks as the instruction says, with noise; a share `bad` of the answers cannot be used."""
+
+    name = "fake"
+
+    def __init__(self, noise: float = 0.1, bad: float = 0.0) -> None:
+        self.noise, self.bad, self.batches = noise, bad, []
+
+    def generate(self, prompts, sampling, seeds, done) -> None:
+        self.batches.append(len(prompts))
+        done(list(range(len(prompts))), [self.answer(*pair) for pair in zip(prompts, seeds, strict=True)])
+
+    def answer(self, prompt, seed: int) -> str:
+        text, _, wish = prompt[-2][1].partition("\n\nInstruction: ")
+        random = np.random.default_rng(seed_of(text, wish, seed))
+        if random.random() < self.bad:
+            return " Drama.\nI cannot."
+        z = encode([text])[0] + walk(wish) + self.noise * random.normal(size=DIM)
+        return place(z).removeprefix("Genres:") + "\n\nAnything else?"
+
+
+class FakeWorld(World):
+    """A world whose users have the profiles above; `World` counts them from a domain's ratings."""
+
+    def profile(self, user: int) -> Profile:
+        return PROFILES[user]
+
+
+def fake_world(*, noise: float = 0.1, bad: float = 0.0, horizon: int = 3, actions=ACTIONS) -> FakeWorld:
+    random = np.random.default_rng(0)
+    items = random.normal(size=(20, DIM))
+    users = random.normal(size=(N_USERS, DIM - 1))
+    model = Factorization(3.5, np.linspace(-0.5, 0.5, N_USERS), items[:, -1], users, items[:, :-1])
+    space = EmbeddingSpace(None, model, encode, items)
+    return FakeWorld(space, actions, Rewriter(FakeBackend(noise, bad)), horizon)
+
+
+def fake_starts(n: int) -> list[Start]:
+    places = np.random.default_rng(1).normal(size=(n, DIM))
+    return [Start(place(z), i % N_USERS, i) for i, z in enumerate(places)]

@@ -1,0 +1,65 @@
+"""Two processes that train together against one that trains alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate_worker import RUNS, play
+from safetensors.torch import load_file
+
+WORKER = Path(__file__).with_name("accelerate_worker.py")
+SECONDS = 120  # 10 when nothing else runs
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """The folder of all runs, and what each of two processes found."""
+    n, folder = 2, tmp_path_factory.mktemp("together")
+    here = os.pathsep.join([str(WORKER.parents[1]), str(WORKER.parent)])
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    arguments = [str(n), str(free_port()), str(folder)]
+    started = [subprocess.Popen([sys.executable, WORKER, str(rank), *arguments], env=environment) for rank in range(n)]
+    try:
+        assert [process.wait(SECONDS) for process in started] == [0] * n
+    finally:
+        for process in started:
+            process.kill()
+    return folder, [json.loads((folder / f"found{rank}").read_text()) for rank in range(n)]
+
+
+@pytest.mark.parametrize("name", ["value", "group"])
+def test_two_processes_learn_what_one_learns(together, name):
+    agent, curve, gradients, _ = play(RUNS[name], None, None)
+    folder, (main, other) = together[0] / name, [found[name] for found in together[1]]
+    assert main["processes"] == other["processes"] == 2
+    assert main["rows"] == [1, 2] and other["rows"] == []  # the main process tells, and went on from row 0
+    assert main["curve"] == other["curve"]
+    for row, expected in zip(main["curve"], curve, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    for kind, expected in (("gradients", gradients), ("weights", agent.state_dict())):
+        first, second = (load_file(folder / f"{kind}{rank}") for rank in range(2))
+        for key, tensor in expected.items():
+            assert first[key].equal(second[key])
+            assert first[key].numpy() == pytest.approx(tensor.numpy(), rel=1e-4, abs=1e-6)
+    assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("diverging", "not finite in iteration 1: lower the learning rate"), ("uneven", "2 processes cannot share")],
+)
+def test_both_processes_stop_with_the_same_words(together, name, words):
+    main, other = (found[name] for found in together[1])
+    assert words in main["error"] and main["error"] == other["error"]
