@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from fake_world import fake_starts, fake_world
+from fakes import same_weights, small_agent
 from sklearn.linear_model import Ridge
 
 from helpers import settings
 from helpers.classroom import check
 from helpers.classroom.exercises import EXERCISES
+from helpers.eagle import design
+from helpers.eagle.effects import explained_by_action
+from helpers.eagle.environment import Expansion, run_episodes
+from helpers.eagle.policy import sampling_from
+from helpers.eagle.training import Settings, gae, kl_of, loss_of, optimiser_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import factorization as fz
 
@@ -109,6 +116,96 @@ def test_03_utility(seed):
     space.items = items
     names |= {"level": 3.5, "z_user": user, "space": space, "typical": gap.typical_distance}
     np.testing.assert_allclose(gap(z).total, [names["utility_naive"](row) for row in z])
+
+
+@pytest.mark.parametrize("bad", [0.0, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_04_an_episode_by_hand(seed, bad):
+    world, start = fake_world(bad=bad), fake_starts(seed + 1)[-1]
+    texts, problems = definitions("04")["play"](world, start, seed)
+    episode = run_episodes(
+        world, [start], lambda _, generators: [g.integers(len(world.actions)) for g in generators], [seed]
+    )
+    assert texts == [row[0] for row in episode.texts]
+    assert problems == [row[0] for row in episode.problems]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_04_share_explained_by_the_action(seed, scale):
+    random = np.random.default_rng(seed)
+    z = scale * random.normal(size=(8, 1, 5)) + random.normal(size=(8, 4, 5))
+    expansion = Expansion([], np.zeros((1, 5)), z[None], np.zeros((1, 8, 4)), np.ones((1, 8, 4), dtype=bool))
+    assert definitions("04")["explained_naive"](z) == pytest.approx(explained_by_action(expansion))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_06_cross_entropy_and_its_gradient(seed):
+    random, names = np.random.default_rng(seed), definitions("06")
+    scores, target = random.normal(size=8), random.dirichlet(np.ones(8))
+    loss, slope = names["cross_entropy"](scores, target)
+    free = torch.tensor(scores, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(free, torch.from_numpy(target))
+    expected.backward()
+    assert loss == pytest.approx(expected.item())
+    np.testing.assert_allclose(slope, free.grad, atol=1e-12)
+    np.testing.assert_allclose(names["softmax"](scores), free.detach().softmax(dim=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_06_the_tilted_reference_is_the_best_one_step_policy(seed):
+    random = np.random.default_rng(seed)
+    reference, gain, alpha = random.dirichlet(np.ones(6), size=2), random.normal(size=(2, 6)), 0.3
+
+    def objective(p):
+        return (p * gain).sum(axis=1) - alpha * kl_of(
+            torch.from_numpy(p).log(), torch.from_numpy(reference).log()
+        ).numpy()
+
+    best = objective(definitions("06")["tilted"](reference, gain, alpha))
+    np.testing.assert_allclose(best, alpha * np.log((reference * np.exp(gain / alpha)).sum(axis=1)))
+    others = [objective(random.dirichlet(np.ones(6), size=2)) for _ in range(100)]
+    assert (best >= np.max(others, axis=0)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_07_advantages(seed):
+    rewards, values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(definitions("07")["gae_naive"](rewards, values, 0.8), gae(rewards, values, 0.8))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_07_one_update(seed):
+    world, how = fake_world(), Settings(kl=0.5, gae_lambda=0.8)
+    played = run_episodes(world, fake_starts(6), sampling_from(small_agent(world).policy), range(seed, seed + 6))
+    agents = [small_agent(world, seed) for _ in range(2)]
+    for weight in (weight for agent in agents for weight in agent.parameters()):
+        torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(weight.numel()))
+    reference = small_agent(world).policy
+    optimisers = [optimiser_of(agent, how) for agent in agents]
+    mine = definitions("07")["reinforce"](agents[0], reference, played, how, optimisers[0])
+    loss = loss_of(agents[1], reference, played, how)[0]
+    loss.backward()
+    assert mine == pytest.approx(loss.item(), rel=1e-5)
+    for one, other in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+        other.grad.copy_(one.grad)  # Adam would magnify what rounding left
+    optimisers[1].step()
+    assert same_weights(*agents)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_05_leverages_and_multiplicative_steps(seed):
+    random = np.random.default_rng(seed)
+    z, q = random.normal(size=(12, 3)), random.dirichlet(np.ones(12))
+    names = definitions("05")
+    np.testing.assert_allclose(names["leverages_naive"](z, q), design.leverages(z, q))
+    path = names["multiplicative"](z, 2000)
+    best = design.optimal_design(z, tolerance=1e-6)
+    assert len(path) == 2001 and path[0].tolist() == [1 / 12] * 12
+    np.testing.assert_allclose(path[-1].sum(), 1)
+    np.testing.assert_allclose(design.leverages(z, path[-1]), best.leverages, rtol=0.01)
+    assert names["log_det"](z, path[-1]) == pytest.approx(names["log_det"](z, best.weights), abs=1e-3)
 
 
 # Exercises

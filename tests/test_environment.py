@@ -172,3 +172,14 @@ def test_a_few_steps_with_the_real_model(movies: Domain):
         for old, new, problem in zip(before, after, trouble, strict=True):
             assert new == old if problem else read_answer(new) == (new, "")
     assert (episodes.z[2] != episodes.z[0]).any()
+
+
+def test_utilities_stand_in_the_order_of_their_users():
+    world = fake_world()
+    z, users = world.space.items[[0, 1, 2, 0, 1]] + 0.1, [1, 0, 1, 2, 0]
+    parts = world.utility(z, users)
+    for row, user in enumerate(users):
+        alone = world.gap(user)(z[row])
+        assert [part[row] for part in parts] == pytest.approx([part[0] for part in alone])
+    with pytest.raises(ValueError, match="one user to each"):
+        world.utility(z, users[:2])

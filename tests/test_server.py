@@ -163,7 +163,7 @@ def test_passing_faults_are_tried_again_with_growing_pauses(serve, pauses, statu
     fake = serve(failing(status, 3))
     assert generate(backend(fake, pause=1.0), ["a"]) == ["a 0"]
     assert len(fake.seen) == 4
-    assert all(0.5 * 2**n <= pause <= 1.5 * 2**n for n, pause in enumerate(pauses)) and len(set(pauses)) == 3
+    assert all(0.5 * 2**n <= pause <= 1.5 * 2**n for n, pause in enumerate(pauses)) and pauses != [1.0, 2.0, 4.0]
 
 
 def test_retry_after_is_honoured(serve, pauses):

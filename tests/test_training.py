@@ -263,6 +263,22 @@ def test_the_curve_tells_what_happened():
     assert all(row["invalid"] == 1 and row["gain"] == 0 for row in broken)
 
 
+def test_an_agent_paid_for_the_work_of_others_finds_nothing():
+    played = []
+
+    def true(episodes: Episodes) -> np.ndarray:
+        played.append(episodes)
+        return episodes.utility
+
+    agent, _, curve = run(LONG)
+    same, _, kept = run(LONG, reward=true)
+    assert kept == curve and same_weights(agent, same) and len(played) == len(curve)
+    np.testing.assert_allclose([row["gain"] for row in curve], [episodes.gain.mean() for episodes in played])
+    other, _, shuffled = run(LONG, reward=lambda episodes: np.roll(episodes.utility, 1, axis=1))
+    assert share_of_best(other) < 0.45 < share_of_best(agent) - 0.15
+    assert shuffled[0]["gain"] == curve[0]["gain"]  # the curve tells what was earned, not what was paid
+
+
 def test_the_seed_decides():
     first, second, other = run(seed=3), run(seed=3), run(seed=4)
     assert first[2] == second[2] != other[2] and same_weights(first[0], second[0])

@@ -7,7 +7,7 @@ nor the agents, nor any choice of a setting has seen them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,7 +41,7 @@ def plan() -> Plan:
     """The sizes of the current profile."""
     return by_profile(
         small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
-        full=Plan(18, 12, (0, 1, 2), Settings(iterations=10, episodes=12, learning_rate=0.03, kl=0.03), budget=10),
+        full=Plan(18, 12, (0, 1, 2), Settings(iterations=6, episodes=20, learning_rate=0.03, kl=0.03), budget=10),
     )
 
 
@@ -119,7 +119,9 @@ class Experiment:
         return agent.policy.requires_grad_(False), curve
 
 
-def load_experiment(**options) -> Experiment:
-    """The experiment of the current profile (options as for `build_world`)."""
+def load_experiment(train_movies: int | None = None, **options) -> Experiment:
+    """The experiment of the current profile, or with fewer training movies (options as for `build_world`)."""
     world, sizes = build_world(**options), plan()
+    if train_movies is not None:
+        sizes = replace(sizes, train_movies=train_movies)
     return Experiment(world, sizes, *split_starts(world, sizes.train_movies, sizes.test_movies))

@@ -232,6 +232,7 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_iteration: Callable[[dict], None] | None = None,
+    reward: Callable[[Episodes], Float[np.ndarray, "time episode"]] | None = None,
     accelerator: Accelerator | None = None,
 ) -> list[dict]:
     """Train `agent` in place and return one row of the learning curve per iteration.
@@ -242,6 +243,8 @@ def train(
     Args:
         starts: each iteration draws its episodes' starts from them.
         on_iteration: gets the new row of the curve, in the main process.
+        reward: the utility that the agent learns from, in place of the true one, which the curve goes on telling;
+            for controls and for keeping the episodes. A checkpoint does not remember it.
         accelerator: shares the episodes of an iteration among its processes (`accelerate launch`). Advantages are
             scaled and facts are averaged over all of them, so their number changes neither weights nor curve but
             for rounding. The main process alone writes the checkpoint, which all processes must be able to read.
@@ -272,7 +275,8 @@ def train(
         batch, seeds = share_of(*draw_starts(starts, settings, seed, iteration), settings.group, accelerator)
         episodes = run_episodes(world, batch, sampling_from(agent.policy), seeds)
         with fitting_threads(agent):
-            loss, facts = loss_of(together, reference, episodes, settings, spread)
+            paid = episodes._replace(utility=reward(episodes)) if reward else episodes
+            loss, facts = loss_of(together, reference, paid, settings, spread)
             facts = averaged({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)}, accelerator)
             _refuse_not_finite(facts["loss"], f"iteration {iteration}")  # in all processes, or the others would wait
             optimiser.zero_grad()
