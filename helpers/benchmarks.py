@@ -41,7 +41,7 @@ def measure_speedups(
 ) -> dict[str, float]:
     """Tokens or scores per second of the engine, divided by those of `transformers.generate` and full prompts.
 
-    Prompts are those of the course's rewrites (three worked examples in front) about plots of one to six
+    Prompts are those of the course's rewrites (three worked examples in front) about plots of one to four
     sentences. No answer ends early, so that all do the same work: what the engine gains by retiring finished rows is
     not counted.
 
@@ -122,7 +122,7 @@ def _generate(backend: LocalBackend, rows: Sequence[Tokens], sampling: Sampling)
 
 
 def _plot(random: np.random.Generator, sentences: int | None = None) -> str:
-    count = sentences or int(random.integers(1, 7))
+    count = sentences or int(random.integers(1, 5))
     return " ".join(" ".join(random.choice(part) for part in PARTS.values()) + "." for _ in range(count))
 
 

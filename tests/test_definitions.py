@@ -122,12 +122,13 @@ def test_03_utility(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_04_an_episode_by_hand(seed, bad):
     world, start = fake_world(bad=bad), fake_starts(seed + 1)[-1]
-    texts, problems = definitions("04")["play"](world, start, seed)
+    texts, asked, problems = definitions("04")["play"](world, start, seed)
     episode = run_episodes(
         world, [start], lambda _, generators: [g.integers(len(world.actions)) for g in generators], [seed]
     )
     assert texts == [row[0] for row in episode.texts]
     assert problems == [row[0] for row in episode.problems]
+    assert asked == [world.instructions(start.user)[action] for action in episode.actions[:, 0]]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
