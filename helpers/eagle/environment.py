@@ -55,13 +55,11 @@ class World:
 
     def utility(self, z: Float[np.ndarray, "text dim"], users: Sequence[int]) -> UtilityParts:
         """Utility of each embedding for the user in the same place."""
-        users, parts = np.asarray(users), np.empty((3, len(z)))
         if len(users) != len(z):
             raise ValueError(f"{len(z)} embeddings and {len(users)} users: give one user to each")
-        for user in np.unique(users):
-            rows = users == user
-            parts[:, rows] = self.gap(int(user))(z[rows])
-        return UtilityParts(*parts)
+        # Row by row: products of several rows round differently, and an episode must not depend on its neighbours.
+        parts = [self.gap(int(user))(row) for row, user in zip(z, users, strict=True)]
+        return UtilityParts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def user_embeddings(self, users: Sequence[int]) -> Float[np.ndarray, "user dim"]:
         return self.space.model.user_embeddings[np.asarray(users, dtype=int)]

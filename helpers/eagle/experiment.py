@@ -1,7 +1,7 @@
 """The course's experiment in one place: which movies, users and budgets notebooks 04 to 08 share.
 
 Movies and users of the test starts never occur in training: neither the design data, nor the reference policies,
-nor the agents, nor any choice of a setting has seen them.
+nor the agents have seen them, and settings are chosen on training starts (notebooks 06 and 07).
 """
 
 from __future__ import annotations
