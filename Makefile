@@ -23,7 +23,7 @@ test: $(VENV)/test.stamp data
 	$(MAKE) lint
 	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope tests
 	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest --nbval-lax --nbval-current-env \
-	  --nbval-cell-timeout 600 -n 2 --dist loadscope \
+	  --nbval-cell-timeout 1800 -n 2 --dist loadscope \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 course: $(VENV)/lab.stamp data

@@ -197,8 +197,10 @@ def test_ctrl_c_stops_the_kernel_and_the_next_run_resumes(project, capsys):
         "01_second",
         f"import os, time\nopen({str(pid_file)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(99)",
     )
+    # A shell starts background jobs with SIGINT ignored, and the tests may run in one.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     start = "import sys; from helpers.course import *; sys.exit(main([], Path(sys.argv[1])))"
-    command = [sys.executable, "-c", start, str(project)]
+    command = [sys.executable, "-c", listen + start, str(project)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
     process.send_signal(signal.SIGINT)
