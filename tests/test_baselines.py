@@ -16,8 +16,8 @@ from helpers.eagle.environment import run_episodes
 from helpers.eagle.rewriting import Rewriter, read_answer, seed_of
 
 BUDGET = 12  # four episodes of three steps
-N_CANDIDATES = {"random actions": 4, "ELM-like": BUDGET}
-SEARCHES = ("greedy", "tree", "OPRO-like")
+N_CANDIDATES = {"random": 4, "elm_like": BUDGET}
+SEARCHES = ("greedy", "tree", "opro")
 
 
 class WritingBackend(FakeBackend):
@@ -78,7 +78,7 @@ def test_every_method_costs_the_same_calls(name, budget):
 def test_starts_run_side_by_side(name):
     world, starts = writing_world(), fake_starts(5)
     METHODS[name](world, starts, BUDGET, 0)
-    assert len(world.rewrite.backend.batches) == (1 if name in ("greedy", "ELM-like") else world.horizon)
+    assert len(world.rewrite.backend.batches) == (1 if name in ("greedy", "elm_like") else world.horizon)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -162,7 +162,7 @@ def test_follow_emits_the_ends_of_its_episodes():
 
 def test_random_actions_use_all_of_them():
     world = writing_world()
-    METHODS["random actions"](world, fake_starts(8), BUDGET, 0)
+    METHODS["random"](world, fake_starts(8), BUDGET, 0)
     wishes = [prompt[-2][1].partition("Instruction: ")[2] for prompt in world.rewrite.backend.asked]
     generic = {action.template for action in world.actions if not action.personalised}
     counts = pd.Series([wish if wish in generic else "personal" for wish in wishes]).value_counts(normalize=True)
@@ -171,8 +171,8 @@ def test_random_actions_use_all_of_them():
 
 def test_best_of_n_takes_the_best_of_the_same_episodes():
     starts = fake_starts(6)
-    random = METHODS["random actions"](writing_world(), starts, BUDGET, 0)
-    best = METHODS["best of n"](writing_world(), starts, BUDGET, 0)
+    random = METHODS["random"](writing_world(), starts, BUDGET, 0)
+    best = METHODS["best_of_n"](writing_world(), starts, BUDGET, 0)
     assert same(best, pick_best(random))
     np.testing.assert_allclose(best.utility[:, 0], random.utility.max(axis=1))
     assert (best.utility[:, 0] > random.utility.mean(axis=1)).all()
@@ -304,7 +304,7 @@ def test_items_without_a_usable_plot_are_not_shown():
 
 def test_elm_emits_all_its_ideas_and_pick_best_the_best():
     world, starts = writing_world(), fake_starts(3)
-    outcome = METHODS["ELM-like"](world, starts, BUDGET, 0)
+    outcome = METHODS["elm_like"](world, starts, BUDGET, 0)
     for number, start in enumerate(starts):
         prompt = baselines.blend_prompt(baselines.neighbours(world, start, baselines.optimum(world, start)))
         assert set(world.rewrite.backend.asked[BUDGET * number : BUDGET * (number + 1)]) == {prompt}
@@ -317,7 +317,7 @@ def test_elm_emits_all_its_ideas_and_pick_best_the_best():
 
 def test_only_if_better_keeps_what_is_better_and_else_the_start():
     world, starts = writing_world(), fake_starts(8)
-    outcome, before = METHODS["random actions"](world, starts, BUDGET, 0), start_utility(world, starts)
+    outcome, before = METHODS["random"](world, starts, BUDGET, 0), start_utility(world, starts)
     kept, better = only_if_better(world, starts, outcome), outcome.utility > before
     assert 0 < better.sum() < better.size and kept.calls == BUDGET
     np.testing.assert_allclose(kept.utility, np.maximum(outcome.utility, before))

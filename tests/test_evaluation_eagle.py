@@ -7,25 +7,21 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from fake_world import PROFILES, FakeBackend, encode, fake_starts, fake_world, place
+from fake_world import PROFILES, FakeBackend, encode, fake_starts, fake_world
 
 from helpers.eagle import evaluation
 from helpers.eagle.baselines import Outcome, only_if_better, random_actions
 from helpers.eagle.evaluation import (
     PAPER_TABLE_2,
-    Scores,
     beside_paper,
     interval,
     judge,
     judge_pairs,
     judge_prompt,
-    relative_gain,
     score,
-    split_by_rating,
-    summary,
     with_rewriter,
 )
-from helpers.eagle.rewriting import Rewriter, Start, repetition
+from helpers.eagle.rewriting import Rewriter, repetition
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.space import EmbeddingSpace
@@ -196,34 +192,6 @@ def test_bad_rows_are_refused(values, clusters, error, words):
         interval(values, clusters)
 
 
-def test_relative_gain_is_paired():
-    reference, clusters = clustered(np.random.default_rng(4))
-    reference = reference + 3
-    found = relative_gain(1.45 * reference, reference, clusters)
-    np.testing.assert_allclose(found, 0.45)  # row by row the ratio is the same, so nothing is uncertain
-    noisy = relative_gain(1.45 * reference + np.random.default_rng(5).normal(size=len(reference)), reference, clusters)
-    assert noisy.low < 0.45 < noisy.high and noisy.high - noisy.low < 0.2
-
-
-def test_relative_gain_refuses_what_has_no_ratio():
-    with pytest.raises(ValueError, match="mean 0"):
-        relative_gain([1.0, 2.0], [-1.0, 1.0])
-    with pytest.raises(ValueError, match="one number and cluster per row"):
-        relative_gain([1.0, 2.0, 3.0], [1.0, 2.0])
-
-
-def test_a_summary_has_a_row_per_measure():
-    random = np.random.default_rng(0)
-    scores = Scores(*(random.normal(size=12) for _ in fields(Scores)))
-    clusters = np.arange(12) // 2
-    table = summary(scores, clusters)
-    assert list(table.index) == [field.name for field in fields(Scores)] and list(table) == ["mean", "low", "high"]
-    assert tuple(table.loc["held_out_gain"]) == interval(scores.held_out_gain, clusters)
-
-
-# Beside the paper ------------------------------------------------------------------------------------------------
-
-
 def test_the_papers_numbers():
     """Table 2 as printed; the bar that its authors' agent sets."""
     assert [row.utility for row in PAPER_TABLE_2.values()] == [0.57, 0.49, 0.58, 0.51, 0.65, 0.69, 0.74]
@@ -253,25 +221,6 @@ def test_the_table_beside_the_paper():
 def test_a_missing_reference_is_refused(ours, reference):
     with pytest.raises(ValueError, match="must both have the reference"):
         beside_paper(ours, reference)
-
-
-def test_starts_are_split_by_predicted_rating():
-    world = fake_world()
-    user = world.user_embeddings([0])[0]
-    level = float(world.space.model.user_level[0])
-    stars = np.array([2.0, 2.9, 3.1, 3.5, 3.9, 4.1])
-    along = [(value - level) * user / (user @ user) for value in stars]
-    starts = [Start(place(z), 0) for z in along]
-    groups = split_by_rating(world, starts)
-    assert list(groups) == [
-        "predicted 3 stars or less (n = 2)",
-        "between 3 and 4 stars (n = 3)",
-        "predicted 4 stars or more (n = 1)",
-    ]
-    assert np.array(list(groups.values())).astype(int).argmax(axis=0).tolist() == [0, 0, 1, 1, 1, 2]
-    assert sum(mask.sum() for mask in split_by_rating(world, starts, 2.95, 3.05).values()) == 6
-    with pytest.raises(ValueError, match="the lower one first"):
-        split_by_rating(world, starts, 4, 3)
 
 
 # The judge -------------------------------------------------------------------------------------------------------

@@ -311,10 +311,10 @@ def only_if_better(world: World, starts: Sequence[Start], outcome: Outcome) -> O
 
 
 METHODS: dict[str, Method] = {
-    "random actions": random_actions,
-    "best of n": best_of_n,
+    "random": random_actions,
+    "best_of_n": best_of_n,
     "greedy": greedy,
     "tree": tree,
-    "OPRO-like": opro,
-    "ELM-like": elm_like,
+    "opro": opro,
+    "elm_like": elm_like,
 }

@@ -8,7 +8,7 @@ that have nothing to do with U: is it fluent, does it repeat itself, is it the s
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +107,7 @@ def with_rewriter(world: World, rewriter: Rewriter) -> World:
 
 
 class Interval(NamedTuple):
-    """A mean (or ratio) and its 95% bootstrap interval."""
+    """A mean and its 95% bootstrap interval."""
 
     mean: float
     low: float
@@ -131,50 +131,20 @@ def interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None
         ValueError: not one cluster per value, or a value that is not finite.
         CourseError: fewer than two clusters.
     """
-    return _ratio(values, np.ones(len(values)), clusters)
-
-
-def relative_gain(
-    ours: Sequence[float], reference: Sequence[float], clusters: Sequence[Hashable] | None = None
-) -> Interval:
-    """mean(ours) / mean(reference) - 1 with a 95% interval, row by row on the same starts.
-
-    A ratio needs a true zero. U in stars has none (an idea nobody likes still has a predicted rating around 3), so
-    the same improvement looks smaller here than on the paper's scale; ratios of gains over the start have one, but
-    explode when the reference gains nothing.
-
-    Raises:
-        ValueError: rows that do not match, a value that is not finite, or a reference of mean 0.
-        CourseError: fewer than two clusters.
-    """
-    if not np.mean(reference):
-        raise ValueError("the reference has mean 0: compare differences with `interval` instead")
-    return Interval(*(value - 1 for value in _ratio(ours, reference, clusters)))
-
-
-def _ratio(above: Sequence[float], below: Sequence[float], clusters: Sequence[Hashable] | None) -> Interval:
-    """sum(above) / sum(below) and its interval over clusters."""
-    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
-    clusters = np.arange(len(above)) if clusters is None else clusters
-    number, names = pd.factorize(np.asarray(clusters))
-    if not above.shape == below.shape == number.shape:
-        raise ValueError(f"shapes {above.shape}, {below.shape}, {number.shape}: give one number and cluster per row")
-    if not np.isfinite([above, below]).all():
+    values = np.asarray(values, dtype=float)
+    number, names = pd.factorize(np.asarray(np.arange(len(values)) if clusters is None else clusters))
+    if values.shape != number.shape:
+        raise ValueError(f"shapes {values.shape}, {number.shape}: give one number and cluster per row")
+    if not np.isfinite(values).all():
         raise ValueError("a value is not finite: remove or mend it first")
-    sums = [np.bincount(number, part) for part in (above, below)]
+    sums, counts = np.bincount(number, values), np.bincount(number)
 
-    def statistic(drawn, axis=-1):
-        over, under = (part[drawn.astype(int)].sum(axis=axis) for part in sums)
-        return over / under
+    def mean(drawn, axis=-1):
+        drawn = drawn.astype(int)
+        return sums[drawn].sum(axis=axis) / counts[drawn].sum(axis=axis)
 
-    low, high = bootstrap_ci(np.arange(len(names)), statistic=statistic)
-    return Interval(float(above.sum() / below.sum()), low, high)
-
-
-def summary(scores: Scores, clusters: Sequence[Hashable] | None = None) -> pd.DataFrame:
-    """A row per measure with `mean`, `low` and `high` (`interval`)."""
-    rows = {field.name: interval(getattr(scores, field.name), clusters) for field in fields(scores)}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=Interval._fields)
+    low, high = bootstrap_ci(np.arange(len(names)), statistic=mean)
+    return Interval(float(values.mean()), low, high)
 
 
 # The paper's table beside ours -------------------------------------------------------------------------------------
@@ -207,8 +177,10 @@ def beside_paper(
 ) -> pd.DataFrame:
     """A row per row of the paper's table 2: its value, ours, and each relative to the reference row.
 
-    Only the relative columns can be compared, and these with care (`relative_gain`): the paper gives neither the
-    scale of U nor its settings. Rows of ours that the paper has not come last.
+    Only the relative columns can be compared, and these with care: the paper gives neither the scale of U nor its
+    settings, and U in stars has no true zero, so the same improvement looks smaller here.
+
+    Rows of ours that the paper has not come last.
 
     Args:
         ours: mean of the measure for rows under the paper's names, or others.
@@ -223,30 +195,6 @@ def beside_paper(
     table = pd.DataFrame({"paper": pd.Series(paper), "ours": pd.Series(ours, dtype=float)})
     table = table.reindex([*paper, *(name for name in ours if name not in paper)])
     return table.assign(**{f"{side}, relative": table[side] / table[side][reference] - 1 for side in ("paper", "ours")})
-
-
-def split_by_rating(
-    world: World, starts: Sequence[Start], low: float = 3.0, high: float = 4.0
-) -> dict[str, Bool[np.ndarray, " start"]]:
-    """Starts whose user would rate them low or high, as predicted; each group is named with its count.
-
-    The paper splits by ratings that users gave, 1-3 against 4-5, and gains about 30% in the first group and loses
-    about 5% in the second. Here starts need not have been rated by their user, and predictions crowd around the
-    mean, so that the third group, between the two thresholds, is large.
-
-    Raises:
-        ValueError: `low` is not below `high`.
-    """
-    if not low < high:
-        raise ValueError(f"thresholds {low} and {high}: give the lower one first")
-    z = world.space.encoder([start.text for start in starts])
-    rating = world.utility(z, [start.user for start in starts]).rating
-    groups = {
-        f"predicted {low:g} stars or less": rating <= low,
-        f"between {low:g} and {high:g} stars": (rating > low) & (rating < high),
-        f"predicted {high:g} stars or more": rating >= high,
-    }
-    return {f"{name} (n = {mask.sum()})": mask for name, mask in groups.items()}
 
 
 # A language model as judge -----------------------------------------------------------------------------------------
