@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from weakref import WeakKeyDictionary
@@ -102,6 +103,7 @@ def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor
 
 _beginnings: WeakKeyDictionary[PreTrainedModel, tuple[tuple, OrderedDict[Tokens, KeysValues]]]
 _beginnings = WeakKeyDictionary()
+_access = threading.Lock()  # batches that are computed at the same time share the memory
 
 
 def beginning(model: PreTrainedModel, tokens: Tokens) -> KeysValues | None:
@@ -111,23 +113,25 @@ def beginning(model: PreTrainedModel, tokens: Tokens) -> KeysValues | None:
     """
     if not tokens:
         return None
-    memory = _memory(model)
-    known, shared = 0, None
-    for others, computed in memory.items():
-        common = common_length(tokens, others)
-        if common > known:
-            known, shared, source = common, computed[..., :common, :], others
-    if known:
-        memory.move_to_end(source)
+    with _access:
+        memory = _memory(model)
+        known, shared = 0, None
+        for others, computed in memory.items():
+            common = common_length(tokens, others)
+            if common > known:
+                known, shared, source = common, computed[..., :common, :], others
+        if known:
+            memory.move_to_end(source)
     if known == len(tokens):
         return shared
     for start in range(known, len(tokens), PIECE):
         piece = torch.tensor([tokens[start : start + PIECE]], device=model.device)
         new = extend(model, shared, piece)
         shared = new if shared is None else torch.cat([shared, new], dim=4)
-    memory[tokens] = shared
-    while len(memory) > 1 and sum(map(len, memory)) > REMEMBERED:
-        memory.popitem(last=False)
+    with _access:
+        memory[tokens] = shared
+        while len(memory) > 1 and sum(map(len, memory)) > REMEMBERED:
+            memory.popitem(last=False)
     return shared
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,8 +22,9 @@ from helpers import decoding, models, scoring
 from helpers.attention import Tokens
 from helpers.memo import Memo, default_memo, memo_key
 from helpers.models import LoadedModel
-from helpers.prompts import Message, Prompt, Sampling, messages_of
+from helpers.prompts import Backend, Done, Message, Prompt, Sampling, messages_of
 from helpers.server import ServerBackend
+from helpers.side_by_side import Request, answer, side_by_side
 
 __all__ = [
     "Backend",
@@ -40,6 +40,7 @@ __all__ = [
     "log_likelihoods",
     "perplexity",
     "rewrite_plot",
+    "side_by_side",
     "whole_sentences",
 ]
 
@@ -51,22 +52,6 @@ REWRITE_PROMPT = (
 
 # A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
 SENTENCE_END = re.compile(r"(?<!\b\d)[.!?]+[\"'”’)\]]*(?=\s|$)")
-
-Done = Callable[[list[int], list[str]], None]
-
-
-class Backend(Protocol):
-    """Something that answers prompts."""
-
-    @property
-    def name(self) -> str:
-        """Part of the memo's keys: two backends that answer differently need different names."""
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
-        """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished."""
-
-    def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
-        """Log-likelihood in nats of each continuation as the answer to a prompt."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +138,8 @@ def generate(
             bar.update(sum(key in new for key in keys))
 
         if todo:
-            backend.generate([prompts[row] for row in todo], sampling, [seeds[row] for row in todo], done)
+            ask = [prompts[row] for row in todo], sampling, [seeds[row] for row in todo]
+            answer(Request(backend, *ask, done))
     return [known[key] for key in keys]
 
 

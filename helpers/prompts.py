@@ -1,9 +1,14 @@
-"""What goes into a language model: prompts as messages, and how to choose the next token."""
+"""What goes into a language model: prompts as messages, how to choose the next token, and what answers them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
 
 Message = tuple[str, str]
 """(role, content); a role is `system`, `user` or `assistant`."""
@@ -58,3 +63,21 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     if not (messages and good):
         raise ValueError(f"a prompt is a text or pairs (role, text) with a role of {', '.join(ROLES)}: got {prompt!r}")
     return messages
+
+
+Done = Callable[[list[int], list[str]], None]
+"""Takes row numbers and their answers."""
+
+
+class Backend(Protocol):
+    """Something that answers prompts."""
+
+    @property
+    def name(self) -> str:
+        """Part of the memo's keys: two backends that answer differently need different names."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
+        """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished."""
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
+        """Log-likelihood in nats of each continuation as the answer to a prompt."""

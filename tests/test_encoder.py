@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from helpers import models
+from helpers import models, threads
 from helpers.embedding import encoder as enc
 from helpers.embedding import features as ft
 from helpers.embedding.factorization import Factorization
@@ -141,7 +141,7 @@ def test_the_network_leaves_torch_as_it_was():
         state = torch.get_rng_state()
         enc.fit_mlp(x, y, weights, n_members=1)
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError), enc.one_thread():
+        with pytest.raises(ZeroDivisionError), threads.one_thread():
             assert torch.get_num_threads() == 1
             raise ZeroDivisionError
         assert torch.get_num_threads() == 2

@@ -84,6 +84,41 @@ def plain_greedy(model, prompt: tuple[int, ...], count: int, stop=frozenset()) -
     return tokens[len(prompt) :]
 
 
+# Several batches at a time -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_batches_on_two_threads_answer_as_on_one(tiny, two_threads, monkeypatch):
+    prompts = random_prompts(110, 5, trunk=20)
+    together, seen = decoded(tiny, prompts, Sampling(8, temperature=1.0)), []
+    monkeypatch.setattr(decoding, "LARGE", 1000)
+    assert decoded(tiny, prompts, Sampling(8, temperature=1.0)) == together
+    monkeypatch.setattr(decoding, "LARGE", 48)
+    decoding.decode(tiny, prompts, Sampling(2), range(110), frozenset(), lambda rows, _: seen.append(len(rows)))
+    assert sum(seen) == 110 and max(seen) <= 55
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_error_ends_the_other_batches(tiny, two_threads, error):
+    calls = []
+
+    def fail(rows, _):
+        calls.append(rows)
+        raise error("stop")
+
+    with pytest.raises(error):
+        decoding.decode(tiny, random_prompts(600, 6), Sampling(4), range(600), frozenset(), fail)
+    assert len(calls) <= 3, "batches that had not begun are not computed"
+
+
 # Greedy ------------------------------------------------------------------------------------------------------------
 
 

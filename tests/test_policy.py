@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fake_world import ACTIONS, DIM, fake_starts, fake_world
-from fakes import TrueEffects, same_weights, small_agent
+from fakes import TrueEffects, best_action, same_weights, small_agent
 
 from helpers.eagle import effects
 from helpers.eagle.effects import Effects
@@ -75,6 +75,14 @@ def test_actions_are_told_apart_by_what_they_do():
         "Reordered", (), {"of_users": lambda self, u: TrueEffects(policy.world).of_users(u)[:, order]}
     )()
     torch.testing.assert_close(other(seen), scores[:, order])
+
+
+def test_trust_prefers_what_raises_the_predicted_rating():
+    policy, seen = small_agent(fake_world()).policy, observation()
+    with torch.no_grad():
+        policy.trust.fill_(1.0)
+    likeliest = policy(seen).argmax(dim=1).tolist()
+    assert likeliest == [best_action(policy.world, user) for user in seen.users]
 
 
 def test_the_value_is_zero_when_nothing_is_to_come():

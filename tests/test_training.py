@@ -243,7 +243,8 @@ def test_training_finds_what_pays(group):
 
 def test_a_heavy_penalty_holds_the_agent_to_its_reference():
     agent, _, curve = run(replace(LONG, kl=100.0, iterations=10))
-    assert max(row["kl"] for row in curve) < 0.01 and share_of_best(agent) < 0.35
+    # The first step of Adam has a fixed size, and there the penalty's gradient is still 0.
+    assert max(row["kl"] for row in curve) < 0.03 and share_of_best(agent) < 0.35
 
 
 def test_the_value_network_learns():

@@ -44,7 +44,7 @@ def plan() -> Plan:
     """The sizes of the current profile."""
     return by_profile(
         small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
-        full=Plan(18, 12, (0, 1, 2), Settings(iterations=6, episodes=20, learning_rate=0.03, kl=0.03), budget=10),
+        full=Plan(18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
     )
 
 

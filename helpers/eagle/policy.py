@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Choose, Observation, World
-from helpers.embedding.encoder import one_thread
+from helpers.threads import one_thread
+
+# Adam moves every weight at one pace, and a single weight would lag behind thousands that pull together.
+PACE = 5.0
 
 
 class Policy(Protocol):
@@ -33,7 +36,8 @@ class EmbeddingPolicy(nn.Module):
     """pi(a | x, u): one score per action from state, user, time and the action's expected effect; softmax over K.
 
     The same two-layer network scores every action, so that what is learnt of one action carries over to others
-    that do the same; a bias per action holds what the network cannot express.
+    that do the same; a bias per action holds what the network cannot express. One more weight, `trust`, says how far
+    to follow what a linear model would: the change of the predicted rating that the expected effect promises.
     """
 
     def __init__(self, world: World, effects: Effects, hidden: int = 64, seed: int = 0) -> None:
@@ -45,6 +49,7 @@ class EmbeddingPolicy(nn.Module):
             self.network = nn.Sequential(nn.Linear(5 * dim + 1, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
         nn.init.zeros_(self.network[-1].weight)  # starts as the uniform policy
         self.bias = nn.Parameter(torch.zeros(len(world.actions)))
+        self.trust = nn.Parameter(torch.zeros(()))
         self.register_buffer("scales", torch.as_tensor(_scales(world, effects), dtype=torch.float32))
 
     def features(self, observation: Observation) -> Float[Tensor, "episode action feature"]:
@@ -57,10 +62,19 @@ class EmbeddingPolicy(nn.Module):
         time = torch.full_like(effect[..., :1], observation.step / self.world.horizon)
         return torch.cat([state, user, effect, user * effect, state * effect, time], dim=-1)
 
+    def promise(self, users: Sequence[int]) -> Float[Tensor, "episode action"]:
+        """<z_user, effect>: change of the predicted rating, in standard deviations over the actions."""
+        change = np.einsum("ed,ead->ea", self.world.user_embeddings(users), self.effects.of_users(users))
+        return _like(self.scales, (change - change.mean(1, keepdims=True)) / (change.std(1, keepdims=True) + 1e-9))
+
+    def scores(self, observation: Observation) -> Float[Tensor, "episode action"]:
+        """One number per action; softmax turns them into probabilities."""
+        of_network = self.network(self.features(observation))[..., 0]
+        return of_network + self.bias + PACE * self.trust * self.promise(observation.users)
+
     def forward(self, observation: Observation) -> Float[Tensor, "episode action"]:
         """Log-probabilities of all actions."""
-        scores = self.network(self.features(observation))[..., 0] + self.bias
-        return torch.log_softmax(scores, dim=-1)
+        return torch.log_softmax(self.scores(observation), dim=-1)
 
 
 def _like(tensor: Tensor, array: np.ndarray) -> Tensor:

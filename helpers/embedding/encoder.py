@@ -7,8 +7,7 @@ predict`, and movies with more ratings weigh more, because their embeddings are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,8 @@ from jaxtyping import Float
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
+
+from helpers.threads import one_thread
 
 Features = Float[np.ndarray, "text feature"]
 Embeddings = Float[np.ndarray, "text dim"]
@@ -102,17 +103,6 @@ def _train_network(
         return output.numpy().astype(float) * spread + scale.mean_
 
     return predict
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread inside the block: on matrices this small a second one only spins (up to 5x slower)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _stop_early(network, x, y, w, held_out, patience: int, max_epochs: int = 400) -> None:
