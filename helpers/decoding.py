@@ -131,13 +131,20 @@ def decode(
     interrupted, one_at_a_time = threading.Event(), threading.Lock()
 
     def answer(groups: list[Group]) -> None:
+        if interrupted.is_set():
+            return
         rows = [row for group in groups for row in group.rows]
         with torch.inference_mode():
             batch = Batch(model, prompts, groups, sampling.max_new_tokens)
             answers = batch.run(sampling, [seeds[row] for row in rows], stop, interrupted)
         with one_at_a_time:
-            if not interrupted.is_set():
+            if interrupted.is_set():
+                return
+            try:
                 done(rows, answers)
+            except BaseException:
+                interrupted.set()  # before another batch can call `done`
+                raise
 
     with shared_beginnings(model):
         if workers == 1:
@@ -148,7 +155,7 @@ def decode(
             try:
                 list(pool.map(answer, batches))
             finally:
-                interrupted.set()  # on an error, or Ctrl-C, the other batches end at their next token
+                interrupted.set()  # after an error, or Ctrl-C, the other batches end at their next token
                 pool.shutdown(cancel_futures=True)
 
 
