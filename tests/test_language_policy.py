@@ -8,9 +8,7 @@ import torch
 from fake_world import ACTIONS, DIM, PROFILES, fake_starts, fake_world
 from fakes import best_action, expansion, wanted
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_models import tiny
 
 from helpers import models
 from helpers.eagle.environment import Observation
@@ -19,30 +17,10 @@ from helpers.eagle.policy import ValueNetwork, frozen_copy, sampling_from
 from helpers.eagle.training import Agent, Settings, fit_reference, kl_of, train
 from helpers.models import LoadedModel
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte."""
-    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    inner = Tokenizer(BPE(vocab={**letters, "<end>": len(letters)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", chat_template=TEMPLATE)
-
 
 @pytest.fixture(scope="module")
 def lm() -> LoadedModel:
-    """A tiny Llama with random weights; larger than usual ones, so that what it reads makes a difference."""
-    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, initializer_range=0.3, eos_token_id=256))
-    return LoadedModel(model.eval().requires_grad_(False), byte_tokenizer())
+    return tiny()
 
 
 def observation(users=(0, 1, 2), step: int = 1) -> Observation:
@@ -193,8 +171,8 @@ def test_a_checkpoint_holds_the_adapter_and_restores_it(lm, tmp_path):
     mine = adapter(agent)
     assert all(torch.equal(weight, adapter(whole)[name]) for name, weight in mine.items())
     kept = load_file(path)
-    assert {name.removeprefix("agent.") for name in kept if name.startswith("agent.")} == set(mine)
-    assert all(torch.equal(kept[f"agent.{name}"], weight) for name, weight in mine.items())
+    assert {name.removeprefix("module.") for name in kept if name.startswith("module.")} == set(mine)
+    assert all(torch.equal(kept[f"module.{name}"], weight) for name, weight in mine.items())
     assert sum(tensor.numel() for tensor in kept.values()) < 4 * sum(weight.numel() for weight in mine.values())
 
 

@@ -396,12 +396,12 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     world = fake_world(horizon=2)
     wide = Agent(small_agent(world).policy, type(small_agent(world).value)(world, hidden=16))
     for options in ({"settings": replace(SHORT, kl=0.2)}, {"seed": 1}):
-        with pytest.raises(CourseError, match="other settings, starts, actions or seed: delete run"):
+        with pytest.raises(CourseError, match="other settings, data or seed: delete run"):
             run(checkpoint=path, **options)
     agent = small_agent(world)
-    with pytest.raises(CourseError, match="other settings, starts, actions or seed"):
+    with pytest.raises(CourseError, match="other settings, data or seed"):
         train(world, agent, agent.policy, fake_starts(11), SHORT, checkpoint=path)
-    with pytest.raises(CourseError, match="an agent of another form: delete run"):
+    with pytest.raises(CourseError, match="a module of another form: delete run"):
         run(agent=wide, checkpoint=path)
     assert path.read_bytes() == before
 

@@ -16,18 +16,17 @@ policy is for a few actions (`allowed`) and a few iterations; `policy.EmbeddingP
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from helpers.adapters import with_adapter
 from helpers.eagle.environment import Observation, World
 from helpers.generation import Prompt, log_likelihoods, plain_tokens
-from helpers.models import LoadedModel, quiet
+from helpers.models import LoadedModel
 
 AT_ONCE = 32  # instructions in one row: with gradients, 100 at once need 4 GB
 OUTSIDE = -1e4  # log-probability of an action outside of `allowed`: exp gives 0, and KL and entropy stay finite
@@ -78,13 +77,7 @@ class LanguagePolicy(nn.Module):
         """
         super().__init__()
         self.world, self.per_token, self.allowed = world, per_token, allowed
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules), task_type="CAUSAL_LM")
-        weights = {id(weight): weight for weight in lm.model.parameters()}
-        own = copy.deepcopy(lm.model, weights).requires_grad_(False)  # new modules around the same weights
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            with quiet():
-                self.model = get_peft_model(own, config)
+        self.model = with_adapter(lm, rank=rank, modules=modules, seed=seed).model
         self.lm = LoadedModel(self.model.get_base_model(), lm.tokenizer)
 
     def forward(self, observation: Observation) -> Float[Tensor, "episode action"]:

@@ -11,25 +11,23 @@ every user. The KL is exact, because all K actions can be enumerated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from helpers.checkpoints import load_checkpoint, save_checkpoint
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
 from helpers.eagle.policy import Policy, ValueNetwork, fitting_threads, sampling_from
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.storage import CourseError, atomic_file, explained
+from helpers.storage import CourseError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -336,66 +334,8 @@ def trouble(episodes: Episodes) -> dict:
     return {"invalid": float(np.mean([bool(p) for p in problems])), "utility": float(episodes.utility[-1].mean())}
 
 
-# Checkpoints -----------------------------------------------------------------------------------------------------
-
-
 def fingerprint(world: World, starts: Sequence[Start], settings: Settings, seed: int) -> dict:
     """What a checkpoint must agree on with the run that goes on from it: all but the number of iterations."""
     known = {name: value for name, value in asdict(settings).items() if name != "iterations"}
     places = [(start.text, int(start.user)) for start in starts]
     return {"settings": known, "seed": seed, "task": seed_of(str(places), str(world.actions), world.horizon)}
-
-
-def save_checkpoint(path: Path | None, agent: nn.Module, optimiser, run: dict, curve: list[dict]) -> None:
-    """Weights, optimiser state and learning curve in one safetensors file, written whole or not at all.
-
-    Raises:
-        CourseError: the file cannot be written.
-    """
-    if path is None:
-        return
-    tensors = {f"agent.{name}": value for name, value in trainable_state(agent).items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    facts = {"run": json.dumps(run), "curve": json.dumps(curve)}
-    data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, facts)
-    with explained("save a checkpoint"), atomic_file(path) as temporary:
-        temporary.write_bytes(data)
-
-
-def load_checkpoint(path: Path | None, agent: nn.Module, optimiser, run: dict) -> list[dict]:
-    """Restore a run from its checkpoint, if there is one, and return its learning curve.
-
-    Raises:
-        CourseError: the file is damaged, or belongs to other settings, starts or actions, or another agent.
-    """
-    if path is None or not path.exists():
-        return []
-    remedy = f"delete {path.name} to start again, or choose another checkpoint file"
-    try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        saved, curve = json.loads(facts["run"]), json.loads(facts["curve"])
-    except Exception as error:  # safetensors and json raise many kinds
-        raise CourseError(f"the checkpoint cannot be read ({type(error).__name__}): {remedy}") from error
-    if saved != run:
-        raise CourseError(f"the checkpoint was made with other settings, starts, actions or seed: {remedy}")
-    weights = {name.removeprefix("agent."): value for name, value in tensors.items() if name.startswith("agent.")}
-    mine = trainable_state(agent)
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in mine.items()}:
-        raise CourseError(f"the checkpoint is of an agent of another form: {remedy}")
-    agent.load_state_dict(weights, strict=False)
-    restored = optimiser.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            restored["state"].setdefault(int(number), {})[key] = value
-    optimiser.load_state_dict(restored)
-    return curve
-
-
-def trainable_state(agent: nn.Module) -> dict[str, Tensor]:
-    """The weights that training changes: of a language-model policy the adapter alone, not the frozen model."""
-    trained = {name for name, parameter in agent.named_parameters() if parameter.requires_grad}
-    return {name: value for name, value in agent.state_dict().items() if name in trained}

@@ -1,0 +1,1 @@
+"""Adversarial representation engineering (Zhang et al. 2024): concepts, discriminator, editing."""

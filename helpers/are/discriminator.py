@@ -1,0 +1,123 @@
+"""The discriminator S: does a hidden state show the concept? (Zhang et al. 2024, section 3.2)
+
+A small network, Linear -> ReLU -> Linear, trained by cross-entropy on states of target and plain prompts. The paper
+has one. Here there may be several, each with its own start and its own order of examples: a generator that has to
+fool all of them finds it harder to get by with an oddity of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from helpers.storage import CourseError
+
+States = Float[Tensor, "text layer position dim"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and spread of each number of a state: late layers are tens of times longer than early ones."""
+
+    center: Float[Tensor, "layer position dim"]
+    spread: Float[Tensor, "layer position dim"]
+
+    def __call__(self, states: States) -> Float[Tensor, "text feature"]:
+        """Standardised states, one row of numbers per text."""
+        return ((states - self.center) / self.spread).flatten(start_dim=1)
+
+
+def scaling_of(states: States) -> Scaling:
+    """The scaling that gives these states mean 0 and spread 1.
+
+    Raises:
+        CourseError: a state is not finite.
+    """
+    if not torch.isfinite(states).all():
+        raise CourseError("a hidden state is not finite: load the model in float32 or bfloat16")
+    return Scaling(states.mean(dim=0), states.std(dim=0, correction=0) + 1e-4)
+
+
+class Discriminator(nn.Module):
+    """`members` networks side by side, each with two logits per text: plain, target."""
+
+    def __init__(self, features: int, hidden: int = 512, members: int = 1, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.members = nn.ModuleList(
+                nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 2)) for _ in range(members)
+            )
+
+    def forward(self, features: Float[Tensor, "text feature"]) -> Float[Tensor, "member text 2"]:
+        return torch.stack([member(features) for member in self.members])
+
+
+@dataclass(frozen=True)
+class Schooling:
+    """How a discriminator is trained; the defaults are the paper's."""
+
+    epochs: int = 30
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+
+
+def train_discriminator(
+    discriminator: Discriminator,
+    target: Float[Tensor, "text feature"],
+    plain: Float[Tensor, "text feature"],
+    schooling: Schooling = Schooling(),
+    seed: int = 0,
+) -> float:
+    """Train in place by cross-entropy and return the accuracy on these states; both kinds weigh alike.
+
+    Raises:
+        ValueError: a kind without states.
+        CourseError: the loss is not finite.
+    """
+    if not len(target) or not len(plain):
+        raise ValueError(f"{len(target)} target and {len(plain)} plain states: a discriminator needs some of both")
+    states, kinds = torch.cat([target, plain]).detach(), torch.tensor([1] * len(target) + [0] * len(plain))
+    kinds = kinds.to(states.device)
+    weight = len(states) / (2 * torch.bincount(kinds).float())
+    optimiser = torch.optim.AdamW(
+        discriminator.parameters(), lr=schooling.learning_rate, weight_decay=schooling.weight_decay
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.enable_grad():
+        for _ in range(schooling.epochs):
+            orders = [torch.randperm(len(states), generator=generator) for _ in discriminator.members]
+            for first in range(0, len(states), schooling.batch):
+                loss = sum(
+                    nn.functional.cross_entropy(member(states[rows]), kinds[rows], weight=weight)
+                    for member, order in zip(discriminator.members, orders, strict=True)
+                    for rows in (order[first : first + schooling.batch],)
+                )
+                if not torch.isfinite(loss):
+                    raise CourseError("the discriminator's loss is not finite: lower its learning rate")
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    return accuracy(discriminator, target, plain)
+
+
+@torch.no_grad()
+def accuracy(
+    discriminator: Discriminator, target: Float[Tensor, "text feature"], plain: Float[Tensor, "text feature"]
+) -> float:
+    """Share of states that the members tell right, averaged over members, both kinds counted alike."""
+    right = [
+        (discriminator(states).argmax(dim=-1) == kind).float().mean() for states, kind in ((target, 1), (plain, 0))
+    ]
+    return float(sum(right) / 2)
+
+
+def fooling_loss(discriminator: Discriminator, features: Float[Tensor, "text feature"], kind: int = 1) -> Tensor:
+    """L_G of the paper (equation 4): cross-entropy of the discriminator's verdicts against the kind that is wanted."""
+    logits = discriminator(features)
+    wanted = torch.full(logits.shape[:-1], kind, device=logits.device)
+    return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())

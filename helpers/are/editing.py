@@ -1,0 +1,331 @@
+"""The editing loop: a discriminator and an adapter, trained in turns (Zhang et al. 2024, algorithm 1).
+
+Each round a discriminator learns to tell target from plain prompts by their hidden states, and then the adapter is
+trained so that plain prompts look like target prompts to it:
+
+    L = L_G(plain prompts) + retain * KL(base || edited) on harmless prompts
+
+The paper has the first term only, and nothing in it speaks against refusing everything. The KL is taken over the
+first tokens of the base model's own answers. A fresh linear probe on questions that took no part tells, in every
+round, how much of the concept a plane still sees: fooling one discriminator is not the same as changing the concept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from helpers.adapters import first_adapted, trained_weights
+from helpers.are.concepts import ANSWER, Example, Question
+from helpers.are.discriminator import (
+    Discriminator,
+    Scaling,
+    Schooling,
+    accuracy,
+    fooling_loss,
+    scaling_of,
+    train_discriminator,
+)
+from helpers.are.representations import (
+    Below,
+    ReadOut,
+    Tokens,
+    fit_probe,
+    inputs_of,
+    padded,
+    probe_accuracy,
+    read,
+    read_all,
+    started_from,
+    states_below,
+)
+from helpers.checkpoints import load_checkpoint, save_checkpoint
+from helpers.generation import Backend, generate, plain_tokens, prompt_tokens
+from helpers.memo import Memo
+from helpers.models import LoadedModel
+from helpers.storage import CourseError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """Settings of the editing loop.
+
+    Attributes:
+        at: hidden states that the discriminator reads; the last token of the prompt and the first of the answer.
+        rounds, steps: rounds, and steps of the adapter in each.
+        batch: examples per step, and as many harmless prompts.
+        learning_rate: of the adapter (Adam).
+        retain: weight of the KL term; 0 is the paper's loss.
+        members: discriminators side by side; `hidden` and `schooling` are theirs.
+        warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
+        frozen: train the discriminator in the first round only: no adversary (a baseline).
+        fooled: stop when the discriminator's accuracy on the stop split falls to this.
+        enough: stop when this share of answers on the stop split is as wanted.
+    """
+
+    at: ReadOut
+    rounds: int = 12
+    steps: int = 20
+    batch: int = 8
+    learning_rate: float = 1e-3
+    retain: float = 1.0
+    members: int = 3
+    hidden: int = 512
+    schooling: Schooling = field(default_factory=Schooling)
+    warm: bool = False
+    frozen: bool = False
+    fooled: float = 0.6
+    enough: float = 1.0
+
+
+class Rows:
+    """Tokens of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning."""
+
+    def __init__(self, lm: LoadedModel, examples: Sequence[Example], positions: int) -> None:
+        """Without a chat template a model gets the messages one below the other (`prompt_tokens`).
+
+        Raises:
+            CourseError: no example has an answer of `positions` - 1 tokens.
+        """
+        begun = [(example, plain_tokens(lm.tokenizer, example.answer)[: positions - 1]) for example in examples]
+        begun = [(example, answer) for example, answer in begun if len(answer) == positions - 1]
+        if not begun:
+            raise CourseError(f"no answer has {positions - 1} tokens: read fewer positions")
+        self.ids = [example.id for example, _ in begun]
+        self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in begun]
+        self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in begun]
+
+
+class Retain:
+    """Harmless prompts with the beginnings of the base model's own answers: what is to stay as it is."""
+
+    def __init__(self, lm: LoadedModel, texts: Sequence[Tokens], answers: Sequence[Tokens]) -> None:
+        """Raises CourseError when no prompt has an answer."""
+        pairs = [(list(text), list(answer)) for text, answer in zip(texts, answers, strict=True) if answer]
+        if not pairs:
+            raise CourseError("no harmless prompt with an answer: the retain term has nothing to hold on to")
+        self.texts = [text + answer[:-1] for text, answer in pairs]
+        self.lengths = [len(answer) for _, answer in pairs]
+        self.below = unchanging(lm.model, self.texts)
+
+    def kl(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
+        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+        with torch.no_grad(), model.disable_adapter():
+            base = self._log_probs(model, rows)
+        pairs = zip(base, self._log_probs(model, rows), strict=True)
+        return torch.stack([(one.exp() * (one - other)).sum(dim=-1).mean() for one, other in pairs]).mean()
+
+    def _log_probs(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place token"]]:
+        ids, real = padded([self.texts[row] for row in rows], model.device)
+        most = max(self.lengths[row] for row in rows)
+        with started_from(model, self.below and self.below.of(rows), ids.shape[1]):
+            logits = model(**inputs_of(ids, real), logits_to_keep=most).logits
+        return [logits[i, -self.lengths[row] :].float().log_softmax(dim=-1) for i, row in enumerate(rows)]
+
+
+def retain_of(
+    lm: LoadedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
+) -> Retain:
+    """Harmless questions with the first tokens of the base model's answers."""
+    prompts = [(("user", question.text),) for question in questions]
+    answers = generate(backend, prompts, ANSWER, memo=memo)
+    return Retain(
+        lm,
+        [prompt_tokens(lm.tokenizer, prompt) for prompt in prompts],
+        [plain_tokens(lm.tokenizer, answer)[:tokens] for answer in answers],
+    )
+
+
+def unchanging(model: nn.Module, texts: Sequence[Tokens]) -> Below | None:
+    """States of texts below the first block with an adapter; None when the first block has one."""
+    depth = first_adapted(model) - 1
+    return states_below(model, texts, depth) if depth else None
+
+
+class Editor(nn.Module):
+    """The model with its adapter, and the discriminator that it is trained against: one module, one checkpoint."""
+
+    def __init__(self, model: nn.Module, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.model, self.discriminator = model, discriminator
+
+
+class Views(NamedTuple):
+    """States that stay the same in all rounds, and the scaling that all states get before they are judged."""
+
+    target: Float[Tensor, "text feature"]
+    target_stop: Float[Tensor, "text feature"]
+    below: Below | None
+    scale: Scaling
+
+
+def edit(
+    lm: LoadedModel,
+    train: Rows,
+    stop: Rows,
+    retain: Retain,
+    settings: EditSettings,
+    *,
+    kind: int = 1,
+    seed: int = 0,
+    target_rate: Callable[[], float] | None = None,
+    checkpoint: Path | None = None,
+    on_round: Callable[[dict], None] | None = None,
+    accelerator: Accelerator | None = None,
+) -> list[dict]:
+    """Train the adapter of `lm` in place and return one row of facts per round.
+
+    Target states are those of the base model, read once: what is to be reached does not run away while the adapter
+    changes. (The paper reads both kinds anew in every round.)
+
+    Args:
+        lm: a model with an adapter (`with_adapter`).
+        kind: what plain prompts should look like to the discriminator; 1 brings the concept, 0 takes it away.
+        target_rate: share of answers to prompts of the stop split that show the concept, measured after every round.
+        checkpoint: file to keep the state after every round in, and to go on from.
+        on_round: gets each new row, in the main process.
+        accelerator: shares the batches of a step among its processes and averages their gradients.
+
+    Raises:
+        ValueError: the processes cannot share a batch evenly, or a layer is unknown.
+        CourseError: a loss is not finite; the checkpoint is damaged, another run's, or cannot be written.
+    """
+    if accelerator and settings.batch % accelerator.num_processes:
+        raise ValueError(f"{accelerator.num_processes} processes cannot share {settings.batch} examples evenly")
+    views = views_of(lm.model, train, stop, settings.at)
+    editor = Editor(lm.model, new_discriminator(views, settings, seed, 0))
+    optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
+    curve = load_checkpoint(checkpoint, editor, optimiser, run := run_of(train, stop, retain, settings, kind, seed))
+    while len(curve) < settings.rounds and not (curve and curve[-1]["stopped"]):
+        number = len(curve)
+        schooled = school(editor, train, views, settings, seed, number)
+        costs = [
+            step(editor, train, retain, views, settings, kind, optimiser, rows, accelerator)
+            for rows in batches_of_round(train, retain, settings, seed, number)
+        ]
+        facts = {"round": number, "schooled": schooled, **mean_of(costs, accelerator)}
+        facts |= verdicts(editor, train, stop, views, settings)
+        facts["target_rate"] = target_rate() if target_rate else None
+        curve.append(facts | {"stopped": reason_to_stop(facts, settings, kind)})
+        if accelerator is None or accelerator.is_main_process:
+            save_checkpoint(checkpoint, editor, optimiser, run, curve)
+            if on_round:
+                on_round(curve[-1])
+    if accelerator:
+        accelerator.wait_for_everyone()
+    return curve
+
+
+def views_of(model: nn.Module, train: Rows, stop: Rows, at: ReadOut) -> Views:
+    """Target states of the base model, states below the adapter, and the scaling by both kinds of base states."""
+    with model.disable_adapter():
+        target, plain = read_all(model, train.target, at), read_all(model, train.plain, at)
+        target_stop = read_all(model, stop.target, at)
+    scale = scaling_of(torch.cat([target, plain]))
+    return Views(scale(target), scale(target_stop), unchanging(model, train.plain), scale)
+
+
+def new_discriminator(views: Views, settings: EditSettings, seed: int, number: int) -> Discriminator:
+    """An untrained discriminator for a round."""
+    made = Discriminator(views.target.shape[1], settings.hidden, settings.members, seed=1000 * seed + number)
+    return made.to(views.target.device)
+
+
+def school(editor: Editor, train: Rows, views: Views, settings: EditSettings, seed: int, number: int) -> float:
+    """Teach the discriminator of a round on fresh states; its accuracy on them."""
+    plain = views.scale(read_all(editor.model, train.plain, settings.at))
+    if number and settings.frozen:
+        return accuracy(editor.discriminator, views.target, plain)
+    if number and not settings.warm:
+        editor.discriminator = new_discriminator(views, settings, seed, number)
+    return train_discriminator(editor.discriminator, views.target, plain, settings.schooling, seed=number)
+
+
+def batches_of_round(
+    train: Rows, retain: Retain, settings: EditSettings, seed: int, number: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of the examples and of the harmless prompts of every step; each round has a generator of its own."""
+    rng = np.random.default_rng([seed, number])
+    for _ in range(settings.steps):
+        yield tuple(
+            rng.choice(count, settings.batch, replace=count < settings.batch)
+            for count in (len(train.plain), len(retain.texts))
+        )
+
+
+def step(
+    editor: Editor,
+    train: Rows,
+    retain: Retain,
+    views: Views,
+    settings: EditSettings,
+    kind: int,
+    optimiser: torch.optim.Optimizer,
+    batch: tuple[np.ndarray, np.ndarray],
+    accelerator: Accelerator | None,
+) -> dict[str, float]:
+    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
+    processes, turn = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    rows, kept = (numbers[turn::processes] for numbers in batch)
+    states = read(editor.model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows))
+    fooling = fooling_loss(editor.discriminator, views.scale(states), kind)
+    cost = retain.kl(editor.model, kept) if settings.retain else torch.zeros_like(fooling)
+    loss = fooling + settings.retain * cost
+    if not torch.isfinite(loss):
+        raise CourseError("the editing loss is not finite: lower the learning rate")
+    optimiser.zero_grad()
+    loss.backward()
+    if accelerator:
+        for weight in trained_weights(editor.model):
+            weight.grad = accelerator.reduce(weight.grad, "mean")
+    optimiser.step()
+    return {"fooling": fooling.item(), "retain_kl": cost.item()}
+
+
+def verdicts(editor: Editor, train: Rows, stop: Rows, views: Views, settings: EditSettings) -> dict[str, float]:
+    """What the discriminator, and a fresh linear probe, make of the stop split after a round."""
+    plain, plain_stop = (views.scale(read_all(editor.model, rows.plain, settings.at)) for rows in (train, stop))
+    probe = fit_probe(views.target.cpu().numpy(), plain.cpu().numpy())
+    return {
+        "accuracy": accuracy(editor.discriminator, views.target_stop, plain_stop),
+        "probe": probe_accuracy(probe, views.target_stop.cpu().numpy(), plain_stop.cpu().numpy()),
+    }
+
+
+def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
+    """Why the loop ends after this round; empty if it does not."""
+    rate = facts["target_rate"]
+    if rate is not None and (rate if kind else 1 - rate) >= settings.enough:
+        return f"{rate:.0%} of the answers on the stop split show the concept"
+    if facts["accuracy"] <= settings.fooled:
+        return f"the discriminator tells {facts['accuracy']:.0%} right on the stop split: it is fooled"
+    return ""
+
+
+def mean_of(rows: Sequence[dict[str, float]], accelerator: Accelerator | None) -> dict[str, float]:
+    """Means of the facts of all steps, over all processes."""
+    names = list(rows[0])
+    means = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64).mean(dim=0)
+    if accelerator:
+        means = accelerator.reduce(means.to(accelerator.device), "mean")
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def run_of(train: Rows, stop: Rows, retain: Retain, settings: EditSettings, kind: int, seed: int) -> dict:
+    """What a checkpoint must agree on with the run that goes on from it: all but the number of rounds."""
+    known = {name: value for name, value in asdict(settings).items() if name != "rounds"}
+    tokens = [train.target, train.plain, stop.target, stop.plain, retain.texts]
+    data = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
+    return json.loads(json.dumps({"settings": known, "kind": kind, "seed": seed, "data": data}))

@@ -1,0 +1,235 @@
+"""Hidden states: what a language model holds of a text, after chosen blocks and at its last tokens.
+
+R(x) of Zhang et al. 2024 (section 3.1) is the hidden states of some layers at the last token of the prompt. Here a
+read-out may take several last tokens, so that the beginning of an answer can be looked at too.
+
+Two things make reading cheap. The forward pass ends after the deepest block that is read. And when an adapter
+changes only the blocks from some depth on, the states below it never change: `states_below` computes them once, and
+every later pass starts from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+Tokens = Sequence[int]
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """Where hidden states are read.
+
+    Attributes:
+        layers: numbers of blocks, whose outputs are taken; 1 is the first, -1 the last.
+        positions: how many of the last tokens; 1 is the last token alone.
+
+    Raises:
+        ValueError: no layer, a layer 0, or no position.
+    """
+
+    layers: tuple[int, ...]
+    positions: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.layers or 0 in self.layers or self.positions < 1:
+            raise ValueError(f"layers {self.layers}, {self.positions} positions: name blocks from 1 on, and 1 or more")
+
+    def of(self, model: PreTrainedModel) -> tuple[int, ...]:
+        """The layers of a model, counted from 1.
+
+        Raises:
+            ValueError: the model has fewer blocks.
+        """
+        depth = len(blocks(model))
+        unknown = [layer for layer in self.layers if not -depth <= layer <= depth]
+        if unknown:
+            raise ValueError(f"no layer {unknown[0]}: the model has {depth} blocks, 1 to {depth} or -1 to -{depth}")
+        return tuple(layer if layer > 0 else depth + 1 + layer for layer in self.layers)
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The transformer blocks of a decoder-only model, also inside an adapter.
+
+    Raises:
+        ValueError: there is no list of as many modules as the configuration says.
+    """
+    depth = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(f"no list of {depth} blocks in {type(model).__name__}: choose a decoder-only model")
+
+
+class Below(NamedTuple):
+    """States of some texts after the first `depth` blocks, of shape (token, dim) each."""
+
+    depth: int
+    states: list[Float[Tensor, "token dim"]]
+
+    def of(self, rows: Sequence[int]) -> Below:
+        """Those of some of the texts."""
+        return Below(self.depth, [self.states[row] for row in rows])
+
+
+def padded(
+    texts: Sequence[Tokens], device: torch.device
+) -> tuple[Int[Tensor, "text token"], Bool[Tensor, "text token"]]:
+    """Token numbers with padding on the left, and which of them are real.
+
+    Raises:
+        ValueError: no text, or an empty one.
+    """
+    if not len(texts) or not all(map(len, texts)):
+        raise ValueError("no text, or a text without tokens: give one or more, each with tokens")
+    width = max(map(len, texts))
+    ids = torch.tensor([[0] * (width - len(text)) + list(text) for text in texts], device=device)
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    return ids, torch.arange(width, device=device) >= width - lengths[:, None]
+
+
+def inputs_of(ids: Int[Tensor, "text token"], real: Bool[Tensor, "text token"]) -> dict:
+    """What a model has to be told of padded texts."""
+    position = (real.cumsum(dim=1) - 1).clamp(min=0)
+    return {"input_ids": ids, "attention_mask": real.long(), "position_ids": position, "use_cache": False}
+
+
+def read(
+    model: PreTrainedModel, texts: Sequence[Tokens], at: ReadOut, below: Below | None = None
+) -> Float[Tensor, "text layer position dim"]:
+    """Hidden states of a batch of texts in float32, with gradients where the model has any.
+
+    Args:
+        below: what `states_below` gave for these very texts; the pass starts from there.
+
+    Raises:
+        ValueError: an unknown layer, a text with fewer tokens than positions, or states from above the read-out.
+    """
+    layers = at.of(model)
+    if min(map(len, texts), default=0) < at.positions:
+        raise ValueError(f"a text has fewer than {at.positions} tokens: read fewer positions")
+    if below and below.depth >= min(layers):
+        raise ValueError(f"states after block {below.depth} cannot start a read-out of block {min(layers)}")
+    states = _pass(model, texts, layers, below)
+    return torch.stack([states[layer][:, -at.positions :].float() for layer in layers], dim=1)
+
+
+def read_all(
+    model: PreTrainedModel, texts: Sequence[Tokens], at: ReadOut, *, batch: int = BATCH, progress: bool = False
+) -> Float[Tensor, "text layer position dim"]:
+    """Hidden states of many texts without gradients, in batches of similar length."""
+    found: dict[int, Tensor] = {}
+    for rows in tqdm(batches(texts, batch), desc="hidden states", disable=not progress, leave=False):
+        with torch.no_grad():
+            found.update(zip(rows, read(model, [texts[row] for row in rows], at), strict=True))
+    return torch.stack([found[row] for row in range(len(texts))])
+
+
+def states_below(model: PreTrainedModel, texts: Sequence[Tokens], depth: int, batch: int = BATCH) -> Below:
+    """States after the first `depth` blocks; worth keeping only while these blocks do not change.
+
+    Raises:
+        ValueError: no such depth.
+    """
+    layers, found = ReadOut((depth,)).of(model), {}
+    for rows in batches(texts, batch):
+        with torch.no_grad():
+            states = _pass(model, [texts[row] for row in rows], layers)[layers[0]]
+        found.update({row: state[-len(texts[row]) :].clone() for row, state in zip(rows, states, strict=True)})
+    return Below(layers[0], [found[row] for row in range(len(texts))])
+
+
+def batches(texts: Sequence[Tokens], size: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, so that little is padding."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    return [order[first : first + size] for first in range(0, len(order), size)]
+
+
+class _Reached(Exception):
+    """Ends a forward pass that need not go on."""
+
+
+def _pass(
+    model: PreTrainedModel, texts: Sequence[Tokens], layers: Sequence[int], below: Below | None = None
+) -> dict[int, Float[Tensor, "text token dim"]]:
+    """Outputs of some blocks; the pass begins after `below` and ends after the deepest of them."""
+    ids, real = padded(texts, model.device)
+    stack, states = blocks(model), {}
+
+    def keep(layer: int):
+        def hook(_module, _inputs, output) -> None:
+            states[layer] = output if isinstance(output, Tensor) else output[0]
+            if layer == max(layers):
+                raise _Reached
+
+        return hook
+
+    with ExitStack() as exits:
+        exits.enter_context(started_from(model, below, ids.shape[1]))
+        for layer in set(layers):
+            exits.callback(stack[layer - 1].register_forward_hook(keep(layer)).remove)
+        try:
+            model(**inputs_of(ids, real))
+        except _Reached:
+            return states
+    raise RuntimeError("the forward pass ended without reaching the deepest layer")
+
+
+@contextmanager
+def started_from(model: PreTrainedModel, below: Below | None, width: int) -> Iterator[None]:
+    """Inside the block, forward passes of texts padded to `width` begin after the known states."""
+    if below is None:
+        yield
+        return
+    start = torch.stack([nn.functional.pad(state, (0, 0, width - len(state), 0)) for state in below.states])
+    skipped = blocks(model)[: below.depth]
+    for block in skipped:
+        block.forward = lambda *_args, **_kwargs: start
+    try:
+        yield
+    finally:
+        for block in skipped:
+            del block.forward  # the method of its class again
+
+
+# Probes ------------------------------------------------------------------------------------------------------------
+
+
+def fit_probe(
+    positive: Float[np.ndarray, "text dim"], negative: Float[np.ndarray, "text dim"], strength: float = 0.01
+) -> Pipeline:
+    """A linear probe: can a plane tell the two kinds of states apart? Logistic regression on standardised states.
+
+    Args:
+        strength: inverse of the L2 penalty; states have more dimensions than there are texts.
+
+    Raises:
+        ValueError: one of the two is empty, or a state is not finite.
+    """
+    if not len(positive) or not len(negative):
+        raise ValueError(f"{len(positive)} positive and {len(negative)} negative states: a probe needs some of both")
+    states = np.concatenate([positive, negative])
+    if not np.isfinite(states).all():
+        raise ValueError("a hidden state is not finite: load the model in float32 or bfloat16")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+    return probe.fit(states, np.repeat([1, 0], [len(positive), len(negative)]))
+
+
+def probe_accuracy(
+    probe: Pipeline, positive: Float[np.ndarray, "text dim"], negative: Float[np.ndarray, "text dim"]
+) -> float:
+    """Share of states on their side of the plane, both kinds counted alike."""
+    return float((probe.predict(positive).mean() + 1 - probe.predict(negative).mean()) / 2)
