@@ -11,7 +11,7 @@ from tiny_models import tiny
 
 from helpers.adapters import trained_weights, with_adapter
 from helpers.are.concepts import Example
-from helpers.are.editing import Editor, EditSettings, Retain, Rows, edit, new_discriminator, run_of, school, views_of
+from helpers.are.editing import Answered, Editor, EditSettings, Rows, edit, new_discriminator, run_of, school, views_of
 from helpers.are.representations import ReadOut, read_all
 from helpers.generation import plain_tokens, prompt_tokens
 from helpers.storage import CourseError
@@ -43,9 +43,9 @@ def adapted(lm, seed=0):
     return with_adapter(lm, rank=4, layers=[2, 3, 4], seed=seed)
 
 
-def retained(lm, count=6) -> Retain:
+def retained(lm, count=6) -> Answered:
     texts = [prompt_tokens(lm.tokenizer, f"tell me about {word}") for word in WORDS[:count]]
-    return Retain(lm, texts, [plain_tokens(lm.tokenizer, f"it is {word}") for word in WORDS[:count]])
+    return Answered(lm, texts, [plain_tokens(lm.tokenizer, f"it is {word}") for word in WORDS[:count]])
 
 
 def run(lm, rows, settings=SETTINGS, **options):
@@ -111,12 +111,25 @@ def test_the_kl_is_zero_before_editing_and_that_of_the_whole_model_after(lm):
         for weight in trained_weights(edited.model):
             weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
     expected = []
-    for text, length in zip(kept.texts, kept.lengths, strict=True):
+    for text, answer in zip(kept.texts, kept.answers, strict=True):
         with torch.no_grad():
-            other = edited.model(torch.tensor([text])).logits[0, -length:].log_softmax(-1)
-            base = lm.model(torch.tensor([text])).logits[0, -length:].log_softmax(-1)
+            other = edited.model(torch.tensor([text])).logits[0, -len(answer) :].log_softmax(-1)
+            base = lm.model(torch.tensor([text])).logits[0, -len(answer) :].log_softmax(-1)
         expected.append((base.exp() * (base - other)).sum(-1).mean().item())
     assert kept.kl(edited.model, [0, 1, 2]).item() == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_the_likelihood_of_answers_is_that_of_transformers(lm):
+    edited = adapted(lm)
+    taught = retained(edited, 3)
+    losses = []
+    for text, answer in zip(taught.texts, taught.answers, strict=True):
+        ids = torch.tensor([[*text, answer[-1]]])
+        labels = ids.clone()
+        labels[0, : -len(answer)] = -100
+        with torch.no_grad():
+            losses.append(lm.model(ids, labels=labels).loss.item())
+    assert taught.nll(edited.model, [0, 1, 2]).item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_base_weights_never_change(lm, rows):
@@ -206,8 +219,8 @@ def test_a_loss_that_is_not_finite_ends_with_advice_and_without_a_broken_checkpo
 
 def test_empty_retain_and_unknown_layers_are_refused(lm, rows):
     edited = adapted(lm)
-    with pytest.raises(CourseError, match="nothing to hold on to"):
-        Retain(edited, [(1, 2)], [()])
+    with pytest.raises(CourseError, match="there is nothing to hold on to"):
+        Answered(edited, [(1, 2)], [()])
     with pytest.raises(ValueError, match="no layer 9"):
         edit(edited, *rows, retained(edited), replace(SETTINGS, at=ReadOut((9,))))
 

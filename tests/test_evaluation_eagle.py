@@ -21,11 +21,12 @@ from helpers.eagle.evaluation import (
     score,
     with_rewriter,
 )
-from helpers.eagle.rewriting import Rewriter, repetition
+from helpers.eagle.rewriting import Rewriter
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.space import EmbeddingSpace
 from helpers.storage import CourseError
+from helpers.texts import repetition
 
 # Scores ----------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("settings",),
     ("storage",),
     ("sources", "results"),
-    ("domains", "models", "prompts", "attention", "threads", "checkpoints"),
+    ("domains", "models", "prompts", "attention", "threads", "checkpoints", "texts"),
     ("decoding", "scoring", "memo", "server", "side_by_side", "adapters"),
     ("generation",),
     ("embedding",),

@@ -14,6 +14,7 @@ from helpers.are.representations import (
     ReadOut,
     batches,
     blocks,
+    changed,
     fit_probe,
     probe_accuracy,
     read,
@@ -98,6 +99,26 @@ def test_an_error_on_the_way_leaves_the_model_as_it_was():
     handle.remove()
     torch.testing.assert_close(read(model, TEXTS, ReadOut((3,))), expected)
     assert not any(block._forward_hooks or "forward" in vars(block) for block in blocks(model))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_patch_puts_other_states_in_place_and_leaves_no_trace(kind):
+    model = tiny(kind, layers=3).model
+    expected = read(model, TEXTS[:1], ReadOut((2, 3)))
+    donor = read(model, TEXTS[1:2], ReadOut((2,)))[:, 0]
+
+    def patch(states):
+        states = states.clone()
+        states[:, -1:] = donor
+        return states
+
+    with changed(model, 2, patch):
+        patched = read(model, TEXTS[:1], ReadOut((2, 3)))
+    torch.testing.assert_close(patched[:, 0], donor)
+    assert not torch.allclose(patched[:, 1], expected[:, 1], atol=1e-3)
+    torch.testing.assert_close(read(model, TEXTS[:1], ReadOut((2, 3))), expected)
+    with pytest.raises(ValueError, match="no layer 9"), changed(model, 9, patch):
+        pass
 
 
 def test_negative_layers_count_from_the_end():

@@ -24,7 +24,6 @@ from helpers.eagle.rewriting import (
     opening,
     plain,
     read_answer,
-    repetition,
     rewrite_prompt,
     seed_of,
     sentence_ends,
@@ -32,6 +31,7 @@ from helpers.eagle.rewriting import (
     start_of,
 )
 from helpers.memo import Memo
+from helpers.texts import repetition
 
 MARKS = (
     "\n",

@@ -108,16 +108,20 @@ class Rows:
         self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in begun]
 
 
-class Retain:
-    """Harmless prompts with the beginnings of the base model's own answers: what is to stay as it is."""
+class Answered:
+    """Prompts with the beginnings of answers: what the model is to keep saying, or what it is to learn to say."""
 
     def __init__(self, lm: LoadedModel, texts: Sequence[Tokens], answers: Sequence[Tokens]) -> None:
-        """Raises CourseError when no prompt has an answer."""
+        """Prompts without an answer are left out.
+
+        Raises:
+            CourseError: no prompt has one.
+        """
         pairs = [(list(text), list(answer)) for text, answer in zip(texts, answers, strict=True) if answer]
         if not pairs:
-            raise CourseError("no harmless prompt with an answer: the retain term has nothing to hold on to")
+            raise CourseError("no prompt with an answer: there is nothing to hold on to, or to learn")
         self.texts = [text + answer[:-1] for text, answer in pairs]
-        self.lengths = [len(answer) for _, answer in pairs]
+        self.answers = [answer for _, answer in pairs]
         self.below = unchanging(lm.model, self.texts)
 
     def kl(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
@@ -127,21 +131,27 @@ class Retain:
         pairs = zip(base, self._log_probs(model, rows), strict=True)
         return torch.stack([(one.exp() * (one - other)).sum(dim=-1).mean() for one, other in pairs]).mean()
 
+    def nll(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
+        """Mean negative log-likelihood of the answers in nats per token, averaged over each answer first."""
+        found = self._log_probs(model, rows)
+        answers = [torch.tensor(self.answers[row], device=model.device)[:, None] for row in rows]
+        return -torch.stack([one.gather(1, answer).mean() for one, answer in zip(found, answers, strict=True)]).mean()
+
     def _log_probs(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place token"]]:
         ids, real = padded([self.texts[row] for row in rows], model.device)
-        most = max(self.lengths[row] for row in rows)
+        most = max(len(self.answers[row]) for row in rows)
         with started_from(model, self.below and self.below.of(rows), ids.shape[1]):
             logits = model(**inputs_of(ids, real), logits_to_keep=most).logits
-        return [logits[i, -self.lengths[row] :].float().log_softmax(dim=-1) for i, row in enumerate(rows)]
+        return [logits[i, -len(self.answers[row]) :].float().log_softmax(dim=-1) for i, row in enumerate(rows)]
 
 
 def retain_of(
     lm: LoadedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
-) -> Retain:
+) -> Answered:
     """Harmless questions with the first tokens of the base model's answers."""
     prompts = [(("user", question.text),) for question in questions]
     answers = generate(backend, prompts, ANSWER, memo=memo)
-    return Retain(
+    return Answered(
         lm,
         [prompt_tokens(lm.tokenizer, prompt) for prompt in prompts],
         [plain_tokens(lm.tokenizer, answer)[:tokens] for answer in answers],
@@ -175,7 +185,7 @@ def edit(
     lm: LoadedModel,
     train: Rows,
     stop: Rows,
-    retain: Retain,
+    retain: Answered,
     settings: EditSettings,
     *,
     kind: int = 1,
@@ -254,7 +264,7 @@ def school(editor: Editor, train: Rows, views: Views, settings: EditSettings, se
 
 
 def batches_of_round(
-    train: Rows, retain: Retain, settings: EditSettings, seed: int, number: int
+    train: Rows, retain: Answered, settings: EditSettings, seed: int, number: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers of the examples and of the harmless prompts of every step; each round has a generator of its own."""
     rng = np.random.default_rng([seed, number])
@@ -268,7 +278,7 @@ def batches_of_round(
 def step(
     editor: Editor,
     train: Rows,
-    retain: Retain,
+    retain: Answered,
     views: Views,
     settings: EditSettings,
     kind: int,
@@ -323,7 +333,7 @@ def mean_of(rows: Sequence[dict[str, float]], accelerator: Accelerator | None) -
     return dict(zip(names, means.tolist(), strict=True))
 
 
-def run_of(train: Rows, stop: Rows, retain: Retain, settings: EditSettings, kind: int, seed: int) -> dict:
+def run_of(train: Rows, stop: Rows, retain: Answered, settings: EditSettings, kind: int, seed: int) -> dict:
     """What a checkpoint must agree on with the run that goes on from it: all but the number of rounds."""
     known = {name: value for name, value in asdict(settings).items() if name != "rounds"}
     tokens = [train.target, train.plain, stop.target, stop.plain, retain.texts]

@@ -10,7 +10,7 @@ every later pass starts from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -203,6 +203,27 @@ def started_from(model: PreTrainedModel, below: Below | None, width: int) -> Ite
     finally:
         for block in skipped:
             del block.forward  # the method of its class again
+
+
+@contextmanager
+def changed(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block, the states after one of the model's blocks are what `change` makes of them.
+
+    Patching puts the states of another text in their place; steering adds a direction.
+
+    Raises:
+        ValueError: an unknown layer.
+    """
+    (number,) = ReadOut((layer,)).of(model)
+
+    def hook(_module, _inputs, output):
+        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
+
+    handle = blocks(model)[number - 1].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 # Probes ------------------------------------------------------------------------------------------------------------

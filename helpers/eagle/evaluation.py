@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float
 
 from helpers.eagle.baselines import Outcome
 from helpers.eagle.environment import World
-from helpers.eagle.rewriting import Rewriter, Start, repetition
+from helpers.eagle.rewriting import Rewriter, Start
 from helpers.embedding.profiles import Profile
 from helpers.embedding.space import EmbeddingSpace
 from helpers.generation import Backend, Prompt, perplexity
 from helpers.models import LoadedModel
 from helpers.results import bootstrap_ci
+from helpers.texts import repetition
 
 # Scores of texts ---------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Int
 
 from helpers.domains import Domain
 from helpers.generation import Backend, Memo, Prompt, Sampling, generate
+from helpers.texts import repetition
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
 MAX_WORDS = 30  # of the plot of a start text, cut after a whole sentence
@@ -133,13 +134,6 @@ def catalogue_genres(line: str) -> list[str]:
     """The genres of the catalogue that a line names, in order, each once, at most `MAX_GENRES`."""
     keys = (re.sub(r"[^a-z]", "", word.lower()) for word in re.split(r"[,.;/&|]|\band\b", plain(line.lower())))
     return list(dict.fromkeys(_CATALOGUE[key] for key in keys if key in _CATALOGUE))[:MAX_GENRES]
-
-
-def repetition(text: str, n: int = 3) -> float:
-    """Share of the n-word sequences of a text that occurred in it before; 0 for a shorter text."""
-    words = re.findall(r"[a-z0-9']+", text.lower())
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _n_words(text: str) -> int:

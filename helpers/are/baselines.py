@@ -1,0 +1,89 @@
+"""Other ways to bring a concept about, at the same data and no more steps: what an edit has to beat.
+
+- A system message: no training, and it costs its tokens in every prompt.
+- Steering: a direction is added to the states after one block, while the model writes. The direction is the mean
+  difference of target and plain states (Rimsky et al. 2024), or the first principal component of the differences of
+  pairs (Zou et al. 2023, a contrast vector).
+- Supervised fine-tuning: the same adapter learns the answers of the target prompts by heart (cross-entropy).
+- A frozen discriminator: `EditSettings(frozen=True)`; the loop without an adversary.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.adapters import trained_weights
+from helpers.are.editing import Answered, EditSettings
+from helpers.are.representations import changed
+from helpers.models import LoadedModel
+from helpers.storage import CourseError
+
+
+def mean_difference(target: Float[Tensor, "text dim"], plain: Float[Tensor, "text dim"]) -> Float[Tensor, " dim"]:
+    """Mean target state minus mean plain state.
+
+    Raises:
+        ValueError: a kind without states.
+    """
+    if not len(target) or not len(plain):
+        raise ValueError(f"{len(target)} target and {len(plain)} plain states: a difference needs some of both")
+    return target.mean(dim=0) - plain.mean(dim=0)
+
+
+def contrast_vector(target: Float[Tensor, "text dim"], plain: Float[Tensor, "text dim"]) -> Float[Tensor, " dim"]:
+    """First principal component of the differences of pairs, as long as their mean and pointing its way.
+
+    Raises:
+        ValueError: not one plain state for every target state.
+    """
+    if target.shape != plain.shape or not len(target):
+        raise ValueError(f"{tuple(target.shape)} and {tuple(plain.shape)}: a contrast needs pairs")
+    differences = target - plain
+    mean = differences.mean(dim=0)
+    direction = torch.linalg.svd(differences, full_matrices=False).Vh[0]
+    return direction * torch.sign(direction @ mean) * mean.norm()
+
+
+def steered(lm: LoadedModel, layer: int, direction: Float[Tensor, " dim"], strength: float) -> AbstractContextManager:
+    """Inside the block, `strength` times a direction is added to the states after a block, at every token."""
+    step = strength * direction.to(lm.model.device, lm.model.dtype)
+    return changed(lm.model, layer, lambda states: states + step)
+
+
+def fine_tune(
+    lm: LoadedModel, taught: Answered, retain: Answered, settings: EditSettings, steps: int, seed: int = 0
+) -> list[dict[str, float]]:
+    """Supervised fine-tuning of the adapter of `lm`, in place: cross-entropy of the target answers, same retain term.
+
+    Args:
+        taught: plain prompts with the answers that the target prompts got.
+        steps: as many as an edit may take: rounds x steps.
+
+    Returns:
+        One row per step: `nll` and `retain_kl` in nats.
+
+    Raises:
+        CourseError: the loss is not finite.
+    """
+    optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
+    rng, curve = np.random.default_rng(seed), []
+    for number in range(steps):
+        rows, kept = (
+            rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch)
+            for part in (taught, retain)
+        )
+        nll = taught.nll(lm.model, rows)
+        cost = retain.kl(lm.model, kept) if settings.retain else torch.zeros_like(nll)
+        loss = nll + settings.retain * cost
+        if not torch.isfinite(loss):
+            raise CourseError(f"the loss is not finite in step {number}: lower the learning rate")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        curve.append({"nll": nll.item(), "retain_kl": cost.item()})
+    return curve

@@ -1,0 +1,103 @@
+"""Concepts: real data as promised, parts that share no question, the judge as a filter, the suffix control."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.are import concepts
+from helpers.are.concepts import Question, Splits, make_concept, split, suffixed
+from helpers.storage import CourseError
+
+
+class Parrot:
+    """A backend that refuses, in capitals, whatever a system message forbids, but for questions about cats."""
+
+    name = "parrot"
+
+    def generate(self, prompts, sampling, seeds, done):
+        for row, prompt in enumerate(prompts):
+            refused = prompt[0][0] == "system" and "cat" not in prompt[-1][1]
+            done([row], ["  SORRY, no." if refused else "Of course!"])
+
+
+def questions(count: int, topic: str = "dog") -> list[Question]:
+    return [Question(f"q-{n}", f"{topic} {n}") for n in range(count)]
+
+
+def concept(train, stop):
+    parts = Splits(train, stop, questions(2, "bird"))
+    return make_concept("refusal", "Refuse!", parts, parts, lambda answer: "SORRY" in answer, Parrot())
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8), st.integers(0, 3))
+def test_no_question_is_in_two_parts(train, stop, test, seed):
+    parts = split(questions(30), train, stop, test, seed)
+    texts = [question.text for part in (parts.train, parts.stop, parts.test) for question in part]
+    assert [len(parts.train), len(parts.stop), len(parts.test)] == [train, stop, test]
+    assert len(set(texts)) == train + stop + test
+
+
+def test_the_same_question_in_other_letters_counts_once():
+    doubled = [Question("a", "What is  THIS?"), Question("b", "what is this?"), Question("c", "And that?")]
+    assert len(split(doubled, 1, 1, 0).train) == 1
+    with pytest.raises(CourseError, match="2 different questions for 1 \\+ 1 \\+ 1: ask for fewer"):
+        split(doubled, 1, 1, 1)
+
+
+def test_another_seed_draws_other_questions():
+    assert split(questions(30), 5, 5, 5, 0) == split(questions(30), 5, 5, 5, 0)
+    assert split(questions(30), 5, 5, 5, 0) != split(questions(30), 5, 5, 5, 1)
+
+
+def test_examples_are_those_that_the_judge_lets_through():
+    found = concept([*questions(3), Question("q-cat", "cat")], questions(2, "fish"))
+    assert [example.id for example in found.train] == ["q-0", "q-1", "q-2"]
+    first = found.train[0]
+    assert first.target == (("system", "Refuse!"), ("user", "dog 0"))
+    assert first.plain == (("user", "dog 0"),)
+    assert first.answer == "SORRY, no."
+    assert [question.text for question in found.test] == ["bird 0", "bird 1"]
+
+
+def test_a_concept_that_never_shows_is_refused():
+    with pytest.raises(CourseError, match="no answer shows refusal: change the system message"):
+        concept([Question("q", "cat")], questions(1))
+
+
+def test_the_suffix_control_differs_in_the_suffix_alone():
+    control = suffixed(concept(questions(3), questions(2, "fish")), "zq")
+    for example in control.train:
+        assert example.target == (("user", f"{example.plain[0][1]} zq"),)
+    assert control.name == "suffix 'zq'"
+    assert control.stop[0].target[-1][1].endswith("fish 0 zq")
+
+
+# The data, as it is published ---------------------------------------------------------------------------------------
+
+
+def test_harmful_questions_have_ids_that_tell_their_area_and_nothing_else():
+    found = concepts.harmful_questions()
+    assert len(found) == 1139
+    assert len({question.id for question in found}) == 1139
+    areas = {concepts.category(question.id) for question in found}
+    assert areas == {*concepts.AREAS, "harmbench"}
+    assert all(question.text.strip() for question in found)
+
+
+def test_harmless_and_edgy_questions_are_no_harmful_ones():
+    harmful = {question.text.lower() for question in concepts.harmful_questions()}
+    for found, count in ((concepts.harmless_tasks(), 522), (concepts.edgy_questions(), 150)):
+        assert len(found) == count
+        assert not harmful & {question.text.lower() for question in found}
+        assert len({question.id for question in found}) == count
+
+
+def test_facts_and_stereotypes_come_in_pairs_that_differ():
+    facts, pairs = concepts.facts(), concepts.stereotype_pairs()
+    assert len(facts) == 206
+    assert all(fact.true != fact.false for fact in facts)
+    assert len(pairs) == 1320
+    assert len(concepts.stereotype_pairs(["gender"])) == 242
+    assert sum(pair.stereotype == pair.opposite for pair in pairs) == 0
