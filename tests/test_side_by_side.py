@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.eagle import baselines
+from helpers.eagle.experiment import Experiment
 from helpers.generation import Memo, Sampling, generate, side_by_side
 
 
@@ -123,3 +124,18 @@ def test_methods_side_by_side_emit_what_they_emit_alone():
 
     together, alone = side_by_side(programs()), [program() for program in programs()]
     assert [outcome.texts for outcome in together] == [outcome.texts for outcome in alone]
+
+
+def test_two_experiments_expand_their_starts_side_by_side():
+    def experiments():
+        return [Experiment(fake_world(), None, fake_starts(n), []) for n in (2, 3)]
+
+    alone = [experiment.expansion.z for experiment in experiments()]
+    found = []
+    expanding = threading.Thread(
+        target=lambda: found.extend(side_by_side([lambda e=e: e.expansion.z for e in experiments()])), daemon=True
+    )
+    expanding.start()
+    expanding.join(timeout=30)
+    assert len(found) == 2, "one waits for the other"
+    assert all((one == other).all() for one, other in zip(found, alone, strict=True))

@@ -7,8 +7,7 @@ nor the agents have seen them, and settings are chosen on training starts (noteb
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -85,22 +84,31 @@ def split_starts(world: World, n_train: int, n_test: int, seed: int = 0) -> tupl
 
 @dataclass(frozen=True)
 class Experiment:
-    """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
+    """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed.
+
+    Computed without `functools.cached_property`: up to Python 3.11 that locks out a second experiment which is played
+    beside this one (`side_by_side`), and both wait for ever.
+    """
 
     world: World
     plan: Plan
     train: list[Start]
     test: list[Start]
+    _known: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def expansion(self) -> Expansion:
         """Every action tried once on every training start."""
-        return expand(self.world, self.train)
+        if "expansion" not in self._known:
+            self._known["expansion"] = expand(self.world, self.train)
+        return self._known["expansion"]
 
-    @cached_property
+    @property
     def effects(self) -> Effects:
         """What each action is expected to do."""
-        return fit_effects(self.world, self.expansion)
+        if "effects" not in self._known:
+            self._known["effects"] = fit_effects(self.world, self.expansion)
+        return self._known["effects"]
 
     def reference(self, kind: str) -> EmbeddingPolicy:
         """The reference policy taught on `uniform`, `optimistic` or `goptimal` targets, the same every time."""
