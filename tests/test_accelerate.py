@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from accelerate_worker import RUNS, play
+from edit_worker import edit_tiny
 from safetensors.torch import load_file
+from test_editing import timeless
 
 WORKER = Path(__file__).with_name("accelerate_worker.py")
+EDIT_WORKER = Path(__file__).with_name("edit_worker.py")
 SECONDS = 120  # 10 when nothing else runs
 
 
@@ -23,20 +26,25 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
-    """The folder of all runs, and what each of two processes found."""
-    n, folder = 2, tmp_path_factory.mktemp("together")
-    here = os.pathsep.join([str(WORKER.parents[1]), str(WORKER.parent)])
+def run_two(worker: Path, folder: Path) -> tuple[Path, list[dict]]:
+    """The folder of all runs, and what each of two processes of a worker found."""
+    n = 2
+    here = os.pathsep.join([str(worker.parents[1]), str(worker.parent)])
     environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     arguments = [str(n), str(free_port()), str(folder)]
-    started = [subprocess.Popen([sys.executable, WORKER, str(rank), *arguments], env=environment) for rank in range(n)]
+    started = [subprocess.Popen([sys.executable, worker, str(rank), *arguments], env=environment) for rank in range(n)]
     try:
         assert [process.wait(SECONDS) for process in started] == [0] * n
     finally:
         for process in started:
             process.kill()
     return folder, [json.loads((folder / f"found{rank}").read_text()) for rank in range(n)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """Two processes that train an agent."""
+    return run_two(WORKER, tmp_path_factory.mktemp("together"))
 
 
 @pytest.mark.parametrize("name", ["value", "group"])
@@ -63,3 +71,20 @@ def test_two_processes_learn_what_one_learns(together, name):
 def test_both_processes_stop_with_the_same_words(together, name, words):
     main, other = (found[name] for found in together[1])
     assert words in main["error"] and main["error"] == other["error"]
+
+
+def test_two_processes_edit_as_one_does(tmp_path):
+    weights, gradients, curve = edit_tiny(None, None)
+    folder, (main, other) = run_two(EDIT_WORKER, tmp_path)
+    main, other, curve = map(timeless, (main, other, curve))
+    assert main == other
+    for row, expected in zip(main, curve, strict=True):
+        assert row.pop("stopped") == expected.pop("stopped") == ""
+        assert row.pop("target_rate") is expected.pop("target_rate") is None
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    for kind, expected in (("weights", weights), ("gradients", gradients)):
+        first, second = (load_file(folder / f"{kind}{rank}") for rank in range(2))
+        for number, tensor in enumerate(expected):
+            assert first[str(number)].equal(second[str(number)])
+            assert first[str(number)].numpy() == pytest.approx(tensor.numpy(), rel=1e-2, abs=1e-4)
+    assert max(gradient.abs().max() for gradient in gradients) > 1e-3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.are import concepts
-from helpers.are.concepts import Question, Splits, make_concept, split, suffixed
+from helpers.are.concepts import Question, Splits, make_concept, opinion_questions, split, suffixed
 from helpers.storage import CourseError
 
 
@@ -28,7 +28,7 @@ def questions(count: int, topic: str = "dog") -> list[Question]:
 
 def concept(train, stop):
     parts = Splits(train, stop, questions(2, "bird"))
-    return make_concept("refusal", "Refuse!", parts, parts, lambda answer: "SORRY" in answer, Parrot())
+    return make_concept("refusal", (("system", "Refuse!"),), parts, parts, lambda answer: "SORRY" in answer, Parrot())
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8), st.integers(0, 3))
@@ -62,7 +62,7 @@ def test_examples_are_those_that_the_judge_lets_through():
 
 
 def test_a_concept_that_never_shows_is_refused():
-    with pytest.raises(CourseError, match="no answer shows refusal: change the system message"):
+    with pytest.raises(CourseError, match="no answer shows refusal: change the messages"):
         concept([Question("q", "cat")], questions(1))
 
 
@@ -101,3 +101,24 @@ def test_facts_and_stereotypes_come_in_pairs_that_differ():
     assert len(pairs) == 1320
     assert len(concepts.stereotype_pairs(["gender"])) == 242
     assert sum(pair.stereotype == pair.opposite for pair in pairs) == 0
+
+
+def test_no_subject_of_an_opinion_is_in_two_parts():
+    parts = opinion_questions(30, 10, 20)
+    assert [len(part) for part in (parts.train, parts.stop, parts.test)] == [60, 20, 40]
+    subjects = [{q.id.rpartition("-")[0] for q in part} for part in (parts.train, parts.stop, parts.test)]
+    assert not subjects[0] & subjects[1] and not (subjects[0] | subjects[1]) & subjects[2]
+    with pytest.raises(CourseError, match="60 different questions"):
+        opinion_questions(50, 10, 1)
+
+
+def test_questions_that_do_not_show_the_concept_stay_without_a_twin():
+    made = concept([Question("a", "dog"), Question("b", "cat")], questions(2, "fox"))
+    assert [example.id for example in made.train] == ["a"]
+    assert [question.id for question in made.others] == ["b"]
+
+
+def test_labelled_answers_come_in_pairs():
+    declining, complying = concepts.declined_and_complied()
+    assert len(declining) == len(complying) == 458
+    assert not set(declining) & set(complying)

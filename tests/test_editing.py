@@ -10,14 +10,25 @@ import torch
 from tiny_models import tiny
 
 from helpers.adapters import trained_weights, with_adapter
-from helpers.are.concepts import Example
-from helpers.are.editing import Answered, Editor, EditSettings, Rows, edit, new_discriminator, run_of, school, views_of
+from helpers.are.concepts import Example, Question
+from helpers.are.editing import (
+    Answered,
+    Editor,
+    EditSettings,
+    Rows,
+    distance_to_twins,
+    edit,
+    new_discriminator,
+    run_of,
+    school,
+    views_of,
+)
 from helpers.are.representations import ReadOut, read_all
 from helpers.generation import plain_tokens, prompt_tokens
 from helpers.storage import CourseError
 
 AT = ReadOut((3, 4), positions=3)
-SETTINGS = EditSettings(AT, rounds=2, steps=6, batch=4, learning_rate=5e-3, members=2, hidden=32)
+SETTINGS = EditSettings(AT, rounds=2, steps=6, batch=4, learning_rate=5e-3, members=2, hidden=32, match=0.0)
 WORDS = ("sun", "rain", "tea", "dogs", "music", "trains", "books", "bread", "snow", "boats", "maps", "chess")
 
 
@@ -51,6 +62,11 @@ def retained(lm, count=6) -> Answered:
 def run(lm, rows, settings=SETTINGS, **options):
     edited = adapted(lm)
     return edited, edit(edited, *rows, retained(edited), settings, **options)
+
+
+def timeless(curve: list[dict]) -> list[dict]:
+    """The rows without what a clock measured."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in curve]
 
 
 def weights(lm) -> list[torch.Tensor]:
@@ -89,8 +105,8 @@ def test_plain_prompts_come_to_look_like_the_wanted_kind(lm, rows):
 def judge_of_round_0(lm, rows, settings):
     fresh = adapted(lm)
     views = views_of(fresh.model, *rows, AT)
-    editor = Editor(fresh.model, new_discriminator(views, settings, 0, 0))
-    school(editor, rows[0], views, settings, 0, 0)
+    editor = Editor(fresh.model, new_discriminator(fresh.model, settings, 0, 0))
+    school(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
     return editor.discriminator
 
 
@@ -150,7 +166,7 @@ def test_a_run_that_was_killed_ends_where_an_undisturbed_one_ends(lm, rows, tmp_
     with pytest.raises(KeyboardInterrupt):
         run(lm, rows, settings, checkpoint=path, on_round=killed)
     resumed, curve = run(lm, rows, settings, checkpoint=path)
-    assert curve == expected
+    assert timeless(curve) == timeless(expected)
     assert all(torch.equal(one, other) for one, other in zip(weights(resumed), weights(whole), strict=True))
 
 
@@ -193,7 +209,41 @@ def test_taking_a_concept_away_stops_at_a_low_rate(lm, rows):
 def test_it_stops_when_the_discriminator_is_fooled(lm, rows):
     _, curve = run(lm, rows, replace(SETTINGS, rounds=4, fooled=1.0))
     assert len(curve) == 1
-    assert "it is fooled" in curve[0]["stopped"]
+    assert "no more to be fooled" in curve[0]["stopped"]
+
+
+def test_matching_brings_plain_states_to_their_twins(lm, rows):
+    far = run(lm, rows, replace(SETTINGS, adversary=0.0, retain=0.0, rounds=1, steps=1))[1]
+    settings = replace(SETTINGS, adversary=0.0, retain=0.0, match=1.0, rounds=3, steps=20, fooled=0.0)
+    near = run(lm, rows, settings)[1]
+    assert far[0]["distance"] == 0.0  # not even measured without its weight
+    assert near[-1]["distance"] < 0.6 * near[0]["distance"]
+
+
+def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
+    with pytest.raises(ValueError, match="set it to 0 to take the concept away"):
+        run(lm, rows, replace(SETTINGS, match=1.0), kind=0)
+
+
+def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):
+    rows = Rows(lm, examples()[:2], 3, [Question("word-ink", "ink"), Question("word-oak", "oak")])
+    assert len(rows.target) == 2 and len(rows.plain) == 4
+    assert [lm.tokenizer.decode(part) for part in rows.plain[2:]] == [
+        "<user>ink\n<assistant>we",
+        "<user>oak\n<assistant>we",
+    ]
+    states, target = torch.ones(3, 5), torch.zeros(2, 5)
+    assert distance_to_twins(states, target, np.array([0, 1, 2])).item() == pytest.approx(2 / 3)
+    assert distance_to_twins(states, target, np.array([2, 3, 4])).item() == 0.0
+
+
+def test_a_finished_edit_is_loaded_without_reading_anything(lm, rows, tmp_path, monkeypatch):
+    path = tmp_path / "edit.safetensors"
+    edited, curve = run(lm, rows, checkpoint=path)
+    monkeypatch.setattr("helpers.are.editing.read_all", None)
+    again, same = run(lm, rows, checkpoint=path)
+    assert same == curve
+    assert all(torch.equal(one, two) for one, two in zip(weights(edited), weights(again), strict=True))
 
 
 def test_frozen_discriminators_stay_and_new_ones_are_new(lm, rows):
@@ -204,7 +254,7 @@ def test_frozen_discriminators_stay_and_new_ones_are_new(lm, rows):
     for changed in ({"frozen": True}, {"warm": True}, {}):
         editor = Editor(edited.model, frozen)
         before = [weight.detach().clone() for weight in frozen.parameters()]
-        school(editor, rows[0], views, replace(SETTINGS, **changed), 0, 1)
+        school(editor, views.of(edited.model, rows[0].plain), views, replace(SETTINGS, **changed), 0, 1)
         same = all(torch.equal(one, two) for one, two in zip(before, editor.discriminator.parameters(), strict=True))
         assert same == ("frozen" in changed)
         assert (editor.discriminator is frozen) == bool(changed)

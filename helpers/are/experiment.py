@@ -1,0 +1,175 @@
+"""The ARE half's experiments in one place: which questions, parts and sizes notebooks 10 to 16 share.
+
+Settings are chosen on the train and stop parts; the test part is looked at once, by the notebooks that report it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from helpers.adapters import fingerprint, merged, strength, trained_weights, with_adapter
+from helpers.are.concepts import (
+    COMPLAINING,
+    DECLINING,
+    PRAISING,
+    Concept,
+    Splits,
+    edgy_questions,
+    harmful_questions,
+    harmless_tasks,
+    make_concept,
+    opinion_questions,
+    split,
+)
+from helpers.are.editing import EditSettings, Rows, edit, retain_of, run_of
+from helpers.are.evaluation import refuses, sentiment
+from helpers.are.representations import ReadOut
+from helpers.generation import Backend, LocalBackend, default_memo, local_backend
+from helpers.models import LoadedModel, language_model
+from helpers.settings import by_profile, cache_dir
+
+# The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
+RETAINED_TOKENS = 6
+CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below minus which as negative)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes: questions to train on, to stop by and to report on, and the seeds of every edit."""
+
+    seeds: tuple[int, ...]
+    train: int
+    stop: int
+    test: int
+
+
+def plan() -> Plan:
+    """The sizes of the current profile."""
+    return by_profile(small=Plan((0,), 120, 40, 60), full=Plan((0, 1, 2), 220, 60, 120))
+
+
+def harmful(sizes: Plan) -> Splits:
+    """Harmful questions, for a concept of refusing."""
+    return split(harmful_questions(), sizes.train, sizes.stop, sizes.test)
+
+
+def harmless(sizes: Plan) -> Splits:
+    """Tasks and questions that anyone may ask: what an edit should leave alone."""
+    return split(harmless_tasks(), 200, sizes.stop, min(sizes.test, 100))
+
+
+def edgy() -> Splits:
+    """Harmless questions that sound harmful: some to hold on to, some to choose settings by, the rest to report on."""
+    return split(edgy_questions(), 50, 30, 70)
+
+
+def refusal(sizes: Plan | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
+    """Refusing harmful questions, as the model does behind `DECLINING`; what only sounds harmful is to be kept."""
+    sizes = sizes or plan()
+    keep = harmless(sizes)
+    keep = replace(keep, train=keep.train[:150] + edgy().train)
+    return make_concept(
+        "refusing", DECLINING, harmful(sizes), keep, refuses, backend or local_backend(), default_memo(), progress
+    )
+
+
+def mood(positive: bool, backend: Backend | None = None, progress: bool = False) -> Concept:
+    """Speaking well (or ill) of whatever one is asked about, as the model does behind `PRAISING` (`COMPLAINING`)."""
+    shows = is_positive if positive else is_negative
+    return make_concept(
+        "speaking well" if positive else "speaking ill",
+        PRAISING if positive else COMPLAINING,
+        opinion_questions(30, 10, 20),
+        harmless(plan()),
+        shows,
+        backend or local_backend(),
+        default_memo(),
+        progress=progress,
+    )
+
+
+@functools.cache
+def _score(text: str) -> float:
+    return float(sentiment([text])[0])
+
+
+def is_positive(answer: str) -> bool:
+    """Judge: clearly positive by VADER."""
+    return _score(answer) >= CLEARLY
+
+
+def is_negative(answer: str) -> bool:
+    """Judge: clearly negative by VADER."""
+    return _score(answer) <= -CLEARLY
+
+
+# Edits -------------------------------------------------------------------------------------------------------------
+
+# Late blocks write and are read: notebook 10 shows that refusing is carried there.
+AT = ReadOut((20, 26, 30), positions=5)
+FIRST_ADAPTED = 15
+MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
+MOOD = EditSettings(AT, rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
+
+
+def with_late_adapter(lm: LoadedModel, at: ReadOut = AT, seed: int = 0, rank: int = 8) -> LoadedModel:
+    """The model with a new adapter on the second half of the blocks that are read."""
+    layers = range(min(FIRST_ADAPTED, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
+    return with_adapter(lm, rank=rank, modules=MODULES, layers=layers, seed=seed)
+
+
+def edited(
+    concept: Concept,
+    settings: EditSettings,
+    seed: int = 0,
+    *,
+    kind: int = 1,
+    lm: LoadedModel | None = None,
+    on_round: Callable[[dict], None] | None = None,
+) -> tuple[LoadedModel, list[dict]]:
+    """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
+
+    Raises:
+        CourseError: as `edit`.
+    """
+    model = with_late_adapter(lm or language_model(), settings.at, seed)
+    train = Rows(model, concept.train, settings.at.positions, concept.others)
+    stop = Rows(model, concept.stop, settings.at.positions)
+    retain = retain_of(model, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
+    run = {**run_of(train, stop, retain, settings, kind, seed), **fingerprint(model), "rounds": settings.rounds}
+    name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache_dir() / "edits" / f"{name}.safetensors"
+    return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, checkpoint=path, on_round=on_round)
+
+
+def backend_of(lm: LoadedModel, factor: float = 1.0) -> LocalBackend:
+    """An edited model as a backend: its adapter `factor` times as strong, and merged. The name tells the weights."""
+    digest = hashlib.sha256(repr(factor).encode())
+    for weight in trained_weights(lm.model):
+        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    with strength(lm.model, factor):
+        return LocalBackend(merged(lm), f"{fingerprint(lm)['weights']}, edit {digest.hexdigest()[:16]}")
+
+
+def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mapping[str, tuple[float, float]]) -> str:
+    """A model card in Markdown: what the edit does, how it was made, and numbers before and after.
+
+    Args:
+        measured: name of a measure to its value before and after.
+    """
+    rows = "\n".join(f"| {name} | {before:.3g} | {after:.3g} |" for name, (before, after) in measured.items())
+    return (
+        f"# Edit: {concept.name}\n\n"
+        "A LoRA adapter, trained by adversarial representation engineering (Zhang et al. 2024).\n\n"
+        f"- Data: {len(concept.train)} examples with a twin, {len(concept.others)} questions without; "
+        f"stopped by {len(concept.stop)}, measured on {len(concept.test)} questions that took no part.\n"
+        f"- Reads layers {settings.at.layers} at {settings.at.positions} tokens; {settings.rounds} rounds of "
+        f"{settings.steps} steps; weights of adversary, match and retain "
+        f"{settings.adversary:g}, {settings.match:g}, {settings.retain:g}; seed {seed}.\n"
+        "- Switch it off, weaken it or merge it with `helpers.adapters`, or load it with `peft`.\n\n"
+        f"| measure | before | after |\n|---|--:|--:|\n{rows}\n"
+    )
