@@ -63,7 +63,7 @@ def trained_weights(model: PeftModel) -> list[torch.nn.Parameter]:
 
 def first_adapted(model: PeftModel) -> int:
     """Number of the first block with an adapter, counted from 1: the states below it never change."""
-    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    names = [name for name, _ in model.named_parameters() if "lora_" in name]  # also while it is switched off
     return 1 + min(int(part) for name in names for part in name.split(".") if part.isdigit())
 
 

@@ -16,8 +16,13 @@ import torch
 from fake_world import fake_starts, fake_world
 from fakes import same_weights, small_agent
 from sklearn.linear_model import Ridge
+from tiny_models import tiny
 
 from helpers import settings
+from helpers.adapters import trained_weights, with_adapter
+from helpers.are.concepts import Example
+from helpers.are.editing import Answered, Editor, EditSettings, Rows, new_discriminator, step, views_of
+from helpers.are.representations import ReadOut
 from helpers.classroom import check
 from helpers.classroom.exercises import EXERCISES
 from helpers.eagle import design
@@ -27,6 +32,7 @@ from helpers.eagle.policy import sampling_from
 from helpers.eagle.training import Settings, gae, kl_of, loss_of, optimiser_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import factorization as fz
+from helpers.generation import plain_tokens, prompt_tokens
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
 CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTILINE)
@@ -232,3 +238,25 @@ def test_every_exercise_belongs_to_a_notebook_and_the_other_way_round():
 def test_the_solution_in_the_notebook_passes_its_own_check(exercise):
     number, answer = answers()[exercise]
     assert check.judge(EXERCISES[exercise], definitions(number)[answer]) is None
+
+
+def test_12_one_loss_of_the_editing_loop():
+    names, at = definitions("12"), ReadOut((3, 4), positions=3)
+    names["AT"] = at
+    words = [
+        Example(f"{n}", (("system", "Be glad!"), ("user", w)), (("user", w),), f"well {w}")
+        for n, w in enumerate("abcd")
+    ]
+    lm = with_adapter(tiny(layers=4), rank=4, layers=[2, 3, 4])
+    rows = Rows(lm, words, at.positions)
+    texts = [prompt_tokens(lm.tokenizer, f"tell me {word}") for word in ("sun", "rain", "snow")]
+    retain = Answered(lm, texts, [plain_tokens(lm.tokenizer, "it is so")] * 3)
+    chosen = EditSettings(at, batch=2, hidden=8, adversary=0.5, match=2.0, retain=3.0, learning_rate=1e-2)
+    views = views_of(lm.model, rows, rows, at)
+    editor = Editor(lm.model, new_discriminator(lm.model, chosen, 0, 0))
+    optimiser = torch.optim.Adam(trained_weights(lm.model), lr=chosen.learning_rate)
+    for batch in ((np.array([0, 2]), np.array([1, 2])), (np.array([3, 1]), np.array([0, 1]))):
+        naive = names["naive_step"](lm, editor.discriminator, views, rows, retain, chosen, *batch).item()
+        parts = step(editor, rows, retain, views, chosen, 1, optimiser, batch, None)
+        weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
+        assert naive == pytest.approx(weighted, rel=1e-4)

@@ -16,6 +16,7 @@ from helpers.are.representations import (
     blocks,
     changed,
     fit_probe,
+    logit_lens,
     probe_accuracy,
     read,
     read_all,
@@ -175,6 +176,29 @@ class NoBlocks(torch.nn.Module):
     config = tiny().model.config
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_lens_behind_the_last_block_is_what_the_model_says(kind):
+    model = tiny(kind, layers=3).model
+    states = read(model, TEXTS, ReadOut((2, 3)))[:, :, 0]
+    with torch.no_grad():
+        said = torch.stack([model(torch.tensor([text])).logits[0, -1] for text in TEXTS]).log_softmax(dim=-1)
+    torch.testing.assert_close(logit_lens(model, states[:, 1]), said, atol=2e-4, rtol=1e-3)
+    earlier = logit_lens(model, states[:, 0])
+    assert not torch.allclose(earlier, said, atol=1e-2)
+    torch.testing.assert_close(earlier.exp().sum(dim=-1), torch.ones(3))
+    torch.testing.assert_close(read(model, TEXTS, ReadOut((2, 3)))[:, :, 0], states)  # nothing is left behind
+    with pytest.raises(ValueError, match="no state"):
+        logit_lens(model, states[:0, 0])
+
+
+def test_the_lens_obeys_the_cap_on_logits():
+    model = tiny("gemma3", layers=2).model
+    states = 100 * read(model, TEXTS, ReadOut((2,)))[:, 0, 0]
+    model.config.final_logit_softcapping = 0.5
+    found = logit_lens(model, states)
+    assert (found.max(dim=-1).values - found.min(dim=-1).values <= 1.0 + 1e-4).all()
+
+
 def test_a_probe_finds_a_plane_and_does_no_better_than_chance_without_one():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(4, 200, 10))
@@ -182,6 +206,13 @@ def test_a_probe_finds_a_plane_and_does_no_better_than_chance_without_one():
     assert probe_accuracy(apart, noise[2] + 1, noise[3]) > 0.9
     alike = fit_probe(noise[0], noise[1])
     assert 0.35 < probe_accuracy(alike, noise[2], noise[3]) < 0.65
+
+
+def test_few_positive_states_weigh_as_much_as_many_negative_ones():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(4, 400, 10))
+    probe = fit_probe(noise[0][:20] + 0.7, noise[1])
+    assert probe.predict(noise[2] + 0.7).mean() > 0.7
 
 
 def test_probes_refuse_what_they_cannot_learn_from():

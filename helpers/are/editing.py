@@ -141,7 +141,11 @@ class Answered:
         self.lm = lm
         self.texts = [text + answer[:-1] for text, answer in pairs]
         self.answers = [answer for _, answer in pairs]
-        self.below = unchanging(lm.model, self.texts)
+
+    @cached_property
+    def below(self) -> Below | None:
+        """States below the adapter: they stay, so they are computed once, when they are first needed."""
+        return unchanging(self.lm.model, self.texts)
 
     def kl(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""

@@ -20,7 +20,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from helpers.are.concepts import ANSWER, Fact, Question, StereotypePair, declined_and_complied
 from helpers.embedding.features import sentence_encoder, sentence_features
-from helpers.generation import Backend, generate, perplexity
+from helpers.generation import Backend, Prompt, generate, perplexity
 from helpers.memo import Memo
 from helpers.models import LoadedModel
 
@@ -119,9 +119,10 @@ def share(judge: Callable[[str], bool], answers: Sequence[str]) -> Float[np.ndar
 # Likelihoods -------------------------------------------------------------------------------------------------------
 
 
-def knows(lm: LoadedModel, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
-    """Whether the true statement is likelier per token than the false one."""
-    return perplexity(lm, [fact.true for fact in facts]) < perplexity(lm, [fact.false for fact in facts])
+def knows(lm: LoadedModel, facts: Sequence[Fact], given: Prompt = "") -> Bool[np.ndarray, " fact"]:
+    """Whether the true statement is likelier per token than the false one, behind `given`."""
+    before, true, false = [given] * len(facts), [fact.true for fact in facts], [fact.false for fact in facts]
+    return perplexity(lm, true, before) < perplexity(lm, false, before)
 
 
 class Stereotypes(NamedTuple):

@@ -8,15 +8,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
-from helpers.adapters import fingerprint, merged, strength, trained_weights, with_adapter
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from helpers.adapters import fingerprint, load_adapter, merged, save_adapter, strength, trained_weights, with_adapter
+from helpers.are.baselines import fine_tune, steered
 from helpers.are.concepts import (
     COMPLAINING,
     DECLINING,
     PRAISING,
     Concept,
+    Fact,
+    Question,
     Splits,
     edgy_questions,
     harmful_questions,
@@ -25,15 +35,25 @@ from helpers.are.concepts import (
     opinion_questions,
     split,
 )
-from helpers.are.editing import EditSettings, Rows, edit, retain_of, run_of
-from helpers.are.evaluation import refuses, sentiment
-from helpers.are.representations import ReadOut
-from helpers.generation import Backend, LocalBackend, default_memo, local_backend
+from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
+from helpers.are.evaluation import answers_to, knows, refuses, sentiment
+from helpers.are.representations import ReadOut, blocks
+from helpers.generation import (
+    Backend,
+    LocalBackend,
+    Message,
+    default_memo,
+    local_backend,
+    perplexity,
+    plain_tokens,
+    prompt_tokens,
+)
 from helpers.models import LoadedModel, language_model
 from helpers.settings import by_profile, cache_dir
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
+TAUGHT_TOKENS = 16
 CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below minus which as negative)
 
 
@@ -49,7 +69,7 @@ class Plan:
 
 def plan() -> Plan:
     """The sizes of the current profile."""
-    return by_profile(small=Plan((0,), 120, 40, 60), full=Plan((0, 1, 2), 220, 60, 120))
+    return by_profile(small=Plan((0,), 120, 30, 50), full=Plan((0, 1, 2), 220, 60, 120))
 
 
 def harmful(sizes: Plan) -> Splits:
@@ -111,14 +131,25 @@ def is_negative(answer: str) -> bool:
 
 # Late blocks write and are read: notebook 10 shows that refusing is carried there.
 AT = ReadOut((20, 26, 30), positions=5)
-FIRST_ADAPTED = 15
 MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
 MOOD = EditSettings(AT, rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
 
 
+def refusal_settings() -> EditSettings:
+    """How the model is taught to refuse; chosen on stop parts."""
+    rounds = by_profile(small=2, full=4)
+    return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0)
+
+
+def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
+    """Where `AT` reads, for a model of any depth: after two thirds of the blocks, near the end, and at the end."""
+    depth = len(blocks(lm.model))
+    return ReadOut((round(depth * 20 / 30), round(depth * 26 / 30), depth), positions)
+
+
 def with_late_adapter(lm: LoadedModel, at: ReadOut = AT, seed: int = 0, rank: int = 8) -> LoadedModel:
-    """The model with a new adapter on the second half of the blocks that are read."""
-    layers = range(min(FIRST_ADAPTED, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
+    """The model with a new adapter on the second half of its blocks, up to the last one that is read."""
+    layers = range(min(len(blocks(lm.model)) // 2, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
     return with_adapter(lm, rank=rank, modules=MODULES, layers=layers, seed=seed)
 
 
@@ -128,18 +159,22 @@ def edited(
     seed: int = 0,
     *,
     kind: int = 1,
-    lm: LoadedModel | None = None,
+    backend: LocalBackend | None = None,
     on_round: Callable[[dict], None] | None = None,
 ) -> tuple[LoadedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
+    Args:
+        backend: another model than the course's, such as one of the hub; the concept must have been made with it.
+
     Raises:
         CourseError: as `edit`.
     """
-    model = with_late_adapter(lm or language_model(), settings.at, seed)
+    backend = backend or local_backend()
+    model = with_late_adapter(backend.lm, settings.at, seed)
     train = Rows(model, concept.train, settings.at.positions, concept.others)
     stop = Rows(model, concept.stop, settings.at.positions)
-    retain = retain_of(model, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
+    retain = retain_of(model, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
     run = {**run_of(train, stop, retain, settings, kind, seed), **fingerprint(model), "rounds": settings.rounds}
     name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_dir() / "edits" / f"{name}.safetensors"
@@ -173,3 +208,77 @@ def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mappi
         "- Switch it off, weaken it or merge it with `helpers.adapters`, or load it with `peft`.\n\n"
         f"| measure | before | after |\n|---|--:|--:|\n{rows}\n"
     )
+
+
+# Methods that are compared -------------------------------------------------------------------------------------------
+
+TELL = "Tell me something that is true."
+
+
+class Method(NamedTuple):
+    """A way to bring a concept about: an edit, or the base model with a system message or with steered states.
+
+    Attributes:
+        inside: the context in which the model is asked (`baselines.steered`).
+    """
+
+    lm: LoadedModel
+    backend: Backend
+    system: str = ""
+    inside: Callable[[], AbstractContextManager] = nullcontext
+
+    def answers(self, questions: Sequence[Question]) -> list[str]:
+        """Answers to questions, kept in the memo."""
+        with self.inside():
+            return answers_to(self.backend, questions, self.system, memo=default_memo())
+
+    def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
+        """How much given answers to questions surprise the model."""
+        with self.inside():
+            return perplexity(self.lm, answers, [(*self._before, ("user", question.text)) for question in questions])
+
+    def knows(self, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
+        """Whether the true statement of each pair is the likelier answer to `TELL`."""
+        with self.inside():
+            return knows(self.lm, facts, (*self._before, ("user", TELL)))
+
+    @property
+    def _before(self) -> tuple[Message, ...]:
+        return (("system", self.system),) if self.system else ()
+
+
+def base_method(system: str = "") -> Method:
+    """The base model, with or without a system message."""
+    return Method(language_model(), local_backend(), system)
+
+
+def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Method:
+    """The base model with a direction added to its states after a block."""
+    lm, digest = language_model(), hashlib.sha256(direction.float().cpu().numpy().tobytes()).hexdigest()[:16]
+    backend = LocalBackend(lm, f"{local_backend().name}, steered {layer} {factor:g} {digest}")
+    return Method(lm, backend, inside=partial(steered, lm, layer, direction, factor))
+
+
+def edit_method(lm: LoadedModel, factor: float = 1.0) -> Method:
+    """An edited model, its adapter `factor` times as strong."""
+    backend = backend_of(lm, factor)
+    return Method(backend.lm, backend)
+
+
+def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> LoadedModel:
+    """A baseline: the same adapter fine-tuned on the target answers, with as many steps. Kept in the cache too.
+
+    Raises:
+        CourseError: as `fine_tune`.
+    """
+    lm = with_late_adapter(language_model(), settings.at, seed)
+    tokens = [prompt_tokens(lm.tokenizer, example.plain) for example in concept.train]
+    answers = [plain_tokens(lm.tokenizer, example.answer)[:TAUGHT_TOKENS] for example in concept.train]
+    retain = retain_of(lm, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
+    run = {"taught": tokens, "answers": answers, "retain": retain.texts, "seed": seed, **fingerprint(lm)}
+    run = json.loads(json.dumps({**run, "settings": asdict(settings)}))
+    folder = cache_dir() / "edits" / hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+    if not folder.exists():
+        fine_tune(lm, Answered(lm, tokens, answers), retain, settings, settings.rounds * settings.steps, seed)
+        save_adapter(lm, folder, f"# Fine-tuned: {concept.name}\n", {"concept": concept.name, "seed": seed})
+    return load_adapter(language_model(), folder)

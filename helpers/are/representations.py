@@ -233,6 +233,27 @@ def changed(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tenso
         handle.remove()
 
 
+# What a state says -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
+    """Log-probabilities of the next token, were the model to end with these states (nostalgebraist 2020).
+
+    All blocks are skipped, so the states go through the final norm and the output weights alone. With states of the
+    last block these are the model's own log-probabilities.
+
+    Raises:
+        ValueError: no state.
+    """
+    if not len(states):
+        raise ValueError("no state: give one or more")
+    below = Below(len(blocks(model)), [state[None] for state in states.to(model.device, model.dtype)])
+    ids = torch.zeros(len(states), 1, dtype=torch.long, device=model.device)
+    with started_from(model, below, 1):
+        return model(input_ids=ids, use_cache=False).logits[:, 0].float().log_softmax(dim=-1)
+
+
 # Probes ------------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +261,8 @@ def fit_probe(
     positive: Float[np.ndarray, "text dim"], negative: Float[np.ndarray, "text dim"], strength: float = 0.01
 ) -> Pipeline:
     """A linear probe: can a plane tell the two kinds of states apart? Logistic regression on standardised states.
+
+    Both kinds weigh alike, however many there are of each.
 
     Args:
         strength: inverse of the L2 penalty; states have more dimensions than there are texts.
@@ -252,7 +275,7 @@ def fit_probe(
     states = np.concatenate([positive, negative])
     if not np.isfinite(states).all():
         raise ValueError("a hidden state is not finite: load the model in float32 or bfloat16")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight="balanced"))
     return probe.fit(states, np.repeat([1, 0], [len(positive), len(negative)]))
 
 

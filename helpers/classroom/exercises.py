@@ -192,6 +192,52 @@ def _adapter(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, floa
     return _normal(seed, 5, 4), _normal(seed + 10, 2, 4), _normal(seed + 20, 5, 2), 1.5 + seed, 0.5 + seed
 
 
+def kappa(a, b):
+    equal = (a == b).mean()
+    chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return float((equal - chance) / (1 - chance))
+
+
+def _verdicts(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _normal(seed, 2, 40) > 0.4
+    return a, np.where(np.arange(40) % 3 == 0, b, a)
+
+
+def dominated(harmful, edgy):
+    as_good = (harmful[:, None] >= harmful) & (edgy[:, None] <= edgy)
+    better = (harmful[:, None] > harmful) | (edgy[:, None] < edgy)
+    return (as_good & better).any(axis=0)
+
+
+def _frontier(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rates = np.round(np.random.default_rng(seed).random((2, 9)), 1)
+    rates[:, 0] = rates[:, 1]  # two methods that are level do not beat each other
+    rates[:, 0:2] = [[0.95], [0.05]]
+    return rates[0], rates[1]
+
+
+# --- 10 --------------------------------------------------------------------------------------------------
+
+
+def balanced_accuracy(said, truth):
+    return float((said[truth].mean() + 1 - said[~truth].mean()) / 2)
+
+
+def share_of_gap(plain, patched, target):
+    return float((patched - plain).mean() / (target - plain).mean())
+
+
+def _verdicts(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts on 40 prompts of which few are refused."""
+    rng = np.random.default_rng([10, seed])
+    return rng.random(40) < 0.3, np.arange(40) < 7 + seed
+
+
+def _patched(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    plain, gap = -8 + _normal(seed, 12), 5 + 2 * _normal(seed + 50, 12)
+    return plain, plain + 0.6 * gap + 0.5 * _normal(seed + 100, 12), plain + gap
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -485,6 +531,63 @@ EXERCISES = {
             lambda weight, a, b, scale, factor: weight - factor * scale * b @ a,
             lambda weight, a, b, scale, factor: factor * scale * b @ a,
             lambda weight, a, b, scale, factor: weight + factor * scale * (b[:, :1] @ a[:1]),
+        ),
+    ),
+    "13.1": Exercise(
+        "Cohen's kappa",
+        kappa,
+        cases=_verdicts,
+        hint="by chance both say yes with the product of their rates, and both no with the product of the rests",
+        wrong=(
+            lambda a, b: float((a == b).mean()),
+            lambda a, b: float((a == b).mean() - a.mean() * b.mean()),
+            lambda a, b: float(((a == b).mean() - a.mean() * b.mean()) / (1 - a.mean() * b.mean())),
+            lambda a, b: float(((a == b).mean() - 0.5) / 0.5),
+            lambda a, b: float(np.corrcoef(a, ~b)[0, 1]),
+            lambda a, b: kappa(a, b) * (1 - (a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))),
+        ),
+    ),
+    "13.2": Exercise(
+        "dominated methods",
+        dominated,
+        cases=_frontier,
+        hint="at least as good in both and strictly better in one, for every pair; then any over the rivals",
+        wrong=(
+            lambda harmful, edgy: ((harmful[:, None] >= harmful) & (edgy[:, None] <= edgy)).any(axis=0),
+            lambda harmful, edgy: ((harmful[:, None] > harmful) & (edgy[:, None] < edgy)).any(axis=0),
+            lambda harmful, edgy: dominated(harmful, -edgy),
+            lambda harmful, edgy: dominated(-harmful, edgy),
+            lambda harmful, edgy: ~dominated(harmful, edgy),
+            lambda harmful, edgy: harmful < harmful.max(),
+        ),
+    ),
+    "10.1": Exercise(
+        "an accuracy that chance cannot inflate",
+        balanced_accuracy,
+        cases=_verdicts,
+        hint="said[truth].mean() is the share of refused prompts that were called so; do the same for the others",
+        wrong=(
+            lambda said, truth: float((said == truth).mean()),
+            lambda said, truth: float(said[truth].mean()),
+            lambda said, truth: float((said[truth].mean() + said[~truth].mean()) / 2),
+            lambda said, truth: float((truth[said].mean() + 1 - truth[~said].mean()) / 2),
+            lambda said, truth: float(said[truth].mean() + 1 - said[~truth].mean()),
+            lambda said, truth: 1 - balanced_accuracy(said, truth),
+        ),
+    ),
+    "10.2": Exercise(
+        "the share of the gap",
+        share_of_gap,
+        cases=_patched,
+        hint="mean of patched - plain, divided by the mean of target - plain",
+        wrong=(
+            lambda plain, patched, target: float(((patched - plain) / (target - plain)).mean()),
+            lambda plain, patched, target: float((patched - plain).mean()),
+            lambda plain, patched, target: float(patched.mean() / target.mean()),
+            lambda plain, patched, target: float((target - patched).mean() / (target - plain).mean()),
+            lambda plain, patched, target: (patched - plain) / (target - plain),
+            lambda plain, patched, target: float((target - plain).mean() / (patched - plain).mean()),
+            lambda plain, patched, target: float(np.median(patched - plain) / np.median(target - plain)),
         ),
     ),
 }

@@ -1,0 +1,9 @@
+"""Speed of an editing step that runs only where it must: `python tests/benchmarks/bench_editing.py`."""
+
+from helpers.benchmarks import truncated_speedup
+from helpers.models import language_model
+
+if __name__ == "__main__":
+    print(
+        f"one step of an adapter, read at half depth: {truncated_speedup(language_model()):.1f} times as fast (aim: 2)"
+    )
