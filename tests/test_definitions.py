@@ -15,10 +15,11 @@ import scipy.sparse as sp
 import torch
 from fake_world import fake_starts, fake_world
 from fakes import same_weights, small_agent
+from scipy import stats
 from sklearn.linear_model import Ridge
 from tiny_models import tiny
 
-from helpers import settings
+from helpers import results, settings
 from helpers.adapters import trained_weights, with_adapter
 from helpers.are.concepts import Example
 from helpers.are.editing import Answered, Editor, EditSettings, Rows, new_discriminator, step, views_of
@@ -213,6 +214,37 @@ def test_05_leverages_and_multiplicative_steps(seed):
     np.testing.assert_allclose(path[-1].sum(), 1)
     np.testing.assert_allclose(design.leverages(z, path[-1]), best.leverages, rtol=0.01)
     assert names["log_det"](z, path[-1]) == pytest.approx(names["log_det"](z, best.weights), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_16_intervals_of_a_rate(seed):
+    names = definitions("16")
+    names["Z95"] = stats.norm.ppf(0.975)
+    n = int(np.random.default_rng(seed).integers(2, 90))
+    for k in (0, 1, n // 2, n):
+        test = stats.binomtest(k, n)
+        assert names["wilson"](k, n) == pytest.approx(tuple(test.proportion_ci(method="wilson")), abs=1e-9)
+        assert names["exact"](k, n) == pytest.approx(tuple(test.proportion_ci(method="exact")), abs=1e-6)
+    chance = sum(stats.binom.pmf(k, n, 0.95) for k in range(1, n + 1) if names["exact"](k, n)[0] >= 0.9)
+    assert names["chance_to_pass"](n, 0.95) == pytest.approx(chance, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_16_gini_and_the_judge(seed):
+    random, names = np.random.default_rng(seed), definitions("16")
+    counts, true = random.integers(0, 20, size=15), random.random(4)
+    assert names["gini_pairs"](counts) == pytest.approx(EXERCISES["16.2"].reference(counts))
+    observed = names["seen_by_judge"](true, 0.8, 0.9)
+    np.testing.assert_allclose(EXERCISES["16.1"].reference(observed, 0.8, 0.9), true)
+
+
+def test_16_the_results_page_is_read_as_it_was_written():
+    rows = {"value": 0.25, "ci_low": 0.1, "ci_high": 0.3, "n": 4, "seeds": [0, 1], "profile": "full"}
+    written = {"a.b": {**rows, "unit": "x | y", "notebook": "16"}, "c.d": {**rows, "unit": "s", "notebook": "01"}}
+    read = definitions("16")["read_table"](results.as_markdown(written, machine="m", date="d", commit="c"))
+    assert read["value"].tolist() == [0.25, 0.25]
+    assert read["unit"].tolist() == ["x | y", "s"]
+    assert read["notebook"].tolist() == ["16", "01"]
 
 
 # Exercises

@@ -1,4 +1,4 @@
-"""Which prompts to label: parts and groups of the real questions, choices blind to labels, and what labels are worth."""
+"""Which prompts to label: groups of the real questions, choices that see no label, and what labels are worth."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny
 
-from helpers.are import labels
+from helpers import labels
 from helpers.are.concepts import Question
-from helpers.are.labels import (
+from helpers.are.representations import ReadOut, read_all
+from helpers.eagle import design
+from helpers.generation import prompt_tokens
+from helpers.labels import (
     METHODS,
     Labelled,
     after_labels,
@@ -27,10 +30,7 @@ from helpers.are.labels import (
     picks,
     states_of,
     worst_group,
-    worst_variance,
 )
-from helpers.are.representations import ReadOut, read_all
-from helpers.generation import prompt_tokens
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -48,11 +48,10 @@ def prompts(seed: int = 0, count: int = 80, dim: int = 12, apart: float = 3.0) -
 
 
 def test_the_parts_share_no_question_and_hold_every_group():
-    parts = harm_questions()
-    assert [len(parts.train), len(parts.stop), len(parts.test)] == [900, 300, 600]
-    texts = [question.text for part in (parts.train, parts.stop, parts.test) for question in part]
-    assert len(set(texts)) == 1800
-    for part in (parts.train, parts.stop, parts.test):
+    select, rest = harm_questions()
+    assert (len(select), len(rest)) == (300, 1500)
+    assert len({question.text for question in (*select, *rest)}) == 1800
+    for part in (select, rest):
         assert {group_of(question) for question in part} == {*labels.HARMFUL, "task", "edgy"}
         assert 0.5 < np.mean([is_harmful(question) for question in part]) < 0.75
 
@@ -108,8 +107,8 @@ def test_a_choice_holds_k_different_prompts_in_order(method, k):
 
 @every_method
 def test_more_labels_than_prompts_are_refused(method):
-    with pytest.raises(ValueError, match="81"):
-        choose(method, design_rows(prompts().states, 4), 81, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="k = 200"):
+        choose(method, design_rows(prompts().states, 4), 200, np.random.default_rng(0))
 
 
 def test_an_unknown_method_is_refused():
@@ -118,29 +117,33 @@ def test_an_unknown_method_is_refused():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_design_has_the_smallest_worst_variance_and_extremes_are_the_longest(seed):
+def test_the_design_is_more_efficient_than_chance(seed):
     rows, rng = design_rows(prompts(seed).states, 4), np.random.default_rng(seed)
-    worst = {method: worst_variance(rows, choose(method, rows, 12, rng)) for method in METHODS}
-    assert min(worst, key=worst.get) == "goptimal"
+    by_chance = [design.efficiency(rows, choose("random", rows, 12, rng)) for _ in range(50)]
+    assert design.efficiency(rows, choose("goptimal", rows, 12, rng)) > max(by_chance)
+
+
+def test_half_of_the_labels_are_designed_and_the_others_left_to_chance():
+    rows = design_rows(prompts().states, 4)
+    drawn = [set(choose("half", rows, 13, np.random.default_rng(seed))) for seed in range(5)]
+    assert set.intersection(*drawn) >= set(choose("goptimal", rows, 7, np.random.default_rng(0)))
+    assert len(set.union(*drawn)) > 13
+
+
+def test_extremes_are_the_longest_rows():
+    rows = design_rows(prompts().states, 4)
     length = (rows**2).sum(axis=1)
-    chosen = choose("extremes", rows, 12, rng)
+    chosen = choose("extremes", rows, 12, np.random.default_rng(0))
     assert length[chosen].min() >= np.delete(length, chosen).max()
-
-
-@given(st.integers(0, 100), st.integers(1, 20))
-def test_worst_variance_is_that_of_a_ridge_regression(seed, k):
-    rows = design_rows(prompts(seed).states, 4)
-    chosen = np.random.default_rng(seed).choice(80, k, replace=False)
-    posterior = np.linalg.inv(rows[chosen].T @ rows[chosen] + np.eye(5))
-    assert worst_variance(rows, chosen) == pytest.approx(max(row @ posterior @ row for row in rows))
 
 
 def test_the_same_seeds_give_the_same_pools_for_every_n():
     few, many = (draw_pools(prompts(), 40, n, range(3)) for n in (2, 6))
     for one, other in zip(few, many, strict=True):
-        np.testing.assert_array_equal(one.prompts.states, other.prompts.states)
+        np.testing.assert_array_equal(one.members, other.members)
         assert one.rows.shape == (40, 3) and other.rows.shape == (40, 7)
-    assert not np.array_equal(few[0].prompts.states, few[1].prompts.states)
+    assert set(few[0].members) != set(few[1].members)
+    np.testing.assert_allclose(few[0].rows, design_rows(prompts().states[few[0].members], 2))
 
 
 def test_only_methods_with_chance_in_them_differ_between_draws():
@@ -154,13 +157,27 @@ def test_only_methods_with_chance_in_them_differ_between_draws():
 
 
 def test_labels_that_tell_kinds_apart_are_learnt_and_shuffled_ones_are_not():
-    pools = draw_pools(prompts(apart=30.0), 60, 4, range(4))
-    others, picked = prompts(seed=1, apart=30.0), picks("random", pools, 30, draws=10)
-    right = after_labels(picked, pools, others, 1.0)
+    every = prompts(apart=30.0)
+    pools = draw_pools(every, 60, 4, range(4))
+    picked = picks("random", pools, 30, draws=10)
+    right = after_labels(picked, pools, every, 1.0)
     assert right.shape == (4, 10, 80)
-    assert balanced(right, others.labels).mean() > 0.95
-    control = balanced(after_labels(picked, pools, others, 1.0, shuffled=True), others.labels)
+    assert balanced(right, every.labels).mean() > 0.95
+    control = balanced(after_labels(picked, pools, every, 1.0, shuffled=True), every.labels)
     assert abs(control.mean() - 0.5) < 0.15
+
+
+def test_the_questions_of_a_pool_are_not_judged_by_its_own_probe():
+    every, others = prompts(), prompts(seed=1)
+    pools = draw_pools(every, 60, 4, range(3))
+    picked = picks("random", pools, 12, draws=2)
+    right = after_labels(picked, pools, every, 1.0)
+    for pool, chosen, rows in zip(pools, picked, right, strict=True):
+        outside = np.setdiff1d(np.arange(80), pool.members)
+        assert np.isnan(rows[:, pool.members]).all()
+        expected = judged_right(every.of(pool.members[chosen[1]]), every.of(outside), 1.0)
+        np.testing.assert_array_equal(rows[1, outside], expected)
+    assert not np.isnan(after_labels(picked, pools, every, 1.0, others)).any()
 
 
 @pytest.mark.parametrize("kind", [True, False])
@@ -172,10 +189,10 @@ def test_one_kind_of_label_judges_everything_alike(kind):
 
 
 def test_accuracies_by_hand():
-    right = np.array([[True, True, False, True], [True, False, False, False]])
+    right = np.array([[1.0, 1, 0, 1], [1, 0, 0, 0], [1, np.nan, 0, 1]])
     kinds, groups = np.array([True, False, False, False]), np.array(["a", "a", "b", "b"])
-    np.testing.assert_allclose(balanced(right, kinds), [(1 + 2 / 3) / 2, 0.5])
-    np.testing.assert_allclose(worst_group(right, groups), [0.5, 0.0])
+    np.testing.assert_allclose(balanced(right, kinds), [(1 + 2 / 3) / 2, 0.5, 0.75])
+    np.testing.assert_allclose(worst_group(right, groups), [0.5, 0.0, 0.5])
 
 
 def test_intervals_hold_the_value_and_shrink_with_pools_and_questions():
@@ -184,6 +201,7 @@ def test_intervals_hold_the_value_and_shrink_with_pools_and_questions():
 
     def width(pools: int, texts: int) -> float:
         right = (random.random((pools, texts)) < 0.8).astype(float)
+        right[random.random((pools, texts)) < 0.4] = np.nan
         low, high = interval(right, kinds[:texts], n_resamples=400)
         assert low < balanced(right, kinds[:texts]).mean() < high
         return high - low
@@ -194,6 +212,4 @@ def test_intervals_hold_the_value_and_shrink_with_pools_and_questions():
 def test_the_interval_of_a_difference_is_paired():
     right = np.random.default_rng(0).random((5, 60))
     kinds = np.arange(60) % 2 == 0
-    assert interval(right, kinds, against=right) == (0.0, 0.0)
-    low, high = interval(right + 0.1, kinds, against=right)
-    assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+    np.testing.assert_allclose(interval((right + 0.1) - right, kinds), 0.1)

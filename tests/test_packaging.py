@@ -23,7 +23,7 @@ LAYERS = (
     ("generation",),
     ("embedding",),
     ("eagle", "are"),
-    ("plots", "classroom"),
+    ("plots", "classroom", "labels"),
     ("widgets", "course", "benchmarks", "requirements"),
 )
 # What a user runs before or beside the notebooks answers at once: no torch behind it.

@@ -238,6 +238,54 @@ def _patched(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return plain, plain + 0.6 * gap + 0.5 * _normal(seed + 100, 12), plain + gap
 
 
+# --- 16 --------------------------------------------------------------------------------------------------
+
+
+def true_rate(observed, sensitivity, specificity):
+    informed = sensitivity + specificity - 1
+    if informed <= 0:
+        return np.full(observed.shape, np.nan)
+    return np.clip((observed + specificity - 1) / informed, 0, 1)
+
+
+def _judged(seed: int) -> tuple[np.ndarray, float, float]:
+    """Observed rates, some beyond what the judge could report; the last judge is worse than a coin."""
+    errors = [(0.8, 0.9), (0.98, 0.7), (1.0, 1.0), (0.75, 0.95), (0.4, 0.5)]
+    return np.array([0.02, 0.2, 0.35, 0.6, 0.97]), *errors[seed]
+
+
+def gini(counts):
+    n = len(counts)
+    return float(2 * np.arange(1, n + 1) @ np.sort(counts) / (n * counts.sum()) - (n + 1) / n)
+
+
+# --- 15 --------------------------------------------------------------------------------------------------
+
+
+def lowest_group(right, groups):
+    return float(min(right[groups == name].mean() for name in np.unique(groups)))
+
+
+def _groups_of_answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers in four groups of different sizes; the rarest is not always the worst."""
+    rng = np.random.default_rng([15, seed])
+    groups = np.repeat(list("abcd"), [20, 12, 7, 5])
+    chance = np.repeat(rng.permutation([0.9, 0.8, 0.6, 0.3]), [20, 12, 7, 5])
+    return rng.random(len(groups)) < chance, groups
+
+
+def worst_known(rows, chosen):
+    inverse = np.linalg.inv(rows[chosen].T @ rows[chosen] + np.eye(rows.shape[1]))
+    variance = (rows @ inverse * rows).sum(axis=1)
+    return int(variance.argmax()), float(variance.max())
+
+
+def _some_labelled(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that begin with a 1, and five of them to label."""
+    rows = np.column_stack([np.ones(30), 2 * _normal(seed, 30, 3)])
+    return rows, np.random.default_rng([15, seed]).choice(30, 5, replace=False)
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -588,6 +636,79 @@ EXERCISES = {
             lambda plain, patched, target: (patched - plain) / (target - plain),
             lambda plain, patched, target: float((target - plain).mean() / (patched - plain).mean()),
             lambda plain, patched, target: float(np.median(patched - plain) / np.median(target - plain)),
+        ),
+    ),
+    "16.1": Exercise(
+        "the rate behind the judge",
+        true_rate,
+        cases=_judged,
+        hint="(observed + specificity - 1) / (sensitivity + specificity - 1), clipped; nan if the divisor is 0 or less",
+        wrong=(
+            lambda observed, sensitivity, specificity: observed,
+            lambda observed, sensitivity, specificity: (observed + specificity - 1) / (sensitivity + specificity - 1),
+            lambda observed, sensitivity, specificity: np.clip(
+                (observed + specificity - 1) / (sensitivity + specificity - 1), 0, 1
+            ),
+            lambda observed, sensitivity, specificity: true_rate(observed, specificity, sensitivity),
+            lambda observed, sensitivity, specificity: true_rate(observed, sensitivity, 1.0),
+            lambda observed, sensitivity, specificity: true_rate(observed, 1.0, specificity),
+            lambda observed, sensitivity, specificity: 1 - true_rate(observed, sensitivity, specificity),
+            lambda observed, sensitivity, specificity: np.nan_to_num(true_rate(observed, sensitivity, specificity)),
+            lambda observed, sensitivity, specificity: sensitivity * observed + (1 - specificity) * (1 - observed),
+        ),
+    ),
+    "16.2": Exercise(
+        "Gini without pairs",
+        gini,
+        # Film counts with ties; with seed 0 all are equal, so that the coefficient is 0.
+        cases=lambda seed: (np.random.default_rng([16, seed]).integers(1, 2 + 6 * seed, size=12 + seed),),
+        hint="sort the counts, smallest first, and take the inner product with 1 to n",
+        wrong=(
+            lambda counts: gini(counts) * len(counts) / (len(counts) - 1) + 1e-3,
+            lambda counts: gini(counts) * len(counts) / (len(counts) - 1),
+            lambda counts: -gini(counts),
+            lambda counts: 2 * gini(counts),
+            lambda counts: 1 - gini(counts),
+            lambda counts: float(
+                2 * np.arange(len(counts)) @ np.sort(counts) / (len(counts) * counts.sum())
+                - (len(counts) + 1) / len(counts)
+            ),
+            lambda counts: float(
+                2 * np.arange(1, len(counts) + 1) @ counts / (len(counts) * counts.sum())
+                - (len(counts) + 1) / len(counts)
+            ),
+            lambda counts: float(counts.std() / counts.mean()),
+            lambda counts: float(np.abs(np.diff(np.sort(counts))).mean() / (2 * counts.mean())),
+        ),
+    ),
+    "15.1": Exercise(
+        "the worst group",
+        lowest_group,
+        cases=_groups_of_answers,
+        hint="one mean per group, then the smallest of them",
+        wrong=(
+            lambda right, groups: float(right.mean()),
+            lambda right, groups: float(max(right[groups == name].mean() for name in np.unique(groups))),
+            lambda right, groups: float(np.mean([right[groups == name].mean() for name in np.unique(groups)])),
+            lambda right, groups: float(min(right[groups == name].sum() for name in np.unique(groups))),
+            lambda right, groups: float(min(right[groups == name].sum() / len(right) for name in np.unique(groups))),
+            lambda right, groups: 1 - lowest_group(right, groups),
+            lambda right, groups: float(right.min()),
+        ),
+    ),
+    "15.2": Exercise(
+        "the worst-known prompt",
+        worst_known,
+        cases=_some_labelled,
+        hint="invert X_c'X_c + I, make x' inverse x of every row, then argmax and max",
+        wrong=(
+            lambda rows, chosen: worst_known(rows[chosen], np.arange(len(chosen))),
+            lambda rows, chosen: worst_known(rows, np.arange(len(rows))),
+            lambda rows, chosen: worst_known(rows, chosen)[::-1],
+            lambda rows, chosen: worst_known(rows, chosen)[1],
+            lambda rows, chosen: (worst_known(rows, chosen)[0], worst_known(rows, chosen)[1] ** 0.5),
+            lambda rows, chosen: (worst_known(rows, chosen)[0], worst_known(rows, chosen)[1] * len(chosen)),
+            lambda rows, chosen: worst_known(rows * len(chosen) ** -0.5, chosen),
         ),
     ),
 }
