@@ -247,6 +247,19 @@ def test_16_the_results_page_is_read_as_it_was_written():
     assert read["notebook"].tolist() == ["16", "01"]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_15_weights_and_swaps(seed):
+    names, random = definitions("15"), np.random.default_rng(seed)
+    rows = np.column_stack([np.ones(30), random.normal(size=(30, 3))])
+    best = design.optimal_design(rows, tolerance=1e-6)
+    np.testing.assert_allclose(names["weights_naive"](rows, 5000), best.weights, atol=2e-3)
+    np.testing.assert_allclose(names["leverages_naive"](rows, best.weights), best.leverages)
+    chosen = np.sort(random.choice(30, 8, replace=False))
+    assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
+    swapped = names["exchange_naive"](rows, chosen)
+    np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._leverage_gains))
+
+
 # Exercises
 
 
