@@ -22,6 +22,7 @@ from tiny_models import tiny
 from helpers import results, settings
 from helpers.adapters import trained_weights, with_adapter
 from helpers.are.concepts import Example
+from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
 from helpers.are.editing import Answered, Editor, EditSettings, Rows, new_discriminator, step, views_of
 from helpers.are.representations import ReadOut
 from helpers.classroom import check
@@ -245,6 +246,32 @@ def test_16_the_results_page_is_read_as_it_was_written():
     assert read["value"].tolist() == [0.25, 0.25]
     assert read["unit"].tolist() == ["x | y", "s"]
     assert read["notebook"].tolist() == ["16", "01"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_11_training_and_the_fooling_loss(seed):
+    names, generator = definitions("11"), torch.Generator().manual_seed(seed)
+    target, plain = torch.randn(2, 40, 6, generator=generator) + torch.tensor([1.0, -1.0])[:, None, None]
+    mine, theirs = names["new_member"](6, 8, seed), Discriminator(6, 8, seed=seed)
+    names["train_naive"](mine, target, plain, epochs=3, batch=16, seed=seed)
+    train_discriminator(theirs, target, plain, Schooling(epochs=3, batch=16), seed)
+    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for kind in (0, 1):
+        free = plain.clone().requires_grad_(True)
+        expected = fooling_loss(theirs, free, kind)
+        loss, slope = names["fooling_naive"](theirs.members[0], plain, kind)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(slope, torch.autograd.grad(expected, free)[0])
+
+
+def test_11_a_walk_goes_down_and_sideways():
+    names, generator = definitions("11"), torch.Generator().manual_seed(0)
+    S, states, u = Discriminator(6, 8), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
+    down, aside = (names["walk"](S, states, 2.0, avoid=avoid) for avoid in (None, u))
+    assert fooling_loss(S, down) < fooling_loss(S, aside) < fooling_loss(S, states)
+    assert (down - states).norm(dim=1).max() <= 2.0 + 1e-4
+    torch.testing.assert_close(aside @ u, states @ u)
 
 
 @pytest.mark.parametrize("seed", range(3))

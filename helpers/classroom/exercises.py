@@ -286,6 +286,23 @@ def _some_labelled(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.random.default_rng([15, seed]).choice(30, 5, replace=False)
 
 
+# --- 11 --------------------------------------------------------------------------------------------------
+
+
+def mean_fooling_loss(logits, kind):
+    return float((np.logaddexp(logits[..., 0], logits[..., 1]) - logits[..., kind]).mean())
+
+
+def at_right_angles(rows, direction):
+    u = direction / np.linalg.norm(direction)
+    return rows - (rows @ u)[:, None] * u
+
+
+def _logits(seed: int) -> tuple[np.ndarray, int]:
+    """Mild logits, and in the last case such that a naive softmax overflows."""
+    return _normal(seed, 3, 5, 2) * (500 if seed == 4 else 2), 1 - seed % 2
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -709,6 +726,40 @@ EXERCISES = {
             lambda rows, chosen: (worst_known(rows, chosen)[0], worst_known(rows, chosen)[1] ** 0.5),
             lambda rows, chosen: (worst_known(rows, chosen)[0], worst_known(rows, chosen)[1] * len(chosen)),
             lambda rows, chosen: worst_known(rows * len(chosen) ** -0.5, chosen),
+        ),
+    ),
+    "11.1": Exercise(
+        "the fooling loss",
+        mean_fooling_loss,
+        cases=_logits,
+        hint="log of the sum of both exponentials (np.logaddexp) minus the logit of the wished-for kind, then the mean",
+        wrong=(
+            lambda logits, kind: mean_fooling_loss(logits, 1 - kind),
+            lambda logits, kind: -mean_fooling_loss(logits, kind),
+            lambda logits, kind: mean_fooling_loss(logits, kind) * logits.shape[0],
+            lambda logits, kind: mean_fooling_loss(logits.mean(axis=0), kind),
+            lambda logits, kind: float((logits[..., 1 - kind] - logits[..., kind]).mean()),
+            lambda logits, kind: float(
+                -np.log(np.exp(np.clip(logits, -50, 50))[..., kind] / np.exp(np.clip(logits, -50, 50)).sum(-1)).mean()
+            ),
+            lambda logits, kind: mean_fooling_loss(logits, 1),
+        ),
+    ),
+    "11.2": Exercise(
+        "sideways",
+        at_right_angles,
+        cases=lambda seed: (_normal(seed, 5, 7), (2 + seed) * _normal(seed, 7)),
+        hint="make the direction a unit vector u, then take (rows @ u)[:, None] * u off",
+        wrong=(
+            lambda rows, direction: rows - (rows @ direction)[:, None] * direction,
+            lambda rows, direction: rows - at_right_angles(rows, direction),
+            lambda rows, direction: 2 * at_right_angles(rows, direction) - rows,
+            lambda rows, direction: rows - direction / np.linalg.norm(direction),
+            lambda rows, direction: rows - (rows @ direction).mean() * direction / (direction @ direction),
+            lambda rows, direction: (
+                at_right_angles(rows, direction)
+                / np.linalg.norm(at_right_angles(rows, direction), axis=1, keepdims=True)
+            ),
         ),
     ),
 }
