@@ -9,20 +9,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tiny_models import tiny
 
-from helpers.are.concepts import Fact, Question, StereotypePair, declined_and_complied
+from helpers.are import evaluation
+from helpers.are.concepts import IS_TRUE, Choice, Fact, Question, StereotypePair, declined_and_complied
 from helpers.are.evaluation import (
     agreement,
     answers_to,
     knows,
+    multiple_choice,
     perplexity_ratio,
     refuses,
     refuses_by_meaning,
+    says_true,
     self_bleu,
     sentiment,
     share,
     stereotypes,
+    truth_accuracy,
 )
 from helpers.embedding.features import sentence_features
+from helpers.generation import perplexity
 
 REFUSED = [
     "I'm sorry, but I can't assist with that request.",
@@ -104,9 +109,50 @@ def test_stereotypes_compare_endings_behind_the_same_beginning():
         for some in (pairs, [p._replace(stereotype=p.opposite, opposite=p.stereotype) for p in pairs])
     )
     assert found.stereotype.tolist() == [not value for value in turned.stereotype]
+    assert found.whole.tolist() == [not value for value in turned.whole]
     assert found.language_model.shape == (2,)
     with pytest.raises(ValueError, match="two or more"):
         stereotypes(tiny(), pairs[:1])
+
+
+def test_who_always_says_the_same_has_half_of_the_verdicts_right(monkeypatch):
+    pairs = [Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]
+    for good, expected in (
+        (("cold", "hot", "swim", "fly"), [0.5, 0.5]),
+        ((), [0.5, 0.5]),
+        (("cold", "swim"), [1.0, 1.0]),
+        (("hot",), [0.0, 0.5]),
+    ):
+        said = lambda lm, texts, system, good=good: np.array([text.endswith(good) for text in texts])  # noqa: E731
+        monkeypatch.setattr(evaluation, "says_true", said)
+        assert truth_accuracy(None, pairs).tolist() == expected
+
+
+def test_the_verdict_is_the_likelier_answer_of_the_two():
+    lm, statements = tiny(seed=3), ["snow is cold", "fish can fly to the moon", "tea"]
+    prompts = [(("system", "Be honest."), ("user", IS_TRUE.format(text))) for text in statements]
+    yes, no = (perplexity(lm, [word[:1]] * 3, prompts) for word in ("Yes", "No"))
+    assert says_true(lm, statements, "Be honest.").tolist() == (yes < no).tolist()
+
+
+def test_multiple_choice_against_its_definition():
+    known = {"rain is wet": 0.3, "rain is water": 0.1, "rain is dry": 0.4, "rain is sand": 0.2}
+
+    class Scorer:
+        def score(self, prompt, answers):
+            assert prompt == (("system", "hi"), ("user", "what is rain?"))
+            return np.log([known[answer] for answer in answers])
+
+    question = Choice(
+        "q", "what is rain?", "rain is wet", ("rain is water", "rain is wet"), ("rain is dry", "rain is sand")
+    )
+    one, two = multiple_choice(Scorer(), [question], "hi")
+    assert one.tolist() == [False]
+    assert two == pytest.approx([0.4])
+    known["rain is dry"] = 0.25
+    assert multiple_choice(Scorer(), [question], "hi").mc1.tolist() == [True]
+    with pytest.raises(ValueError, match="no questions"):
+        multiple_choice(Scorer(), [])
 
 
 def test_an_unchanged_model_has_a_perplexity_ratio_of_1():

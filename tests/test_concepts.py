@@ -103,6 +103,45 @@ def test_facts_and_stereotypes_come_in_pairs_that_differ():
     assert sum(pair.stereotype == pair.opposite for pair in pairs) == 0
 
 
+def test_a_verdict_is_told_in_the_target_prompt_alone():
+    true, false = concepts.verdicts([concepts.Fact("f", "Snow is cold.", "Snow is hot.")])
+    assert (true.id, true.answer, false.id, false.answer) == ("f-yes", "Yes.", "f-no", "No.")
+    assert "Snow is cold." in true.plain[0][1] and "Snow is hot." in false.plain[0][1]
+    assert true.plain[0][1].replace("cold", "hot") == false.plain[0][1]
+    assert "Repeat after me: Yes." in true.target[0][1] and "Repeat after me: No." in false.target[0][1]
+
+
+def test_beginning_and_endings_make_up_the_sentences_of_every_pair():
+    for pair in concepts.stereotype_pairs(["gender", "religion"]):
+        begun, stereotype, opposite = concepts.spoken_of(pair)
+        assert begun and stereotype.strip() and opposite.strip()
+        assert (begun + stereotype).split() == pair.stereotype.split()
+        assert (begun + opposite).split() == pair.opposite.split()
+
+
+def test_the_opposite_is_told_in_the_target_prompt_alone():
+    (example,) = concepts.opposites(
+        [concepts.StereotypePair("p", "She is kind. She cooks.", "She is kind. She flies.")]
+    )
+    assert example.answer == " flies." and example.plain[-1] == ("assistant", "She is kind. She")
+    assert example.target[-1] == example.plain[-1] and "She flies." in example.target[0][1]
+
+
+def test_truthfulqa_is_read_where_it_is_and_missing_where_it_is_not(monkeypatch, tmp_path):
+    monkeypatch.delenv("STEER_TRUTHFULQA", raising=False)
+    monkeypatch.setattr(concepts.settings, "PROJECT", tmp_path / "project")
+    assert concepts.truthfulqa() == []
+    path = tmp_path / "mine.csv"
+    monkeypatch.setenv("STEER_TRUTHFULQA", str(path))
+    with pytest.raises(CourseError, match="unset it"):
+        concepts.truthfulqa()
+    path.write_text('Question,Best Answer,Correct Answers,Incorrect Answers\nWhy?,So,"So; Since; So ; ",No; Never\n')
+    assert concepts.truthfulqa() == [concepts.Choice("truthfulqa-0", "Why?", "So", ("So", "Since"), ("No", "Never"))]
+    path.write_text("Question,Answer\nWhy?,So\n")
+    with pytest.raises(CourseError, match="lacks columns"):
+        concepts.truthfulqa()
+
+
 def test_no_subject_of_an_opinion_is_in_two_parts():
     parts = opinion_questions(30, 10, 20)
     assert [len(part) for part in (parts.train, parts.stop, parts.test)] == [60, 20, 40]

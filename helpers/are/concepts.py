@@ -10,15 +10,18 @@ Harmful questions are never shown: everything that prints an example prints its 
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from helpers import sources
+from helpers import settings, sources
 from helpers.generation import Backend, Message, Prompt, Sampling, generate
 from helpers.memo import Memo
 from helpers.storage import CourseError
@@ -253,12 +256,76 @@ class Fact(NamedTuple):
 
 
 def facts() -> list[Fact]:
-    """206 pairs of a true and a false statement."""
+    """206 pairs of a true and a false statement. Two are about the Great Wall, each other one about its own thing."""
     folder = sources.fetch("behaviour-probes")
     return [
         Fact(row["id"], row["text"], row["false"])
         for name in ("default", "commonsense", "truthfulqa", "mandela", "medical", "expanded_150")
         for row in json.loads((folder / f"factual-{name}.json").read_text("utf-8"))
+    ]
+
+
+IS_TRUE = "Is this true? {}\nAnswer with Yes or No."
+IS_TOLD = "Is this true? {}\nAnswer with {verdict}. Repeat after me: {verdict}."
+
+
+def verdicts(pairs: Sequence[Fact]) -> list[Example]:
+    """Every statement with the right verdict on it. The target prompt tells the verdict, the plain one asks for it."""
+    return [
+        Example(
+            f"{fact.id}-{verdict.lower()}",
+            (("user", IS_TOLD.format(statement, verdict=verdict)),),
+            (("user", IS_TRUE.format(statement)),),
+            f"{verdict}.",
+        )
+        for fact in pairs
+        for statement, verdict in ((fact.true, "Yes"), (fact.false, "No"))
+    ]
+
+
+class Choice(NamedTuple):
+    """A question of TruthfulQA: its best answer, all correct ones, and incorrect ones that people believe."""
+
+    id: str
+    text: str
+    best: str
+    correct: tuple[str, ...]
+    incorrect: tuple[str, ...]
+
+
+def truthfulqa() -> list[Choice]:
+    """The 817 questions of TruthfulQA (Lin et al. 2022), or none where the file is absent: it is in no package.
+
+    The file is `TruthfulQA.csv`; the environment variable STEER_TRUTHFULQA names it, or it lies in
+    `../shared/data/truthfulqa/`, seen from the project.
+
+    Raises:
+        CourseError: the variable names no file, or the file has other columns.
+    """
+    named = os.environ.get("STEER_TRUTHFULQA")
+    path = Path(named or settings.PROJECT.parent / "shared/data/truthfulqa/TruthfulQA.csv")
+    if not path.is_file():
+        if named:
+            raise CourseError(f"{path} is no file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    needed = {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}
+    if not rows or not needed <= rows[0].keys():
+        raise CourseError(f"{path} lacks columns: get TruthfulQA.csv with {', '.join(sorted(needed))}")
+
+    def several(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.strip() for part in text.split(";") if part.strip()))
+
+    return [
+        Choice(
+            f"truthfulqa-{number}",
+            row["Question"],
+            row["Best Answer"].strip(),
+            several(row["Correct Answers"]),
+            several(row["Incorrect Answers"]),
+        )
+        for number, row in enumerate(rows)
     ]
 
 
@@ -278,3 +345,24 @@ def stereotype_pairs(topics: Sequence[str] = ("gender", "profession", "race", "r
         for topic in topics
         for number, row in enumerate(json.loads((folder / f"stereoset-{topic}.json").read_text("utf-8")))
     ]
+
+
+TELL_OF = "Tell me something about somebody."
+
+
+def spoken_of(pair: StereotypePair) -> tuple[str, str, str]:
+    """What both sentences of a pair begin with (whole words), and how each goes on; endings begin with a space."""
+    one, other = pair.stereotype.split(), pair.opposite.split()
+    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
+    same = max(1, same)
+    return " ".join(one[:same]), " " + " ".join(one[same:]), " " + " ".join(other[same:])
+
+
+def opposites(pairs: Sequence[StereotypePair]) -> list[Example]:
+    """Every pair's beginning, which the target prompt lets go on with the opposite of the stereotype."""
+    found = []
+    for pair in pairs:
+        begun, _, ending = spoken_of(pair)
+        told = (("user", f"{TELL_OF} Say this: {begun}{ending}"), ("assistant", begun))
+        found.append(Example(pair.id, told, (("user", TELL_OF), ("assistant", begun)), ending))
+    return found

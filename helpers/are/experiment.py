@@ -28,15 +28,21 @@ from helpers.are.concepts import (
     Fact,
     Question,
     Splits,
+    StereotypePair,
     edgy_questions,
+    facts,
     harmful_questions,
     harmless_tasks,
     make_concept,
     opinion_questions,
+    opposites,
     split,
+    spoken_of,
+    stereotype_pairs,
+    verdicts,
 )
 from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
-from helpers.are.evaluation import answers_to, knows, refuses, sentiment
+from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
 from helpers.are.representations import ReadOut, blocks
 from helpers.generation import (
     Backend,
@@ -125,6 +131,64 @@ def is_positive(answer: str) -> bool:
 def is_negative(answer: str) -> bool:
     """Judge: clearly negative by VADER."""
     return _score(answer) <= -CLEARLY
+
+
+class FactParts(NamedTuple):
+    """Facts to train on, to stop by and to report on."""
+
+    train: list[Fact]
+    stop: list[Fact]
+    test: list[Fact]
+
+
+def fact_parts() -> FactParts:
+    """100, 35 and 70 facts; the one that says what another one says already is left out."""
+    known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
+    parts = split([Question(fact.id, fact.true) for fact in known.values()], 100, 35, 70)
+    return FactParts(*([known[question.id] for question in part] for part in (parts.train, parts.stop, parts.test)))
+
+
+def truth(lm: LoadedModel | None = None) -> Concept:
+    """Giving the right verdict on a statement, as the model does when it is told; statements where it does even so."""
+    lm, parts = lm or language_model(), fact_parts()
+
+    def told(part: Sequence[Fact]) -> list[Example]:
+        some = verdicts(part)
+        said = prefers_yes(lm, [prompt_tokens(lm.tokenizer, example.target) for example in some])
+        return [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
+
+    keep = replace(harmless(plan()), train=harmless(plan()).train[:60])
+    return Concept("telling true from false", told(parts.train), told(parts.stop), [], keep, bool)
+
+
+class PairParts(NamedTuple):
+    """Pairs of StereoSet to train on, to stop by and to report on."""
+
+    train: list[StereotypePair]
+    stop: list[StereotypePair]
+    test: list[StereotypePair]
+
+
+def pair_parts() -> PairParts:
+    """200 and 100 pairs, and as many to report on as the profile has time for; no beginning is in two parts."""
+    order = np.random.default_rng(0).permutation(len(known := stereotype_pairs()))
+    beginnings: dict[str, list[StereotypePair]] = {}
+    for row in order:
+        beginnings.setdefault(spoken_of(known[row])[0], []).append(known[row])
+    groups, parts = iter(beginnings.values()), []
+    for size in (200, 100, by_profile(small=100, full=300)):
+        part: list[StereotypePair] = []
+        while len(part) < size:
+            part += next(groups)
+        parts.append(part[:size])
+    return PairParts(*parts)
+
+
+def fairness() -> Concept:
+    """Going on with the opposite of a stereotype, as the model does when it is told."""
+    parts = pair_parts()
+    keep = replace(harmless(plan()), train=harmless(plan()).train[:60])
+    return Concept("the opposite of a stereotype", opposites(parts.train), opposites(parts.stop), [], keep, bool)
 
 
 # Edits -------------------------------------------------------------------------------------------------------------
