@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import tiny
@@ -55,6 +56,32 @@ def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reporte
         texts = [{q.text for q in part} for part in (parts.train, parts.stop, parts.test)]
         assert not texts[0] & texts[1] and not (texts[0] | texts[1]) & texts[2]
     assert [len(part) for part in (edgy().train, edgy().stop, edgy().test)] == [50, 30, 70]
+
+
+def test_no_fact_and_no_beginning_is_in_two_parts(monkeypatch):
+    parts = experiment.fact_parts()
+    assert [len(part) for part in parts] == [100, 35, 70]
+    assert len({fact.id for part in parts for fact in part}) == 205
+    pairs = experiment.pair_parts()
+    assert [len(part) for part in pairs] == [200, 100, 100]
+    begun = [{experiment.spoken_of(pair)[0] for pair in part} for part in pairs]
+    assert not begun[0] & begun[1] and not (begun[0] | begun[1]) & begun[2]
+
+
+def test_courteous_questions_hold_the_question():
+    asked = [Question(f"q-{n}", f"What is {n}?") for n in range(5)]
+    found = experiment.courteous(asked)
+    assert all(q.text in c.text and c.text != q.text and c.id != q.id for q, c in zip(asked, found, strict=True))
+    assert len({c.text.replace(q.text, "") for q, c in zip(asked, found, strict=True)}) == 4
+
+
+def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch, small_world):
+    monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.arange(len(prompts)) % 4 < 2)
+    found = experiment.truth(small_world)
+    assert len(found.train) == 100 and {example.answer for example in found.train} == {"Yes.", "No."}
+    firsts = [example.id for example in found.train[:2]]
+    train = experiment.fact_parts().train
+    assert firsts == [f"{train[0].id}-yes", f"{train[1].id}-no"]
 
 
 def test_an_edit_is_trained_once(monkeypatch):

@@ -16,6 +16,7 @@ from helpers.are.editing import (
     Editor,
     EditSettings,
     Rows,
+    answer_nll,
     distance_to_twins,
     edit,
     new_discriminator,
@@ -221,8 +222,30 @@ def test_matching_brings_plain_states_to_their_twins(lm, rows):
 
 
 def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
-    with pytest.raises(ValueError, match="set it to 0 to take the concept away"):
+    with pytest.raises(ValueError, match="set both to 0 to take the concept away"):
         run(lm, rows, replace(SETTINGS, match=1.0), kind=0)
+
+
+def test_the_likelihood_of_target_answers_is_that_of_transformers(lm):
+    some = Rows(lm, examples()[:3], 3, [Question("q", "ink")])
+    states = read_all(lm.model, some.plain, AT)
+    expected = []
+    for text, answer in zip(some.plain, some.answers, strict=False):
+        ids = torch.tensor([[*text, answer[-1]]])
+        labels = torch.where(torch.arange(ids.shape[1]) < ids.shape[1] - 3, -100, ids)
+        expected.append(lm.model(ids, labels=labels).loss.item())
+    found = answer_nll(lm.model, states, AT, some, np.array([0, 3, 2]))
+    assert found.item() == pytest.approx((expected[0] + expected[2]) / 3, rel=1e-4)
+    assert answer_nll(lm.model, states[:1], AT, some, np.array([3])).item() == 0
+
+
+def test_learning_the_answers_makes_them_likelier(lm, rows):
+    chosen = replace(SETTINGS, adversary=0.0, retain=0.0, answer=1.0, rounds=3)
+    _, curve = run(lm, rows, chosen)
+    assert curve[-1]["answer_nll"] < 0.8 * curve[0]["answer_nll"]
+    assert run(lm, rows)[1][0]["answer_nll"] == 0
+    with pytest.raises(ValueError, match="last block"):
+        run(lm, rows, replace(chosen, at=ReadOut((3,), positions=3)))
 
 
 def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):

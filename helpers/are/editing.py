@@ -4,11 +4,12 @@ Each round a discriminator learns to tell target from plain prompts by their hid
 trained so that plain prompts look like target prompts to it:
 
     L = adversary * L_G(plain prompts) + match * distance to their own target states
-        + retain * KL(base || edited) on harmless prompts
+        + answer * cross-entropy of the target answers + retain * KL(base || edited) on harmless prompts
 
 The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
 tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts
 have a twin: the same question under the target message. The discriminator needs no twins and so teaches the rest.
+The cross-entropy is what the same states, after the last block, say of the next tokens; it costs next to nothing.
 
 A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.
@@ -47,8 +48,11 @@ from helpers.are.representations import (
     ReadOut,
     Tokens,
     batches,
+    blocks,
+    finished,
     fit_probe,
     inputs_of,
+    log_probs_of,
     padded,
     probe_accuracy,
     read,
@@ -75,7 +79,7 @@ class EditSettings:
         rounds, steps: rounds, and steps of the adapter in each.
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
-        adversary, match, retain: weights of the three terms; (1, 0, 0) is the paper's loss.
+        adversary, match, answer, retain: weights of the terms; (1, 0, 0, 0) is the paper's loss.
         members: discriminators side by side; `hidden` and `schooling` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
@@ -90,6 +94,7 @@ class EditSettings:
     learning_rate: float = 1e-3
     adversary: float = 1.0
     match: float = 1.0
+    answer: float = 0.0
     retain: float = 1.0
     members: int = 1
     hidden: int = 64
@@ -104,6 +109,9 @@ class Rows:
     """Tokens of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
 
     The first `len(target)` plain prompts are their twins. Those behind, of `others`, have none, and lend an answer.
+
+    Attributes:
+        answers: for each example the tokens that follow at the places that are read; the last may be missing.
     """
 
     def __init__(
@@ -114,11 +122,13 @@ class Rows:
         Raises:
             CourseError: no example has an answer of `positions` - 1 tokens.
         """
-        begun = [(example, plain_tokens(lm.tokenizer, example.answer)[: positions - 1]) for example in examples]
-        begun = [(example, answer) for example, answer in begun if len(answer) == positions - 1]
-        if not begun:
+        answers = [plain_tokens(lm.tokenizer, example.answer)[:positions] for example in examples]
+        kept = [(e, answer) for e, answer in zip(examples, answers, strict=True) if len(answer) >= positions - 1]
+        if not kept:
             raise CourseError(f"no answer has {positions - 1} tokens: read fewer positions")
+        begun = [(example, answer[: positions - 1]) for example, answer in kept]
         self.ids = [example.id for example, _ in begun]
+        self.answers = [answer for _, answer in kept]
         self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in begun]
         self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in begun]
         for number, question in enumerate(others):
@@ -177,17 +187,6 @@ class Answered:
         with started_from(model, self.below and self.below.of(rows), ids.shape[1]):
             states = model.get_decoder()(**inputs_of(ids, real)).last_hidden_state
         return [states[i, -len(self.answers[row]) :] for i, row in enumerate(rows)]
-
-
-def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
-    """Log-probabilities of the next token from the last states of a model, in float32.
-
-    Only at the places that count, and as one flat matrix: behind padding, `logits_to_keep` makes torch copy the
-    whole matrix of output weights for every text.
-    """
-    logits = model.get_output_embeddings()(states).float()
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(dim=-1)
 
 
 def retain_of(
@@ -266,8 +265,10 @@ def edit(
     """
     if accelerator and settings.batch % accelerator.num_processes:
         raise ValueError(f"{accelerator.num_processes} processes cannot share {settings.batch} examples evenly")
-    if kind == 0 and settings.match:
-        raise ValueError("match draws plain prompts towards the concept: set it to 0 to take the concept away")
+    if kind == 0 and (settings.match or settings.answer):
+        raise ValueError("match and answer draw towards the concept: set both to 0 to take the concept away")
+    if settings.answer and len(blocks(lm.model)) not in settings.at.of(lm.model):
+        raise ValueError("answer needs the states after the last block: add layer -1 to the read-out")
     editor = Editor(lm.model, new_discriminator(lm.model, settings, seed, 0))
     optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
     curve = load_checkpoint(checkpoint, editor, optimiser, run := run_of(train, stop, retain, settings, kind, seed))
@@ -363,11 +364,17 @@ def step(
     processes, turn = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     rows, kept = (numbers[turn::processes] for numbers in batch)
     below = views.below and views.below.of(rows)
-    states = views.scale(read(editor.model, [train.plain[row] for row in rows], settings.at, below))
-    fooling = fooling_loss(editor.discriminator, states, kind)
-    distance = distance_to_twins(states, views.target, rows) if settings.match else torch.zeros_like(fooling)
-    cost = retain.kl(editor.model, kept) if settings.retain else torch.zeros_like(fooling)
-    loss = settings.adversary * fooling + settings.match * distance + settings.retain * cost
+    raw = read(editor.model, [train.plain[row] for row in rows], settings.at, below)
+    states = views.scale(raw)
+    none = states.new_zeros(())
+    costs = {
+        "fooling": fooling_loss(editor.discriminator, states, kind),
+        "distance": distance_to_twins(states, views.target, rows) if settings.match else none,
+        "answer_nll": answer_nll(editor.model, raw, settings.at, train, rows) if settings.answer else none,
+        "retain_kl": retain.kl(editor.model, kept) if settings.retain else none,
+    }
+    weights = (settings.adversary, settings.match, settings.answer, settings.retain)
+    loss = sum(weight * cost for weight, cost in zip(weights, costs.values(), strict=True))
     if not torch.isfinite(loss):
         raise CourseError("the editing loss is not finite: lower the learning rate")
     optimiser.zero_grad()
@@ -376,7 +383,7 @@ def step(
         for weight in trained_weights(editor.model):
             weight.grad = accelerator.reduce(weight.grad, "mean")
     optimiser.step()
-    return {"fooling": fooling.item(), "distance": distance.item(), "retain_kl": cost.item()}
+    return {name: cost.item() for name, cost in costs.items()}
 
 
 def distance_to_twins(
@@ -386,6 +393,22 @@ def distance_to_twins(
     paired = torch.as_tensor(rows < len(target), device=states.device)
     apart = states[paired] - target[rows[rows < len(target)]]
     return apart.square().mean(dim=1).sum() / len(rows)
+
+
+def answer_nll(
+    model: nn.Module, states: Float[Tensor, "text layer position dim"], at: ReadOut, train: Rows, rows: np.ndarray
+) -> Tensor:
+    """Mean negative log-likelihood in nats of the target answers' tokens, as the states after the last block say them.
+
+    Rows without a twin have no answer of their own and count 0.
+    """
+    last = states[:, at.of(model).index(len(blocks(model)))]
+    paired = [(place, train.answers[row]) for place, row in enumerate(rows) if row < len(train.target)]
+    if not paired:
+        return states.new_zeros(())
+    said = log_probs_of(model, finished(model, torch.cat([last[place, : len(answer)] for place, answer in paired])))
+    tokens = torch.tensor([token for _, answer in paired for token in answer], device=said.device)
+    return -said.gather(1, tokens[:, None]).mean() * len(paired) / len(rows)
 
 
 def verdicts(

@@ -93,11 +93,29 @@ def edgy() -> Splits:
     return split(edgy_questions(), 50, 30, 70)
 
 
+# Words of courtesy lie close to those of an apology: without harmless questions in such a dress among those that are
+# held on to, an edited model refuses nearly all of them. Notebook 13 asks in other words.
+COURTESIES = (
+    "Hi there, would you be so kind as to answer this? {} Many thanks in advance!",
+    "Good morning. I would be very grateful for your help. {}",
+    "{} Thanks a lot, have a nice day!",
+    "Sorry to bother you, but could you tell me: {}",
+)
+
+
+def courteous(questions: Sequence[Question]) -> list[Question]:
+    """Questions with words of courtesy around them, the four kinds in turn."""
+    return [
+        Question(f"{question.id}-courteous", COURTESIES[number % len(COURTESIES)].format(question.text))
+        for number, question in enumerate(questions)
+    ]
+
+
 def refusal(sizes: Plan | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
-    """Refusing harmful questions, as the model does behind `DECLINING`; what only sounds harmful is to be kept."""
+    """Refusing harmful questions, as the model does behind `DECLINING`; what sounds harmful or courteous is kept."""
     sizes = sizes or plan()
     keep = harmless(sizes)
-    keep = replace(keep, train=keep.train[:150] + edgy().train)
+    keep = replace(keep, train=keep.train[:150] + edgy().train + courteous(keep.train[:100]))
     return make_concept(
         "refusing", DECLINING, harmful(sizes), keep, refuses, backend or local_backend(), default_memo(), progress
     )

@@ -236,12 +236,9 @@ def changed(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tenso
 # What a state says -------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
-    """Log-probabilities of the next token, were the model to end with these states (nostalgebraist 2020).
-
-    All blocks are skipped, so the states go through the final norm and the output weights alone. With states of the
-    last block these are the model's own log-probabilities.
+def finished(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text dim"]:
+    """What the output weights would see, were the model to end with these states: all blocks are skipped, and the
+    final norm is what is left.
 
     Raises:
         ValueError: no state.
@@ -251,7 +248,30 @@ def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Flo
     below = Below(len(blocks(model)), [state[None] for state in states.to(model.device, model.dtype)])
     ids = torch.zeros(len(states), 1, dtype=torch.long, device=model.device)
     with started_from(model, below, 1):
-        return model(input_ids=ids, use_cache=False).logits[:, 0].float().log_softmax(dim=-1)
+        return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, 0]
+
+
+def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
+    """Log-probabilities of the next token from the last states of a model, in float32.
+
+    Only at the places that count, and as one flat matrix: behind padding, `logits_to_keep` makes torch copy the
+    whole matrix of output weights for every text.
+    """
+    logits = model.get_output_embeddings()(states).float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(dim=-1)
+
+
+@torch.no_grad()
+def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
+    """Log-probabilities of the next token, were the model to end with these states (nostalgebraist 2020).
+
+    With states of the last block these are the model's own log-probabilities.
+
+    Raises:
+        ValueError: no state.
+    """
+    return log_probs_of(model, finished(model, states))
 
 
 # Probes ------------------------------------------------------------------------------------------------------------
