@@ -21,9 +21,10 @@ from tiny_models import tiny
 
 from helpers import results, settings
 from helpers.adapters import trained_weights, with_adapter
-from helpers.are.concepts import Example
+from helpers.are.concepts import Choice, Example
 from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
 from helpers.are.editing import Answered, Editor, EditSettings, Rows, new_discriminator, step, views_of
+from helpers.are.evaluation import multiple_choice, says_true
 from helpers.are.representations import ReadOut
 from helpers.classroom import check
 from helpers.classroom.exercises import EXERCISES
@@ -34,7 +35,7 @@ from helpers.eagle.policy import sampling_from
 from helpers.eagle.training import Settings, gae, kl_of, loss_of, optimiser_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import factorization as fz
-from helpers.generation import plain_tokens, prompt_tokens
+from helpers.generation import LocalBackend, plain_tokens, prompt_tokens
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
 CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTILINE)
@@ -332,3 +333,18 @@ def test_12_one_loss_of_the_editing_loop():
         parts = step(editor, rows, retain, views, chosen, 1, optimiser, batch, None)
         weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
         assert naive == pytest.approx(weighted, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_14_one_verdict_and_one_question_by_hand(seed):
+    lm, names = tiny(layers=3, seed=seed), definitions("14")
+    names["lm"] = lm
+    statements = ["snow is cold", "fish can fly", "tea is a drink"]
+    assert [names["says_naive"](text) for text in statements] == says_true(lm, statements).tolist()
+    scores = np.array([names["score_naive"]("why?", answer) for answer in ("so", "since then", "no")])
+    backend, choice = LocalBackend(lm, "tiny"), Choice("q", "why?", "so", ("since then", "so"), ("no",))
+    np.testing.assert_allclose(scores, backend.score("why?", ("so", "since then", "no")), atol=1e-3)
+    found = multiple_choice(backend, [choice])
+    mc1, mc2 = EXERCISES["14.1"].reference(scores, np.array([True, True, False]))
+    assert found.mc1.tolist() == [mc1]
+    assert found.mc2[0] == pytest.approx(mc2, abs=1e-4)

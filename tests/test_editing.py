@@ -24,7 +24,7 @@ from helpers.are.editing import (
     school,
     views_of,
 )
-from helpers.are.representations import ReadOut, read_all
+from helpers.are.representations import ReadOut, blocks, read_all
 from helpers.generation import plain_tokens, prompt_tokens
 from helpers.storage import CourseError
 
@@ -246,6 +246,19 @@ def test_learning_the_answers_makes_them_likelier(lm, rows):
     assert run(lm, rows)[1][0]["answer_nll"] == 0
     with pytest.raises(ValueError, match="last block"):
         run(lm, rows, replace(chosen, at=ReadOut((3,), positions=3)))
+
+
+def test_saving_memory_computes_blocks_again_and_gives_the_same_edit(lm, rows, monkeypatch):
+    plain, counts = weights(run(lm, rows)[0]), []
+    for save_memory in (False, True):
+        edited, calls = adapted(lm), []
+        blocks(edited.model)[2].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        edit(edited, *rows, retained(edited), SETTINGS, save_memory=save_memory)
+        counts.append(len(calls))
+        assert not any(block.training for block in blocks(edited.model))
+        for one, other in zip(plain, weights(edited), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert counts[1] > counts[0]
 
 
 def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):

@@ -21,6 +21,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,7 @@ from helpers.are.representations import (
     probe_accuracy,
     read,
     read_all,
+    recomputed,
     started_from,
     states_below,
 )
@@ -245,6 +247,7 @@ def edit(
     checkpoint: Path | None = None,
     on_round: Callable[[dict], None] | None = None,
     accelerator: Accelerator | None = None,
+    save_memory: bool = False,
 ) -> list[dict]:
     """Train the adapter of `lm` in place and return one row of facts per round.
 
@@ -258,6 +261,7 @@ def edit(
         checkpoint: file to keep the state after every round in, and to go on from.
         on_round: gets each new row, in the main process.
         accelerator: shares the batches of a step among its processes and averages their gradients.
+        save_memory: compute the states of blocks again in the backward pass instead of keeping them (`recomputed`).
 
     Raises:
         ValueError: the processes cannot share a batch evenly, or a layer is unknown.
@@ -280,10 +284,11 @@ def edit(
         number, began = len(curve), time.perf_counter()
         schooled = school(editor, plain, views, settings, seed, number)
         told = accuracy(editor.discriminator, views.target_stop, plain_stop)
-        costs = [
-            step(editor, train, retain, views, settings, kind, optimiser, rows, accelerator)
-            for rows in batches_of_round(train, retain, settings, seed, number)
-        ]
+        with recomputed(lm.model) if save_memory else nullcontext():
+            costs = [
+                step(editor, train, retain, views, settings, kind, optimiser, rows, accelerator)
+                for rows in batches_of_round(train, retain, settings, seed, number)
+            ]
         plain, plain_stop = states_now(lm.model, train, stop, views)
         facts = {"round": number, "schooled": schooled, "accuracy": told, **mean_of(costs, accelerator)}
         facts |= verdicts(editor, plain, plain_stop, views)

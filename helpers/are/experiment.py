@@ -223,6 +223,22 @@ def refusal_settings() -> EditSettings:
     return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0)
 
 
+VERDICT = ReadOut(AT.layers, positions=1)
+FAIRNESS = EditSettings(AT, rounds=2, steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, answer=1.0, retain=1.0)
+
+
+def truth_settings() -> EditSettings:
+    """How the model is taught to judge statements; chosen on stop parts.
+
+    Most of what tells a told state from an asked one is the telling. Matching alone spends its steps on that, so the
+    few numbers that say which verdict was told are reached through the answer.
+    """
+    rounds = by_profile(small=2, full=4)
+    return EditSettings(
+        VERDICT, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.02, match=0.3, answer=1.0, retain=1.0
+    )
+
+
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
     """Where `AT` reads, for a model of any depth: after two thirds of the blocks, near the end, and at the end."""
     depth = len(blocks(lm.model))
@@ -243,11 +259,13 @@ def edited(
     kind: int = 1,
     backend: LocalBackend | None = None,
     on_round: Callable[[dict], None] | None = None,
+    save_memory: bool = False,
 ) -> tuple[LoadedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
     Args:
         backend: another model than the course's, such as one of the hub; the concept must have been made with it.
+        save_memory: for large models, as in `edit`.
 
     Raises:
         CourseError: as `edit`.
@@ -260,7 +278,8 @@ def edited(
     run = {**run_of(train, stop, retain, settings, kind, seed), **fingerprint(model), "rounds": settings.rounds}
     name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_dir() / "edits" / f"{name}.safetensors"
-    return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, checkpoint=path, on_round=on_round)
+    options = {"checkpoint": path, "on_round": on_round, "save_memory": save_memory}
+    return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, **options)
 
 
 def backend_of(lm: LoadedModel, factor: float = 1.0) -> LocalBackend:

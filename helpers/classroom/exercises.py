@@ -303,6 +303,27 @@ def _logits(seed: int) -> tuple[np.ndarray, int]:
     return _normal(seed, 3, 5, 2) * (500 if seed == 4 else 2), 1 - seed % 2
 
 
+# --- 14 --------------------------------------------------------------------------------------------------
+
+
+def mc(scores, correct):
+    p = np.exp(scores - scores.max())
+    return bool(scores[0] > scores[~correct].max()), float(p[correct].sum() / p.sum())
+
+
+def way_to_fair(before, after):
+    if before == 0.5:
+        return 0.0 if after == 0.5 else -np.inf
+    return 1 - abs(after - 0.5) / abs(before - 0.5)
+
+
+def _choices(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods of answers, the best one first; in the last case so low that a plain exp gives 0."""
+    rng = np.random.default_rng([14, seed])
+    correct = np.array([True, *rng.permutation([True, False, False])])
+    return rng.normal(size=4) - (2000 if seed == 4 else 1), correct
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -760,6 +781,37 @@ EXERCISES = {
                 at_right_angles(rows, direction)
                 / np.linalg.norm(at_right_angles(rows, direction), axis=1, keepdims=True)
             ),
+        ),
+    ),
+    "14.1": Exercise(
+        "multiple choice",
+        mc,
+        cases=_choices,
+        hint="p = np.exp(scores - scores.max()); MC1 looks at scores[0] and scores[~correct], MC2 at p[correct]",
+        wrong=(
+            lambda scores, correct: (mc(scores, correct)[0], float(correct.mean())),
+            lambda scores, correct: (mc(scores, ~correct)[0] if not correct.all() else True, mc(scores, correct)[1]),
+            lambda scores, correct: (mc(scores, correct)[0], mc(scores, ~correct)[1]),
+            lambda scores, correct: (bool(scores.argmax() == 0), mc(scores, correct)[1]),
+            lambda scores, correct: (
+                mc(scores, correct)[0],
+                float(np.exp(scores)[correct].sum() / np.exp(scores).sum()) if scores[0] > -1000 else 0.0,
+            ),
+            lambda scores, correct: (mc(scores, correct)[0], float(scores[correct].sum() / scores.sum())),
+        ),
+    ),
+    "14.2": Exercise(
+        "halfway to fair",
+        way_to_fair,
+        cases=lambda seed: [(0.6, 0.45), (0.4, 0.45), (0.5, 0.5), (0.7, 0.8), (0.5, 0.6)][seed],
+        hint="one minus the distance to one half afterwards, divided by the distance before",
+        wrong=(
+            lambda before, after: (before - after) / (before - 0.5) if before != 0.5 else 0.0,
+            lambda before, after: 1 - abs(after - 0.5) / abs(before - 0.5) if before != 0.5 else 0.0,
+            lambda before, after: abs(after - 0.5) / abs(before - 0.5) if before != 0.5 else 0.0,
+            lambda before, after: abs(before - 0.5) - abs(after - 0.5),
+            lambda before, after: max(0.0, way_to_fair(before, after)),
+            lambda before, after: 1 - abs(after - before) / abs(before - 0.5) if before != 0.5 else 0.0,
         ),
     ),
 }
