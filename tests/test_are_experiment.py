@@ -60,12 +60,18 @@ def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reporte
 
 def test_no_fact_and_no_beginning_is_in_two_parts(monkeypatch):
     parts = experiment.fact_parts()
-    assert [len(part) for part in parts] == [100, 35, 70]
-    assert len({fact.id for part in parts for fact in part}) == 205
+    assert [len(part) for part in parts] == [60, 25, 50]
+    assert len({fact.id for part in parts for fact in part}) == 135
     pairs = experiment.pair_parts()
-    assert [len(part) for part in pairs] == [200, 100, 100]
+    assert [len(part) for part in pairs] == [120, 60, 60]
     begun = [{experiment.spoken_of(pair)[0] for pair in part} for part in pairs]
     assert not begun[0] & begun[1] and not (begun[0] | begun[1]) & begun[2]
+
+
+def test_the_full_profile_has_more_of_them(monkeypatch):
+    monkeypatch.setenv("STEER_PROFILE", "full")
+    assert [len(part) for part in experiment.fact_parts()] == [100, 35, 70]
+    assert [len(part) for part in experiment.pair_parts()] == [200, 100, 300]
 
 
 def test_courteous_questions_hold_the_question():
@@ -78,7 +84,7 @@ def test_courteous_questions_hold_the_question():
 def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch, small_world):
     monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.arange(len(prompts)) % 4 < 2)
     found = experiment.truth(small_world)
-    assert len(found.train) == 100 and {example.answer for example in found.train} == {"Yes.", "No."}
+    assert len(found.train) == 60 and {example.answer for example in found.train} == {"Yes.", "No."}
     firsts = [example.id for example in found.train[:2]]
     train = experiment.fact_parts().train
     assert firsts == [f"{train[0].id}-yes", f"{train[1].id}-no"]

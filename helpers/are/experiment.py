@@ -54,7 +54,7 @@ from helpers.generation import (
     plain_tokens,
     prompt_tokens,
 )
-from helpers.models import LoadedModel, language_model
+from helpers.models import LoadedModel, language_model, load_language_model
 from helpers.settings import by_profile, cache_dir
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
@@ -160,9 +160,10 @@ class FactParts(NamedTuple):
 
 
 def fact_parts() -> FactParts:
-    """100, 35 and 70 facts; the one that says what another one says already is left out."""
+    """Up to 100, 35 and 70 facts; the one that says what another one says already is left out."""
+    sizes = by_profile(small=(60, 25, 50), full=(100, 35, 70))
     known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
-    parts = split([Question(fact.id, fact.true) for fact in known.values()], 100, 35, 70)
+    parts = split([Question(fact.id, fact.true) for fact in known.values()], *sizes)
     return FactParts(*([known[question.id] for question in part] for part in (parts.train, parts.stop, parts.test)))
 
 
@@ -188,13 +189,13 @@ class PairParts(NamedTuple):
 
 
 def pair_parts() -> PairParts:
-    """200 and 100 pairs, and as many to report on as the profile has time for; no beginning is in two parts."""
+    """Up to 200, 100 and 300 pairs; no beginning is in two parts."""
     order = np.random.default_rng(0).permutation(len(known := stereotype_pairs()))
     beginnings: dict[str, list[StereotypePair]] = {}
     for row in order:
         beginnings.setdefault(spoken_of(known[row])[0], []).append(known[row])
     groups, parts = iter(beginnings.values()), []
-    for size in (200, 100, by_profile(small=100, full=300)):
+    for size in by_profile(small=(120, 60, 60), full=(200, 100, 300)):
         part: list[StereotypePair] = []
         while len(part) < size:
             part += next(groups)
@@ -224,19 +225,27 @@ def refusal_settings() -> EditSettings:
 
 
 VERDICT = ReadOut(AT.layers, positions=1)
-FAIRNESS = EditSettings(AT, rounds=2, steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, answer=1.0, retain=1.0)
 
 
 def truth_settings() -> EditSettings:
     """How the model is taught to judge statements; chosen on stop parts.
 
-    Most of what tells a told state from an asked one is the telling. Matching alone spends its steps on that, so the
-    few numbers that say which verdict was told are reached through the answer.
+    Most of what tells a told state from an asked one is the telling. The other terms spend their steps on that, so
+    their weights are small, and the verdict is reached through the answer.
     """
     rounds = by_profile(small=2, full=4)
-    return EditSettings(
-        VERDICT, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.02, match=0.3, answer=1.0, retain=1.0
-    )
+    return EditSettings(VERDICT, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
+
+
+def fairness_settings() -> EditSettings:
+    """How the model is drawn to the opposite of stereotypes; chosen on stop parts."""
+    rounds = by_profile(small=2, full=4)
+    return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
+
+
+def second_model() -> LocalBackend:
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are messages one below the other."""
+    return LocalBackend(load_language_model("gemma-3-270m"), "gemma-3-270m")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
