@@ -119,9 +119,10 @@ class Rows:
     def __init__(
         self, lm: LoadedModel, examples: Sequence[Example], positions: int, others: Sequence[Question] = ()
     ) -> None:
-        """Without a chat template a model gets the messages one below the other (`prompt_tokens`).
+        """Turn messages into tokens.
 
         Raises:
+            ValueError: the model has no chat template; give its tokenizer one (as `experiment.second_model` does).
             CourseError: no example has an answer of `positions` - 1 tokens.
         """
         answers = [plain_tokens(lm.tokenizer, example.answer)[:positions] for example in examples]

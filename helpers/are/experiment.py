@@ -243,9 +243,19 @@ def fairness_settings() -> EditSettings:
     return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
+# For models that were never taught to chat: what they have read often looks like this.
+QUESTION_AND_ANSWER = (
+    "{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:"
+    "{% elif m.role == 'assistant' %} {{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
+)
+
+
 def second_model() -> LocalBackend:
-    """Gemma 3 270M: another architecture, and no chat model. Its prompts are messages one below the other."""
-    return LocalBackend(load_language_model("gemma-3-270m"), "gemma-3-270m")
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
+    lm = load_language_model("gemma-3-270m")
+    lm.tokenizer.chat_template = QUESTION_AND_ANSWER
+    return LocalBackend(lm, "gemma-3-270m, question and answer")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
