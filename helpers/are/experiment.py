@@ -245,7 +245,7 @@ def fairness_settings() -> EditSettings:
 
 # For models that were never taught to chat: what they have read often looks like this.
 QUESTION_AND_ANSWER = (
-    "{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:"
     "{% elif m.role == 'assistant' %} {{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
     "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
 )
