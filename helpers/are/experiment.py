@@ -255,7 +255,7 @@ def second_model() -> LocalBackend:
     """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
     lm = load_language_model("gemma-3-270m")
     lm.tokenizer.chat_template = QUESTION_AND_ANSWER
-    return LocalBackend(lm, "gemma-3-270m, question and answer")
+    return LocalBackend(lm, "gemma-3-270m, questions and answers")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
