@@ -27,6 +27,7 @@ from helpers.are.experiment import (
 )
 from helpers.are.representations import ReadOut
 from helpers.generation import LocalBackend, prompt_tokens
+from helpers.storage import CourseError
 
 AT = ReadOut((3, 4), positions=2)
 SETTINGS = EditSettings(AT, rounds=2, steps=2, batch=2, hidden=8, learning_rate=1e-2, fooled=0.0)
@@ -88,6 +89,9 @@ def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch
     firsts = [example.id for example in found.train[:2]]
     train = experiment.fact_parts().train
     assert firsts == [f"{train[0].id}-yes", f"{train[1].id}-no"]
+    monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.full(len(prompts), True))
+    with pytest.raises(CourseError, match="one of the two verdicts"):
+        experiment.truth(small_world)
 
 
 def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(small_world, monkeypatch):
@@ -95,9 +99,9 @@ def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(small_worl
     tokenizer = experiment.second_model().lm.tokenizer
     asked = (("system", "Be glad."), ("user", "tea?"), ("assistant", "Yes."), ("user", "rain?"))
     text = tokenizer.decode(prompt_tokens(tokenizer, asked))
-    assert text == "Be glad.\n\nQuestion: tea?\nAnswer: Yes.\n\nQuestion: rain?\nAnswer:"
+    assert text == "Be glad.\n\nQuestion: tea?\nAnswer:\nYes.\n\nQuestion: rain?\nAnswer:\n"
     begun = tokenizer.decode(prompt_tokens(tokenizer, (*asked, ("assistant", "It is"))))
-    assert begun == text + " It is"
+    assert begun == text + "It is"
 
 
 def test_an_edit_is_trained_once(monkeypatch):

@@ -56,6 +56,7 @@ from helpers.generation import (
 )
 from helpers.models import LoadedModel, language_model, load_language_model
 from helpers.settings import by_profile, cache_dir
+from helpers.storage import CourseError
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
@@ -168,13 +169,22 @@ def fact_parts() -> FactParts:
 
 
 def truth(lm: LoadedModel | None = None) -> Concept:
-    """Giving the right verdict on a statement, as the model does when it is told; statements where it does even so."""
+    """Giving the right verdict on a statement, as the model does when it is told; statements where it does even so.
+
+    Raises:
+        CourseError: the model gives one of the two verdicts never, even when told.
+    """
     lm, parts = lm or language_model(), fact_parts()
 
     def told(part: Sequence[Fact]) -> list[Example]:
         some = verdicts(part)
         said = prefers_yes(lm, [prompt_tokens(lm.tokenizer, example.target) for example in some])
-        return [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
+        found = [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
+        if len({example.answer for example in found}) < 2:
+            raise CourseError(
+                "this model repeats at most one of the two verdicts: there is nothing to learn the other by"
+            )
+        return found
 
     keep = replace(harmless(plan()), train=harmless(plan()).train[:60])
     return Concept("telling true from false", told(parts.train), told(parts.stop), [], keep, bool)
@@ -243,10 +253,11 @@ def fairness_settings() -> EditSettings:
     return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
-# For models that were never taught to chat: what they have read often looks like this.
+# For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
+# its first token is the same as in a chat, without a space.
 QUESTION_AND_ANSWER = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:"
-    "{% elif m.role == 'assistant' %} {{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
     "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
 )
 
@@ -255,7 +266,7 @@ def second_model() -> LocalBackend:
     """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
     lm = load_language_model("gemma-3-270m")
     lm.tokenizer.chat_template = QUESTION_AND_ANSWER
-    return LocalBackend(lm, "gemma-3-270m, questions and answers")
+    return LocalBackend(lm, "gemma-3-270m, question, line break, answer")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
