@@ -21,11 +21,11 @@ from tiny_models import tiny
 
 from helpers import results, settings
 from helpers.adapters import trained_weights, with_adapter
-from helpers.are.concepts import Choice, Example
+from helpers.are.concepts import Choice, Example, Fact, verdicts
 from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
-from helpers.are.editing import Answered, Editor, EditSettings, Rows, new_discriminator, step, views_of
+from helpers.are.editing import Answered, Editor, EditSettings, Rows, answer_nll, new_discriminator, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true
-from helpers.are.representations import ReadOut
+from helpers.are.representations import ReadOut, read_all
 from helpers.classroom import check
 from helpers.classroom.exercises import EXERCISES
 from helpers.eagle import design
@@ -348,3 +348,12 @@ def test_14_one_verdict_and_one_question_by_hand(seed):
     mc1, mc2 = EXERCISES["14.1"].reference(scores, np.array([True, True, False]))
     assert found.mc1.tolist() == [mc1]
     assert found.mc2[0] == pytest.approx(mc2, abs=1e-4)
+
+
+def test_14_the_loss_of_told_verdicts():
+    lm, names, at = tiny(layers=3), definitions("14"), ReadOut((2, 3))
+    names["lm"] = lm
+    rows = Rows(lm, verdicts([Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]), 1)
+    naive = names["verdict_loss_naive"](rows.plain, rows.answers)
+    fast = answer_nll(lm.model, read_all(lm.model, rows.plain, at), at, rows, np.arange(4))
+    assert fast.item() == pytest.approx(naive.item(), abs=1e-4)
