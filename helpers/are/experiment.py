@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -57,6 +57,8 @@ from helpers.generation import (
 from helpers.models import LoadedModel, language_model, load_language_model
 from helpers.settings import by_profile, cache_dir
 from helpers.storage import CourseError
+
+T = TypeVar("T")
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
@@ -152,20 +154,26 @@ def is_negative(answer: str) -> bool:
     return _score(answer) <= -CLEARLY
 
 
-class FactParts(NamedTuple):
-    """Facts to train on, to stop by and to report on."""
-
-    train: list[Fact]
-    stop: list[Fact]
-    test: list[Fact]
+def a_few_tasks() -> Splits:
+    """Harmless tasks with 60 to hold on to: enough for edits that are not about what is asked for."""
+    keep = harmless(plan())
+    return replace(keep, train=keep.train[:60])
 
 
-def fact_parts() -> FactParts:
+class Parts(NamedTuple, Generic[T]):
+    """Items to train on, to stop by and to report on."""
+
+    train: list[T]
+    stop: list[T]
+    test: list[T]
+
+
+def fact_parts() -> Parts[Fact]:
     """Up to 100, 35 and 70 facts; the one that says what another one says already is left out."""
     sizes = by_profile(small=(60, 25, 50), full=(100, 35, 70))
     known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
     parts = split([Question(fact.id, fact.true) for fact in known.values()], *sizes)
-    return FactParts(*([known[question.id] for question in part] for part in (parts.train, parts.stop, parts.test)))
+    return Parts(*([known[question.id] for question in part] for part in (parts.train, parts.stop, parts.test)))
 
 
 def truth(lm: LoadedModel | None = None) -> Concept:
@@ -186,19 +194,10 @@ def truth(lm: LoadedModel | None = None) -> Concept:
             )
         return found
 
-    keep = replace(harmless(plan()), train=harmless(plan()).train[:60])
-    return Concept("telling true from false", told(parts.train), told(parts.stop), [], keep, bool)
+    return Concept("telling true from false", told(parts.train), told(parts.stop), [], a_few_tasks(), bool)
 
 
-class PairParts(NamedTuple):
-    """Pairs of StereoSet to train on, to stop by and to report on."""
-
-    train: list[StereotypePair]
-    stop: list[StereotypePair]
-    test: list[StereotypePair]
-
-
-def pair_parts() -> PairParts:
+def pair_parts() -> Parts[StereotypePair]:
     """Up to 200, 100 and 300 pairs; no beginning is in two parts."""
     order = np.random.default_rng(0).permutation(len(known := stereotype_pairs()))
     beginnings: dict[str, list[StereotypePair]] = {}
@@ -210,14 +209,15 @@ def pair_parts() -> PairParts:
         while len(part) < size:
             part += next(groups)
         parts.append(part[:size])
-    return PairParts(*parts)
+    return Parts(*parts)
 
 
 def fairness() -> Concept:
     """Going on with the opposite of a stereotype, as the model does when it is told."""
     parts = pair_parts()
-    keep = replace(harmless(plan()), train=harmless(plan()).train[:60])
-    return Concept("the opposite of a stereotype", opposites(parts.train), opposites(parts.stop), [], keep, bool)
+    return Concept(
+        "the opposite of a stereotype", opposites(parts.train), opposites(parts.stop), [], a_few_tasks(), bool
+    )
 
 
 # Edits -------------------------------------------------------------------------------------------------------------
