@@ -151,6 +151,8 @@ def test_multiple_choice_against_its_definition():
     assert two == pytest.approx([0.4])
     known["rain is dry"] = 0.25
     assert multiple_choice(Scorer(), [question], "hi").mc1.tolist() == [True]
+    one, two = multiple_choice(Scorer(), [question._replace(incorrect=())], "hi")  # nothing to be fooled by
+    assert one.tolist() == [True] and two.tolist() == [1.0]
     with pytest.raises(ValueError, match="no questions"):
         multiple_choice(Scorer(), [])
 

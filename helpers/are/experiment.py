@@ -263,10 +263,13 @@ QUESTION_AND_ANSWER = (
 
 
 def second_model() -> LocalBackend:
-    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers.
+
+    Its name tells the template too: the memo knows prompts as messages, and must not mix up two ways to write them.
+    """
     lm = load_language_model("gemma-3-270m")
     lm.tokenizer.chat_template = QUESTION_AND_ANSWER
-    return LocalBackend(lm, "gemma-3-270m, question, line break, answer")
+    return LocalBackend(lm, f"gemma-3-270m, {hashlib.sha256(QUESTION_AND_ANSWER.encode()).hexdigest()[:16]}")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
