@@ -33,6 +33,10 @@ from helpers import results, settings
 from helpers.storage import CourseError, atomic_file
 
 CELL_SECONDS = 3600
+HALVES = {
+    "EAGLE agent (notebooks 00 to 09)": {f"{number:02}" for number in range(10)},
+    "Adversarial representation engineering (notebooks 10 to 16)": {str(number) for number in range(10, 17)},
+}
 
 
 class UnknownNotebook(CourseError):
@@ -186,7 +190,7 @@ def run_notebook(course: Course, notebook: Path) -> float:
 
 
 def run(course: Course, wanted: list[str]) -> None:
-    """Run what is not cached, one line a notebook, then print the results and write RESULTS.md if complete.
+    """Run what is not cached, one line a notebook, then print the results and write them into RESULTS.md.
 
     Raises:
         UnknownNotebook, CellFailed: see `select` and `execute`; the notebooks before stay done.
@@ -206,21 +210,30 @@ def run(course: Course, wanted: list[str]) -> None:
         total += seconds
         print(f"{notebook.stem}  {seconds:.1f} s  ok", flush=True)
     print("", results.as_table(results.load(course.results)), f"total {total:.1f} s", sep="\n")
-    if course.profile == "full" and notebooks == select(course, []):
+    if course.profile == "full":
         write_report(course)
 
 
 def write_report(course: Course) -> None:
-    """Write notebooks/RESULTS.md from the recorded results."""
-    page = results.as_markdown(
-        results.load(course.results),
-        machine=machine(),
-        date=datetime.date.today().isoformat(),
-        commit=commit(course.project),
-    )
-    with atomic_file(course.notebooks / "RESULTS.md") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.chmod(0o644)  # a tracked file, not a private temporary one
+    """Write the recorded results into notebooks/RESULTS.md, for each half of the course that is complete."""
+    page = course.notebooks / "RESULTS.md"
+    for title, numbers in HALVES.items():
+        notebooks = [path for path in select(course, []) if _number(path) in numbers]
+        if not notebooks or any(cached(course, path) is None for path in notebooks):
+            continue
+        recorded = results.load(course.results)
+        names = [name for path in notebooks for name in results.of_notebook(recorded, path.stem)]
+        section = results.as_markdown(
+            {name: recorded[name] for name in names},
+            title=title,
+            machine=machine(),
+            date=datetime.date.today().isoformat(),
+            commit=commit(course.project),
+        )
+        written = page.read_text(encoding="utf-8") if page.exists() else ""
+        with atomic_file(page) as temporary:
+            temporary.write_text(results.with_section(written, section), encoding="utf-8")
+            temporary.chmod(0o644)  # a tracked file, not a private temporary one
 
 
 def machine() -> str:

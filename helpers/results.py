@@ -19,6 +19,11 @@ from helpers import settings
 from helpers.storage import CourseError, atomic_file, locked
 
 COLUMNS = ("result", "value", "95% interval", "n", "seeds", "unit", "notebook")
+PREFACE = """# Results
+
+Written by `make course PROFILE=full`, each half of the course when all its notebooks have run.
+Intervals are 95 % intervals over `n` measurements; `seeds` is how many random seeds they span.
+"""
 
 
 def record(
@@ -132,21 +137,30 @@ def as_table(results: dict[str, Any]) -> str:
     )
 
 
-def as_markdown(results: dict[str, Any], *, machine: str, date: str, commit: str) -> str:
-    """The results as a Markdown page that says where, when and from which commit they were measured."""
+def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str, commit: str) -> str:
+    """The results as a section of a Markdown page that says where, when and from which commit they were measured."""
     profiles = ", ".join(sorted({row["profile"] for row in results.values()})) or "none"
     lines = [
-        "# Results",
+        f"## {title}",
         "",
-        f"Measured by `make course PROFILE=full` on {date}, commit `{commit}`, profile {profiles}.",
+        f"Measured on {date}, commit `{commit}`, profile {profiles}.",
         f"Machine: {machine}.",
-        "Intervals are 95 % intervals over `n` measurements; `seeds` is how many random seeds they span.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---|--:|---|--:|--:|---|---|",
     ]
     lines += [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in _cells(results)]
     return "\n".join(lines) + "\n"
+
+
+def with_section(page: str, section: str) -> str:
+    """The results page with a section added, or put in the place of the one with its title.
+
+    The two halves of the course are long runs of their own; a new run of one leaves the numbers of the other.
+    """
+    sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
+    sections[section.splitlines()[0]] = section
+    return "\n".join([PREFACE, *sections.values()])
 
 
 def bootstrap_ci(

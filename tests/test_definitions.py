@@ -243,7 +243,11 @@ def test_16_gini_and_the_judge(seed):
 def test_16_the_results_page_is_read_as_it_was_written():
     rows = {"value": 0.25, "ci_low": 0.1, "ci_high": 0.3, "n": 4, "seeds": [0, 1], "profile": "full"}
     written = {"a.b": {**rows, "unit": "x | y", "notebook": "16"}, "c.d": {**rows, "unit": "s", "notebook": "01"}}
-    read = definitions("16")["read_table"](results.as_markdown(written, machine="m", date="d", commit="c"))
+    page = ""
+    for title, names in {"one half": ["a.b"], "other half": ["c.d"]}.items():
+        part = {name: written[name] for name in names}
+        page = results.with_section(page, results.as_markdown(part, title=title, machine="m", date="d", commit="c"))
+    read = definitions("16")["read_table"](page)
     assert read["value"].tolist() == [0.25, 0.25]
     assert read["unit"].tolist() == ["x | y", "s"]
     assert read["notebook"].tolist() == ["16", "01"]

@@ -105,10 +105,22 @@ def test_tables_show_every_column():
     assert [line.split()[0] for line in lines] == ["result", "a", "b.long_name"]
     assert lines[1].split() == ["a", "0.1235", "[0.1,", "0.2]", "8", "2", "stars", "07"]
     assert len({line.index(word) for line, word in zip(lines, ("unit", "stars", "stars"), strict=True)}) == 1
-    page = results.as_markdown(rows, machine="2 cores", date="2026-01-02", commit="abc123")
+    page = results.as_markdown(rows, title="Half", machine="2 cores", date="2026-01-02", commit="abc123")
     assert "| a | 0.1235 | [0.1, 0.2] | 8 | 2 | stars | 07 |" in page
     assert all(text in page for text in ("2 cores", "2026-01-02", "`abc123`", "12345"))
     assert results.as_table({}).split()[0] == "result"
+
+
+def test_a_section_takes_the_place_of_its_older_self_only():
+    def section(title, name):
+        return results.as_markdown({name: row(name)}, title=title, machine="m", date="d", commit="c")
+
+    page = results.with_section("", section("First half", "old"))
+    page = results.with_section(page, section("Second half", "kept"))
+    page = results.with_section(page, section("First half", "new"))
+    assert "| new |" in page and "| kept |" in page and "| old |" not in page
+    assert page.count("# Results") == 1 and page.index("## First half") < page.index("## Second half")
+    assert results.with_section(page, section("First half", "new")) == page
 
 
 def test_bootstrap_interval_is_seeded_and_has_about_the_textbook_width():
