@@ -13,7 +13,11 @@ PIP_SOURCE := $(if $(STEER_WHEELS),--no-index --find-links "$(STEER_WHEELS)")
 # Root is the only user in many containers; the server still listens on localhost alone and asks for its token.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test course data wheels lint format lock clean
+# Extensions of JupyterLab that fail on pages without it, where they are installed.
+VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
+  --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension
+
+.PHONY: lab test course data wheels student release explore slides lint format lock clean
 
 lab: $(VENV)/lab.stamp data
 	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
@@ -25,6 +29,10 @@ test: $(VENV)/test.stamp data
 	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout 1800 -n 2 --dist loadscope \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(MAKE) student
+	OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout 1800 -n 2 --dist loadscope \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg build/student/notebooks
 
 course: $(VENV)/lab.stamp data
 	$(BIN)/python -m helpers.course $(NOTEBOOKS)
@@ -36,6 +44,23 @@ data: $(VENV)/lab.stamp
 wheels: $(VENV)/lab.stamp
 	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,test]
 	$(BIN)/python -m helpers.sources --wheels "$(or $(DIR),wheels)"
+
+# Notebooks to fill in, made from those with solutions: build/student/notebooks.
+student: $(VENV)/lab.stamp
+	$(BIN)/python -m helpers.classroom.build student
+
+# The course with these notebooks in one zip, for a class; WHEELS=folder (see `wheels`) puts the packages inside.
+release: $(VENV)/lab.stamp
+	$(BIN)/python -m helpers.classroom.build release $(if $(WHEELS),--wheels "$(WHEELS)")
+
+# The two explorers as pages without code, on localhost with a token.
+explore: $(VENV)/lab.stamp data
+	mkdir -p build/explore && cp notebooks/X*.ipynb build/explore
+	$(BIN)/voila build/explore $(VOILA) --Voila.auto_token=True
+
+# The 45-minute lecture from the tagged cells of the notebooks: build/slides/index.html.
+slides: $(VENV)/lab.stamp
+	$(BIN)/python -m helpers.classroom.slides
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ LAYERS = (
     ("eagle", "are"),
     ("plots", "classroom", "labels"),
     ("widgets", "course", "benchmarks", "requirements"),
+    ("explorers",),
 )
 # What a user runs before or beside the notebooks answers at once: no torch behind it.
 LIGHT = ("settings", "storage", "requirements", "results", "sources", "classroom.check")
@@ -222,7 +223,7 @@ def test_every_room_has_one_layer():
 
 # --- what is imported is declared --------------------------------------------------------------------------
 
-MODULE_OF = {"scikit-learn": "sklearn"}
+MODULE_OF = {"scikit-learn": "sklearn", "jupyter-scatter": "jscatter"}
 
 
 def _third_party(path: Path) -> set[str]:
