@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,28 +63,41 @@ def trained_weights(model: PeftModel) -> list[torch.nn.Parameter]:
 
 def first_adapted(model: PeftModel) -> int:
     """Number of the first block with an adapter, counted from 1: the states below it never change."""
+    return adapted(model)[0]
+
+
+def adapted(model: PeftModel) -> list[int]:
+    """Numbers of the blocks with an adapter, counted from 1, in order."""
     names = [name for name, _ in model.named_parameters() if "lora_" in name]  # also while it is switched off
-    return 1 + min(int(part) for name in names for part in name.split(".") if part.isdigit())
+    return sorted({_block_of(name) for name in names})
+
+
+def _block_of(name: str) -> int:
+    return 1 + next(int(part) for part in name.split(".") if part.isdigit())
 
 
 @contextmanager
-def strength(model: PeftModel, factor: float) -> Iterator[None]:
+def strength(model: PeftModel, factor: float, layers: Collection[int] | None = None) -> Iterator[None]:
     """The adapter `factor` times as strong inside the block: 0 is the base model, 1 the edit as trained.
+
+    Args:
+        layers: blocks that keep their part of the adapter, counted from 1; all when not given.
 
     Raises:
         ValueError: not a finite number.
     """
     if not torch.isfinite(torch.tensor(float(factor))):
         raise ValueError(f"strength {factor}: give a finite number, 0 for the base model and 1 for the edit")
-    parts = [part for part in model.modules() if isinstance(part, LoraLayer)]
-    before = [dict(part.scaling) for part in parts]
-    for part in parts:
-        part.scaling.update({name: factor * scale for name, scale in part.scaling.items()})
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    before = {name: dict(part.scaling) for name, part in parts.items()}
+    for name, part in parts.items():
+        here = factor if layers is None or _block_of(name) in layers else 0.0
+        part.scaling.update({adapter: here * scale for adapter, scale in part.scaling.items()})
     try:
         yield
     finally:
-        for part, scaling in zip(parts, before, strict=True):
-            part.scaling.update(scaling)
+        for name, part in parts.items():
+            part.scaling.update(before[name])
 
 
 def merged(lm: LoadedModel) -> LoadedModel:

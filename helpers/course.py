@@ -33,6 +33,12 @@ from helpers import results, settings
 from helpers.storage import CourseError, atomic_file
 
 CELL_SECONDS = 3600
+# nbconvert's own colours have less contrast than the WCAG asks for (4.5 to 1).
+READABLE = """
+.jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important }
+.highlight { --jp-mirror-editor-operator-color: #7a00cc; --jp-mirror-editor-number-color: #006b00;
+  --jp-mirror-editor-comment-color: #2f6464 }
+"""
 HALVES = {
     "EAGLE agent (notebooks 00 to 09)": {f"{number:02}" for number in range(10)},
     "Adversarial representation engineering (notebooks 10 to 16)": {str(number) for number in range(10, 17)},
@@ -167,6 +173,13 @@ def _execute_cell(client: NotebookClient, cell: nbformat.NotebookNode, index: in
         raise CellFailed(f"cell {index} failed\n{source}{report}".rstrip()) from error
 
 
+def as_page(book: nbformat.NotebookNode, notebook: Path) -> str:
+    """HTML page of an executed notebook, in colours that can be told from the background."""
+    resources = {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}}
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(book, resources=resources)
+    return page.replace("</head>", f"<style>{READABLE}</style></head>", 1)
+
+
 def run_notebook(course: Course, notebook: Path) -> float:
     """Execute one notebook, write its page and its entry in the state; returns the seconds it took."""
     # Before the run: an interrupted run must leave no entry and no half-old results.
@@ -175,10 +188,8 @@ def run_notebook(course: Course, notebook: Path) -> float:
     ran_with, started = key(course, notebook), time.perf_counter()
     book = execute(course, notebook)
     seconds = round(time.perf_counter() - started, 1)
-    resources = {"metadata": {"name": notebook.stem, "path": str(course.notebooks)}}
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(book, resources=resources)
     with atomic_file(course.page(notebook)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(as_page(book, notebook), encoding="utf-8")
     entry = {
         "key": ran_with,
         "seconds": seconds,

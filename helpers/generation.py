@@ -115,7 +115,7 @@ def generate(
         prompts: a text is one user message; a tuple of messages may end with the beginning of the answer.
         seeds: one per prompt, or an int s for s, s + 1, ...; an answer depends on its own seed alone.
         memo: where answers are looked up first, and kept batch by batch as they are finished.
-        progress: show a bar that counts answers.
+        progress: show a bar that counts answers, when there is more than one to wait for.
 
     Raises:
         ValueError: no prompt, a malformed one, another number of seeds, a negative seed; or as the backend.
@@ -127,7 +127,7 @@ def generate(
     keys = [memo_key(backend.name, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     known = memo.get(keys) if memo else {}
     todo = list({key: row for row, key in enumerate(keys) if key not in known}.values())
-    with tqdm(total=len(prompts), disable=not progress, desc="answers", unit="") as bar:
+    with tqdm(total=len(prompts), disable=not progress or len(todo) < 2, desc="answers", unit="") as bar:
         bar.update(sum(key in known for key in keys))
 
         def done(rows: list[int], texts: list[str]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from helpers import results
+from helpers.storage import CourseError
 
 # Blind comparison of texts -----------------------------------------------------------------------------------------
 
@@ -108,6 +112,7 @@ def figure_slider(
     label: str = "step",
     value: int = 0,
     size: tuple[float, float] = (5, 4.2),
+    alt: str = "figure of the chosen step",
 ) -> widgets.VBox:
     """A slider from 0 to n - 1 above the figure that `draw(ax, position)` makes of its position.
 
@@ -119,24 +124,131 @@ def figure_slider(
     if n < 2 or not 0 <= value < n:
         raise ValueError(f"{n} positions and value {value}: give two or more, and one of them")
     slider = widgets.IntSlider(
-        value=value, min=0, max=n - 1, description=label, continuous_update=False, layout={"width": f"{90 * size[0]}px"}
+        value=value, min=0, max=n - 1, description=label, continuous_update=False, layout={"width": f"{80 * size[0]}px"}
     )
-    image = widgets.Image(format="png", width=90 * size[0], height=90 * size[1])
+    image = widgets.HTML()
 
     def redraw(*_) -> None:
-        image.value = _png(draw, slider.value, size)
+        image.value = picture(lambda ax: draw(ax, slider.value), size, f"{alt}, {label} {slider.value}")
 
     slider.observe(redraw, names="value")
     redraw()
-    return widgets.VBox([slider, image])
+    return widgets.VBox([slider, image, named_handles()])
 
 
-def _png(draw: Callable[[Axes, int], object], position: int, size: tuple[float, float]) -> bytes:
+def _png(draw: Callable[[Axes], object], size: tuple[float, float]) -> bytes:
     figure, ax = plt.subplots(figsize=size)
     try:
-        draw(ax, position)
+        draw(ax)
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=90)
+        figure.savefig(file, format="png", dpi=110)
     finally:
         plt.close(figure)
     return file.getvalue()
+
+
+# Pages of controls -------------------------------------------------------------------------------------------------
+
+
+class Desk:
+    """The status line of a page of controls: says what is being done, and locks the controls meanwhile.
+
+    What takes long is done inside `busy`. An interrupt, or a mistake in the input, ends up as a line of text.
+    """
+
+    def __init__(self, controls: Sequence[widgets.Widget]) -> None:
+        self.controls = list(controls)
+        self.line = widgets.HTML("ready")
+        self.line.add_class("desk-line")
+        self.progress = widgets.IntProgress(value=0, min=0, max=1, layout={"width": "160px"})
+        self.bar = widgets.HBox([self.progress, self.line, named_handles()])
+
+    @contextmanager
+    def busy(self, what: str, total: int = 1) -> Iterator[None]:
+        """Lock the controls while something is done; `advance` moves the bar."""
+        self.line.value, self.progress.max, self.progress.value = f"{html.escape(what)} ...", total, 0
+        for control in self.controls:
+            control.disabled = True
+        try:
+            yield
+            self.line.value, self.progress.value = "ready", total
+        except KeyboardInterrupt:
+            self.line.value = "stopped"
+        except (CourseError, ValueError) as error:
+            self.line.value = f"<b>{html.escape(str(error))}</b>"
+        finally:
+            for control in self.controls:
+                control.disabled = False
+
+    def advance(self, done: int) -> None:
+        """So much is done."""
+        self.progress.value = done
+
+
+# The handle of a slider has no name for a screen reader; the label in front of it is one.
+NAME_HANDLES = """
+function render({ el }) {
+  const name = () => document.querySelectorAll(".widget-slider, .jupyter-widget-slider").forEach((slider) => {
+    const label = slider.querySelector(".widget-label")?.innerText ?? "";
+    const handles = slider.querySelectorAll("[role=slider]");
+    const ends = handles.length > 1 ? [", from", ", to"] : [""];
+    handles.forEach((handle, i) => handle.setAttribute("aria-label", label + ends[i]));
+  });
+  const watch = new MutationObserver(name);
+  watch.observe(document.body, { childList: true, subtree: true });
+  name();
+  return () => watch.disconnect();
+}
+export default { render };
+"""
+
+
+def named_handles() -> widgets.Widget:
+    """An invisible widget that gives the handles of all sliders on the page a name."""
+    import anywidget  # slow to import
+
+    return anywidget.AnyWidget(_esm=NAME_HANDLES)
+
+
+def heading(text: str) -> widgets.HTML:
+    """A heading between controls; JupyterLab's style sheet would print it as plain text."""
+    return widgets.HTML(f'<h2 style="font-size:1.25em;font-weight:bold;margin:0.8em 0 0.2em">{html.escape(text)}</h2>')
+
+
+def table_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts as HTML, with room between the columns."""
+    style = 'style="padding:2px 12px;text-align:left;vertical-align:top"'
+    head = "".join(f'<th scope="col" {style}>{html.escape(name)}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def labelled(control: widgets.Widget, label: str, width: str = "auto") -> widgets.Widget:
+    """The control with a whole label in front of it, which also screen readers tell."""
+    control.description = label
+    control.style.description_width = "initial"
+    control.layout.width, control.layout.min_width = width, "16em"
+    return control
+
+
+def picture(draw: Callable[[Axes], object], size: tuple[float, float], alt: str) -> str:
+    """What `draw(ax)` draws, as an image tag of fixed size; `alt` says what it shows to those who cannot see it."""
+    data = base64.b64encode(_png(draw, size)).decode()
+    where = f'width="{80 * size[0]:.0f}" height="{80 * size[1]:.0f}"'
+    return f'<img {where} alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def download_link(text: str, name: str) -> str:
+    """HTML of a link that saves a text as a file, without a server."""
+    data = base64.b64encode(text.encode()).decode()
+    return f'<a download="{html.escape(name)}" href="data:application/json;base64,{data}">save {html.escape(name)}</a>'
+
+
+def quiet_map(xy: Float[np.ndarray, "item 2"], on_select: Callable[[list[int]], object]) -> widgets.Widget:
+    """Dots to draw a lasso around; `on_select` gets the rows of the dots inside."""
+    import jscatter  # slow to import, and only the explorers need it
+
+    scatter = jscatter.Scatter(x=xy[:, 0], y=xy[:, 1], width=420, height=300, size=4, color="#0072B2", opacity=0.6)
+    scatter.mouse(mode="lasso")
+    scatter.widget.observe(lambda change: on_select([int(row) for row in change["new"]]), names="selection")
+    return scatter.show()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -315,12 +315,12 @@ def edited(
     return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, **options)
 
 
-def backend_of(lm: LoadedModel, factor: float = 1.0) -> LocalBackend:
-    """An edited model as a backend: its adapter `factor` times as strong, and merged. The name tells the weights."""
-    digest = hashlib.sha256(repr(factor).encode())
+def backend_of(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
+    """An edited model as a backend: its adapter as in `strength`, and merged. The name tells the weights."""
+    digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
     for weight in trained_weights(lm.model):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
-    with strength(lm.model, factor):
+    with strength(lm.model, factor, layers):
         return LocalBackend(merged(lm), f"{fingerprint(lm)['weights']}, edit {digest.hexdigest()[:16]}")
 
 
@@ -393,9 +393,9 @@ def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) 
     return Method(lm, backend, inside=partial(steered, lm, layer, direction, factor))
 
 
-def edit_method(lm: LoadedModel, factor: float = 1.0) -> Method:
-    """An edited model, its adapter `factor` times as strong."""
-    backend = backend_of(lm, factor)
+def edit_method(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Method:
+    """An edited model, its adapter `factor` times as strong, in all blocks or in some."""
+    backend = backend_of(lm, factor, layers)
     return Method(backend.lm, backend)
 
 

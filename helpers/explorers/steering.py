@@ -1,0 +1,439 @@
+"""Explorer X1: pick a viewer and a film, and steer the film's text by hand, by instruction or with the agent.
+
+The first part computes and knows no widgets: a `Run` is a list of texts with their utilities, and every way to go on
+returns a longer one. The second part draws. `SteeringExplorer` only connects the two with controls.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import ipywidgets as widgets
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+
+from helpers import plots
+from helpers.domains import Domain
+from helpers.eagle import design
+from helpers.eagle.environment import Observation
+from helpers.eagle.experiment import Experiment
+from helpers.eagle.rewriting import seed_of, start_items, start_of
+from helpers.storage import CourseError
+from helpers.widgets import Desk, download_link, heading, labelled, picture, quiet_map, table_of
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A text of a run: who wrote it ("film", "agent", "instruction" or "hand"), on what wish, and where it landed.
+
+    Attributes:
+        problem: what was wrong with the language model's answer ("" if nothing): then the text has stayed.
+        z: embedding of the text; total, rating: utility and predicted rating in stars; novelty: in typical distances.
+    """
+
+    text: str
+    by: str
+    wish: str
+    problem: str
+    z: Float[np.ndarray, " dim"]
+    total: float
+    rating: float
+    novelty: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A film's text on its way: the film, the viewer that it is rewritten for, and every text so far."""
+
+    title: str
+    item: int
+    user: int
+    seed: int
+    steps: tuple[Step, ...]
+
+    @property
+    def gain(self) -> float:
+        """Utility of the last text minus that of the film's, in stars."""
+        return self.steps[-1].total - self.steps[0].total
+
+    @property
+    def label(self) -> str:
+        """The run in a few words."""
+        return f"{self.title}, viewer {self.user}: {len(self.steps) - 1} steps, {self.gain:+.2f} stars"
+
+
+def begin(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
+    """A run that stands at the film's own text.
+
+    Raises:
+        CourseError: the film has no text to start from, or there is no such viewer.
+    """
+    domain = experiment.world.space.domain
+    if not 0 <= user < domain.n_users:
+        raise CourseError(f"no viewer {user}: there are viewers 0 to {domain.n_users - 1}")
+    if item not in start_items(domain):
+        raise CourseError("this film has no short plot to start from: pick another one")
+    start = start_of(domain, item, user)
+    run = Run(str(domain.items["title"].iloc[item]), item, user, seed, ())
+    return _longer(experiment, run, start.text, "film")
+
+
+def by_hand(experiment: Experiment, run: Run, text: str) -> Run:
+    """The run with a text that somebody wrote.
+
+    Raises:
+        CourseError: an empty text.
+    """
+    if not text.strip():
+        raise CourseError("an empty text has no place in the space: write a line of genres and a sentence")
+    return _longer(experiment, run, text.strip(), "hand")
+
+
+def by_instruction(experiment: Experiment, run: Run, wish: str, by: str = "instruction") -> Run:
+    """The run with its last text rewritten by the language model; the same run, wish and seed give the same text.
+
+    Raises:
+        CourseError: an empty instruction.
+    """
+    if not wish.strip():
+        raise CourseError("an empty instruction: write what should change, such as 'Make it a comedy.'")
+    seed = seed_of(run.seed, len(run.steps) - 1)
+    rewrites = experiment.world.rewrite([run.steps[-1].text], [wish.strip()], [seed])
+    return _longer(experiment, run, rewrites.texts[0], by, wish.strip(), rewrites.problems[0])
+
+
+def _longer(experiment: Experiment, run: Run, text: str, by: str, wish: str = "", problem: str = "") -> Run:
+    z = experiment.world.space.encoder([text])
+    parts = experiment.world.utility(z, [run.user])
+    step = Step(text, by, wish, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0]))
+    return replace(run, steps=(*run.steps, step))
+
+
+def designed(experiment: Experiment, run: Run, k: int) -> Int[np.ndarray, " k"]:
+    """Actions that a G-optimal design takes for the last text: k of them, by their expected displacement.
+
+    Raises:
+        CourseError: k is not from 1 to the number of actions.
+    """
+    if not 1 <= k <= len(experiment.world.actions):
+        raise CourseError(f"{k} instructions: choose from 1 to {len(experiment.world.actions)}")
+    moves = experiment.effects.displacement(run.steps[-1].z, run.user)
+    z = design.prepare(moves, form="displacement", origin=np.zeros(moves.shape[1]), n_components=min(k, 8))
+    return design.round_design(z, design.optimal_design(z), k, "exchange")
+
+
+def chances(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) -> Float[np.ndarray, " allowed"]:
+    """Probability that the policy gives each of the allowed actions at the last text; they sum to 1.
+
+    Raises:
+        CourseError: no action is allowed.
+    """
+    if not len(allowed):
+        raise CourseError("no instruction is allowed: choose at least one")
+    last, step = run.steps[-1], min(len(run.steps) - 1, experiment.world.horizon - 1)
+    seen = Observation([last.text], last.z[None], np.array([run.user]), step)
+    scores = policy(seen).detach().double().numpy()[0][list(allowed)]
+    weights = np.exp(scores - scores.max())
+    return weights / weights.sum()
+
+
+def by_agent(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) -> Run:
+    """The run after one step of a policy that may use the allowed actions only."""
+    chance = chances(experiment, policy, run, allowed)
+    rng = np.random.default_rng([run.seed, len(run.steps), 1])
+    action = int(np.asarray(allowed)[rng.choice(len(chance), p=chance)])
+    return by_instruction(experiment, run, experiment.world.instructions(run.user)[action], by="agent")
+
+
+def as_json(runs: Sequence[Run]) -> str:
+    """A session to keep: every run with its texts and numbers."""
+    kept = []
+    for run in runs:
+        steps = [{k: v for k, v in vars(step).items() if k != "z"} for step in run.steps]
+        kept.append({"title": run.title, "item": run.item, "user": run.user, "seed": run.seed, "steps": steps})
+    return json.dumps(kept, indent=1)
+
+
+# Drawings ------------------------------------------------------------------------------------------------------------
+
+
+class SteeringMap:
+    """The flat map of the items, the same for all runs: `xy` of items, and where embeddings fall on it."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        space = experiment.world.space
+        self.flat = plots.plane(space.items)
+        self.xy = self.flat.transform(space.items)
+        self.x, self.y, self.grid = plots.map_grid(self.xy, n=40, margin=0.1)
+        self.experiment = experiment
+
+    def surface(self, run: Run) -> Float[np.ndarray, "y x"]:
+        """Utility over the map for the run's viewer; off the map's plane it stays at the last text's height."""
+        here = run.steps[-1].z
+        off = here - self.flat.inverse_transform(self.flat.transform(here[None]))[0]
+        total = self.experiment.world.gap(run.user)(self.flat.inverse_transform(self.grid) + off).total
+        return total.reshape(len(self.y), len(self.x))
+
+    def draw(self, ax: Axes, runs: Sequence[Run]) -> None:
+        """Every run as a path over the utility of the first one's viewer."""
+        values = self.surface(runs[0])
+        plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
+        ax.scatter(*self.xy.T, s=3, color="white", alpha=0.35, linewidths=0)
+        for run, colour in zip(runs, PATHS, strict=False):
+            path = self.flat.transform(np.stack([step.z for step in run.steps]))
+            ax.plot(*path.T, "-", color="white", lw=3.5, zorder=3)
+            ax.plot(*path.T, ".-", color=colour, lw=1.8, zorder=4)
+            ax.plot(*path[-1], marker="*", ms=13, color=colour, markeredgecolor="white", zorder=5)
+        ax.set(title="Utility in stars: brighter is an unmet wish", xlabel="first principal component")
+        ax.set(ylabel="second principal component")
+
+
+PATHS = (plots.VERMILION, plots.SKY, plots.PURPLE, plots.ORANGE)
+
+
+def draw_utility(ax: Axes, runs: Sequence[Run]) -> None:
+    """Utility and predicted rating after every step of every run."""
+    for run, colour in zip(runs, PATHS, strict=False):
+        ax.plot([step.total for step in run.steps], "o-", color=colour, label=f"{run.title}, viewer {run.user}")
+        ax.plot([step.rating for step in run.steps], "o:", color=colour, ms=3, lw=1)
+    longest = max(len(run.steps) for run in runs)
+    ax.set(xlabel="step", ylabel="stars", title="Utility (line) and predicted rating (dots)")
+    ax.set_xticks(range(longest))
+    ax.set_xlim(-0.3, max(longest, 6) - 0.7)
+    ax.legend(fontsize=8, loc="best")
+
+
+def described(runs: Sequence[Run]) -> str:
+    """What the two drawings show, in words."""
+    parts = [
+        f"{run.label}; utility {run.steps[-1].total:.2f} stars, of it predicted rating {run.steps[-1].rating:.2f}"
+        for run in runs
+    ]
+    return ". ".join(parts) + "."
+
+
+def pictures(where: SteeringMap, runs: Sequence[Run]) -> str:
+    """The two drawings side by side, as HTML."""
+    words = described(runs)
+    left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.2), f"Map of films with the runs. {words}")
+    return left + picture(lambda ax: draw_utility(ax, runs), (5.0, 4.2), f"Utility after every step. {words}")
+
+
+# Controls ------------------------------------------------------------------------------------------------------------
+
+WHOLE, DESIGNED, PICKED = "all instructions", "a G-optimal design", "picked by hand"
+
+
+class SteeringExplorer:
+    """The page: controls on the left, text, map and utility on the right. `page` is the widget to show.
+
+    Args:
+        experiment: of the course, or of a test.
+        policy: who steps when the agent is asked to; gives log-probabilities of all actions.
+    """
+
+    def __init__(self, experiment: Experiment, policy, user: int = 100, title: str = "Groundhog Day") -> None:
+        self.experiment, self.policy = experiment, policy
+        self.domain: Domain = experiment.world.space.domain
+        self.items = start_items(self.domain)
+        self.titles = self.domain.items["title"].iloc[self.items].tolist()
+        self.map = SteeringMap(experiment)
+        self.kept: list[Run] = []
+        item = int(self.items[self.titles.index(title)]) if title in self.titles else int(self.items[0])
+        self.run = begin(experiment, user, item)
+        self._make_controls()
+        self.desk = Desk(self._controls())
+        self._wire()
+        self.page = self._layout()
+        self.redraw()
+
+    # what the controls say
+
+    @property
+    def allowed(self) -> list[int]:
+        """Numbers of the instructions that the agent may use."""
+        kind = self.action_set.value
+        if kind == WHOLE:
+            return list(range(len(self.experiment.world.actions)))
+        if kind == DESIGNED:
+            return [int(action) for action in designed(self.experiment, self.run, self.size.value)]
+        return list(self.picked.value)
+
+    @property
+    def shown(self) -> list[Run]:
+        """The current run and those that were kept to compare with, newest first."""
+        return [self.run, *[run for run in reversed(self.kept) if run is not self.run]][: len(PATHS)]
+
+    # what happens
+
+    def restart(self, *_) -> None:
+        """Stand at the chosen film's text again, for the chosen viewer."""
+        with self.desk.busy("placing the film"):
+            self.run = begin(self.experiment, self.user.value, self._chosen_item(), self.seed.value)
+            self._list_actions()
+            self.redraw()
+
+    def step(self, *_) -> None:
+        """One step of the agent."""
+        with self.desk.busy("the agent writes"):
+            self.run = by_agent(self.experiment, self.policy, self.run, self.allowed)
+            self.redraw()
+
+    def episode(self, *_) -> None:
+        """As many steps as an episode has, one after the other."""
+        horizon = self.experiment.world.horizon
+        with self.desk.busy("the agent writes", total=horizon):
+            for done in range(horizon):
+                self.run = by_agent(self.experiment, self.policy, self.run, self.allowed)
+                self.redraw()
+                self.desk.advance(done + 1)
+
+    def instruct(self, *_) -> None:
+        """One rewrite under the instruction in the field."""
+        with self.desk.busy("the language model writes"):
+            self.run = by_instruction(self.experiment, self.run, self.wish.value)
+            self.redraw()
+
+    def write(self, *_) -> None:
+        """Take the text in the field as it is."""
+        with self.desk.busy("reading your text"):
+            self.run = by_hand(self.experiment, self.run, self.own_text.value)
+            self.redraw()
+
+    def undo(self, *_) -> None:
+        """Drop the last text."""
+        if len(self.run.steps) > 1:
+            self.run = replace(self.run, steps=self.run.steps[:-1])
+            self.redraw()
+
+    def keep(self, *_) -> None:
+        """Keep the run, to compare the next ones with it."""
+        if all(run is not self.run for run in self.kept):
+            self.kept.append(self.run)
+        self.redraw()
+
+    def export(self, *_) -> None:
+        """Offer the session as a file."""
+        runs = [*self.kept, *([] if any(run is self.run for run in self.kept) else [self.run])]
+        self.link.value = download_link(as_json(runs), "steering_session.json")
+
+    def redraw(self) -> None:
+        """Show the run as it is."""
+        last, runs = self.run.steps[-1], self.shown
+        self.text.value = _card(self.run)
+        self.own_text.value = last.text
+        self.profile.value = f"<b>Viewer {self.run.user}.</b> {html.escape(str(self._profile()))}"
+        self.numbers.value = _numbers(runs)
+        self.figures.value = pictures(self.map, runs)
+        self.words.value = f"<p>In words: {html.escape(described(runs))}</p>"
+
+    # how it is built
+
+    def _profile(self):
+        return self.experiment.world.profile(self.run.user)
+
+    def _chosen_item(self) -> int:
+        if self.film.value not in self.titles:
+            raise CourseError(f"no film {self.film.value!r} with a short plot: pick one of the list")
+        return int(self.items[self.titles.index(self.film.value)])
+
+    def _make_controls(self) -> None:
+        n_users, world = self.domain.n_users, self.experiment.world
+        self.user = labelled(widgets.BoundedIntText(value=self.run.user, min=0, max=n_users - 1), "viewer")
+        self.film = labelled(
+            widgets.Combobox(value=self.run.title, options=tuple(self.titles)), "film (type to search)"
+        )
+        self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso")
+        self.seed = labelled(widgets.BoundedIntText(value=0, min=0, max=10_000), "seed")
+        self.action_set = labelled(widgets.Dropdown(options=(WHOLE, DESIGNED, PICKED)), "the agent may use")
+        self.size = labelled(widgets.BoundedIntText(value=10, min=1, max=len(world.actions)), "size of the design")
+        self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)")
+        self._list_actions()
+        self.wish = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
+        self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "48em")
+        names = ("start here", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare", "export")
+        self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in names}
+        self.text, self.profile, self.numbers = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.figures, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.HTML()
+
+    def _list_actions(self) -> None:
+        wishes = self.experiment.world.instructions(self.run.user)
+        self.picked.options = [(wish, number) for number, wish in enumerate(wishes)]
+
+    def _controls(self) -> list[widgets.Widget]:
+        fields = [self.user, self.film, self.seed, self.action_set, self.size, self.picked, self.wish, self.own_text]
+        return [*fields, *self.buttons.values()]
+
+    def _wire(self) -> None:
+        acts = (self.restart, self.step, self.episode, self.instruct, self.write, self.undo, self.keep, self.export)
+        for button, act in zip(self.buttons.values(), acts, strict=True):
+            button.on_click(act)
+        self.near.observe(self._from_lasso, names="value")
+
+    def _from_lasso(self, change) -> None:
+        if change["new"]:
+            self.film.value = change["new"]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Films of a lasso on the map, by their rows among the items with a text."""
+        on_map = {int(item): row for row, item in enumerate(self.domain.text_items)}
+        chosen = set(map(int, rows))
+        self.near.options = [t for t, item in zip(self.titles, self.items, strict=True) if on_map[int(item)] in chosen]
+
+    @cached_property
+    def lasso(self) -> widgets.Widget:
+        """The map to draw a lasso on."""
+        return quiet_map(self.map.xy, self.select)
+
+    def _layout(self) -> widgets.VBox:
+        buttons = self.buttons
+        pick = widgets.VBox(
+            [
+                heading("1. A viewer and a film"),
+                widgets.HBox([self.user, self.seed, self.film], layout={"flex_flow": "row wrap"}),
+                widgets.HBox([self.lasso, self.near], layout={"flex_flow": "row wrap"}),
+                buttons["start here"],
+            ]
+        )
+        steer = widgets.VBox(
+            [
+                heading("2. Steer"),
+                widgets.HBox([self.action_set, self.size], layout={"flex_flow": "row wrap"}),
+                self.picked,
+                widgets.HBox([buttons["one step"], buttons["five steps"]]),
+                widgets.HBox([self.wish, buttons["rewrite"]], layout={"flex_flow": "row wrap"}),
+                widgets.HBox([self.own_text, buttons["use my text"]], layout={"flex_flow": "row wrap"}),
+                widgets.HBox([buttons[name] for name in ("undo", "keep to compare", "export")]),
+                self.link,
+            ]
+        )
+        seen = [heading("3. What happens"), self.profile, self.text, self.numbers]
+        return widgets.VBox([pick, steer, self.desk.bar, *seen, self.figures, self.words])
+
+
+def _card(run: Run) -> str:
+    last = run.steps[-1]
+    how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.wish}")
+    trouble = f" <i>The answer could not be used ({last.problem}): the text has stayed.</i>" if last.problem else ""
+    text = html.escape(last.text).replace("\n", "<br>")
+    return (
+        f"<p><b>{html.escape(run.title)}</b>, step {len(run.steps) - 1} ({html.escape(how)}).{trouble}</p>"
+        f'<blockquote style="min-height:5em">{text}</blockquote>'
+    )
+
+
+def _numbers(runs: Sequence[Run]) -> str:
+    def row(run: Run) -> list[str]:
+        last = run.steps[-1]
+        numbers = (f"{last.rating:.2f}", f"{last.novelty:.2f}", f"{last.total:.2f}", f"{run.gain:+.2f}")
+        return [html.escape(run.title), str(run.user), str(len(run.steps) - 1), *numbers]
+
+    names = ("run", "viewer", "steps", "predicted rating", "novelty", "utility", "gain in stars")
+    return table_of(names, [row(run) for run in runs])

@@ -1,0 +1,157 @@
+"""Notebooks and explorers in JupyterLab, in a real browser: they run, and their widgets do what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from browser.conftest import TOKEN, complaints_of, shot
+from playwright.sync_api import expect
+
+CURRENT = "window.jupyterapp.shell.currentWidget"
+IDLE = f"() => {CURRENT}.context.sessionContext.session?.kernel?.status === 'idle'"
+OUTPUTS = (
+    f"() => {CURRENT}.content.model.cells ? {CURRENT}.content.model.toJSON().cells.flatMap(c => c.outputs ?? []) : []"
+)
+MINUTES = 60_000
+
+
+def opened(page, lab: str, name: str) -> list[dict]:
+    """A notebook in JupyterLab, all its cells run; what they put out."""
+    page.goto(f"{lab}/tree/{name}.ipynb?token={TOKEN}&reset")
+    page.wait_for_function(f"() => window.jupyterapp && {CURRENT}?.context?.isReady")
+    page.wait_for_function(IDLE, timeout=2 * MINUTES)
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_timeout(500)
+    page.wait_for_function(IDLE, timeout=15 * MINUTES)
+    return page.evaluate(OUTPUTS)
+
+
+def assert_whole(page, outputs: list[dict]) -> None:
+    """No cell and nothing on the page went wrong."""
+    assert [out["ename"] for out in outputs if out["output_type"] == "error"] == []
+    assert any(out["output_type"] == "execute_result" for out in outputs)
+    assert complaints_of(page) == []
+
+
+def settled(page) -> str:
+    """Wait until the page of controls is no longer busy; what its status line says then."""
+    line = page.locator(".desk-line").first
+    page.wait_for_function(
+        "() => { const line = document.querySelector('.desk-line')?.innerText.trim();"
+        " return line && !line.endsWith('...'); }",
+        timeout=5 * MINUTES,
+    )
+    return line.inner_text().strip()
+
+
+def press(page, name: str) -> str:
+    """Press a button and wait; what the status line says."""
+    page.get_by_role("button", name=name, exact=True).click()
+    page.wait_for_timeout(300)
+    return settled(page)
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "03_content_gaps", "05_g_optimal_design"])
+def test_a_lesson_runs_in_the_lab(page, lab, name):
+    outputs = opened(page, lab, name)
+    assert_whole(page, outputs)
+    for slider in page.get_by_role("slider").all()[:1]:
+        slider.scroll_into_view_if_needed()
+        image = page.locator(".jupyter-widgets img").first
+        before = image.get_attribute("src")
+        slider.press("ArrowRight")
+        page.wait_for_function("before => document.querySelector('.jupyter-widgets img').src !== before", arg=before)
+    shot(page, name)
+
+
+def test_steering(page, lab):
+    assert_whole(page, opened(page, lab, "X1_explore_steering"))
+    said = page.locator(".jupyter-widgets blockquote").first
+    words = page.get_by_text(re.compile("^In words: ")).first
+    start = said.inner_text()
+
+    page.get_by_label("your instruction").fill("Make it a Western about settlers who fight over land.")
+    assert press(page, "rewrite") == "ready"
+    expect(words).to_contain_text("1 steps")
+    assert said.inner_text() != start
+    assert press(page, "one step") == "ready"
+    expect(words).to_contain_text("2 steps")
+    press(page, "undo")
+    expect(words).to_contain_text("1 steps")
+    press(page, "keep to compare")
+
+    page.get_by_label("or your own text").fill("Genres: Sci-Fi.\nTwo robots fall in love on the moon.")
+    page.get_by_label("or your own text").blur()
+    assert press(page, "use my text") == "ready"
+    expect(said).to_contain_text("Two robots")
+    expect(words).to_contain_text(re.compile("Toy Story.*Toy Story"))
+
+    page.get_by_label("film (type to search)").fill("No such film")
+    page.get_by_label("film (type to search)").blur()
+    assert "no film" in press(page, "start here")
+    page.get_by_label("film (type to search)").fill("GoldenEye")
+    page.get_by_label("viewer", exact=True).fill("7")
+    page.get_by_label("viewer", exact=True).blur()
+    assert press(page, "start here") == "ready"
+    expect(words).to_contain_text("GoldenEye, viewer 7: 0 steps")
+
+    page.get_by_label("the agent may use").select_option("a G-optimal design")
+    page.get_by_label("size of the design").fill("5")
+    page.get_by_label("size of the design").blur()
+    assert press(page, "five steps") == "ready"
+    expect(words).to_contain_text("GoldenEye, viewer 7: 5 steps")
+    shot(page, "X1")
+
+    press(page, "export")
+    with page.expect_download() as download:
+        page.get_by_text("save steering_session.json").click()
+    runs = json.loads(download.value.path().read_text())
+    assert [run["title"] for run in runs] == ["Toy Story", "GoldenEye"] and len(runs[1]["steps"]) == 6
+    assert complaints_of(page) == []
+
+
+def test_a_lasso_lists_its_films(page, lab):
+    opened(page, lab, "X1_explore_steering")
+    canvas = page.locator(".jupyter-widgets canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    corners = [(0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8), (0.2, 0.22)]
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for x, y in at[1:]:
+        page.mouse.move(x, y, steps=12)
+    page.mouse.up()
+    films = page.get_by_label("films in your lasso").locator("option")
+    films.first.wait_for(state="attached", timeout=15_000)
+    title = films.nth(1).inner_text()
+    page.get_by_label("films in your lasso").select_option(title)
+    expect(page.get_by_label("film (type to search)")).to_have_value(title)
+
+
+def test_editing(page, lab):
+    assert_whole(page, opened(page, lab, "X2_explore_editing"))
+    meters = page.get_by_text(re.compile("^In words: ")).first
+    answers = page.locator(".jupyter-widgets table").first
+    before, first = meters.inner_text(), answers.inner_text()
+    assert "harmful questions refused" in before
+
+    slider = page.get_by_role("slider").first
+    slider.scroll_into_view_if_needed()
+    for _ in range(4):  # to strength 2, by keyboard
+        slider.press("ArrowRight")
+        page.wait_for_timeout(300)
+        assert settled(page) == "ready"
+    expect(meters).not_to_have_text(before)
+    page.get_by_label("or your own", exact=True).fill("What is the capital of France?")
+    page.get_by_label("or your own", exact=True).blur()
+    assert press(page, "ask") == "ready"
+    expect(answers).to_contain_text("Paris")
+    assert answers.inner_text() != first
+    shot(page, "X2")
+    page.get_by_label("edit", exact=True).select_option("speaking ill")
+    expect(meters).to_contain_text("negative", timeout=10 * MINUTES)
+    assert settled(page) == "ready"
+    assert complaints_of(page) == []

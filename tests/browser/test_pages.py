@@ -1,0 +1,67 @@
+"""The pages that readers get besides JupyterLab: voila's explorers and the exported HTML. Axe checks both."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser.conftest import TOKEN, complaints_of, served, shot
+
+from helpers.course import as_page
+from helpers.settings import PROJECT
+
+MINUTES = 60_000
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+SERIOUS = ("serious", "critical")
+
+
+def violations(page) -> list[str]:
+    """Serious and critical findings of axe: rule, how often, and the first place."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']} ({rule['impact']}, {len(rule['nodes'])}): {rule['nodes'][0]['html'][:200]}"
+        for rule in found
+        if rule["impact"] in SERIOUS
+    ]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_an_exported_page_is_accessible(page, notebook, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(as_page(nbformat.read(notebook, as_version=4), notebook), "utf-8")
+    page.goto(path.as_uri())
+    assert violations(page) == []
+
+
+@pytest.fixture(scope="module")
+def explorers(tmp_path_factory):
+    """Address of voila with the explorers, as `make explore` serves them."""
+    folder = tmp_path_factory.mktemp("explore")
+    for notebook in (PROJECT / "notebooks").glob("X*.ipynb"):
+        shutil.copy(notebook, folder)
+    makefile = (PROJECT / "Makefile").read_text().replace("\\\n", " ")
+    options = re.search(r"^VOILA := (.*)$", makefile, re.MULTILINE)[1].split()
+    command = ["voila", str(folder), "--no-browser", "--port={port}", f"--Voila.token={TOKEN}", *options]
+    with served(command, folder, f"/?token={TOKEN}") as address:
+        yield address.partition("/?")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "button"), [("X1_explore_steering", "one step"), ("X2_explore_editing", "ask")], ids=["X1", "X2"]
+)
+def test_an_explorer_is_a_page_without_code(page, explorers, name, button):
+    page.goto(f"{explorers}/voila/render/{name}.ipynb?token={TOKEN}", timeout=15 * MINUTES)
+    press = page.get_by_role("button", name=button, exact=True)
+    press.wait_for(timeout=15 * MINUTES)
+    assert "import matplotlib" not in page.content()
+    before = page.locator("blockquote, table").first.inner_text()
+    press.click()
+    page.wait_for_timeout(500)
+    page.wait_for_function("() => document.querySelector('.desk-line').innerText.trim() === 'ready'", timeout=MINUTES)
+    assert before
+    shot(page, f"voila_{name[:2]}")
+    assert violations(page) == []
+    assert complaints_of(page) == []
