@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from browser.conftest import TOKEN, complaints_of, shot
+from driving import MINUTES, TOKEN, complaints_of, press, settled, shot
 from playwright.sync_api import expect
 
 CURRENT = "window.jupyterapp.shell.currentWidget"
@@ -14,7 +14,6 @@ IDLE = f"() => {CURRENT}.context.sessionContext.session?.kernel?.status === 'idl
 OUTPUTS = (
     f"() => {CURRENT}.content.model.cells ? {CURRENT}.content.model.toJSON().cells.flatMap(c => c.outputs ?? []) : []"
 )
-MINUTES = 60_000
 
 
 def opened(page, lab: str, name: str) -> list[dict]:
@@ -33,24 +32,6 @@ def assert_whole(page, outputs: list[dict]) -> None:
     assert [out["ename"] for out in outputs if out["output_type"] == "error"] == []
     assert any(out["output_type"] == "execute_result" for out in outputs)
     assert complaints_of(page) == []
-
-
-def settled(page) -> str:
-    """Wait until the page of controls is no longer busy; what its status line says then."""
-    line = page.locator(".desk-line").first
-    page.wait_for_function(
-        "() => { const line = document.querySelector('.desk-line')?.innerText.trim();"
-        " return line && !line.endsWith('...'); }",
-        timeout=5 * MINUTES,
-    )
-    return line.inner_text().strip()
-
-
-def press(page, name: str) -> str:
-    """Press a button and wait; what the status line says."""
-    page.get_by_role("button", name=name, exact=True).click()
-    page.wait_for_timeout(300)
-    return settled(page)
 
 
 @pytest.mark.parametrize("name", ["00_start_here", "03_content_gaps", "05_g_optimal_design"])
