@@ -76,7 +76,7 @@ lint: $(VENV)/test.stamp
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout --keep-output --keep-count notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id notebooks/*.ipynb
 
 # Rewrites constraints.txt from what is installed, after a pin in pyproject.toml changed.
 lock: $(VENV)/test.stamp

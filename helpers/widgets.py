@@ -215,6 +215,22 @@ def heading(text: str) -> widgets.HTML:
     return widgets.HTML(f'<h2 style="font-size:1.25em;font-weight:bold;margin:0.8em 0 0.2em">{html.escape(text)}</h2>')
 
 
+def row(*parts: widgets.Widget) -> widgets.HBox:
+    """Widgets side by side, in several lines where the page is narrow."""
+    return widgets.HBox(parts, layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+
+
+def two_columns(
+    left: Sequence[widgets.Widget], right: Sequence[widgets.Widget], below: Sequence[widgets.Widget] = ()
+) -> widgets.VBox:
+    """A page of controls: two columns, one below the other where the page is narrow, and what stands under both."""
+    layout = {"flex": "1 1 520px", "min_width": "0"}
+    columns = [widgets.VBox(part, layout=layout) for part in (left, right)]
+    page = widgets.VBox([row(*columns), *below])
+    page.add_class("explorer")
+    return page
+
+
 def table_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts as HTML, with room between the columns."""
     style = 'style="padding:2px 12px;text-align:left;vertical-align:top"'

@@ -29,7 +29,7 @@ from helpers.generation import plain_tokens
 from helpers.models import LoadedModel
 from helpers.prompts import messages_of
 from helpers.storage import CourseError
-from helpers.widgets import Desk, heading, labelled, picture
+from helpers.widgets import Desk, heading, labelled, picture, row, two_columns
 
 METERED = 10  # questions a meter counts over; the moods are asked twice about each subject
 PROBED = 40  # examples that a probe is fitted on
@@ -264,12 +264,11 @@ class EditingExplorer:
     # how it is built
 
     def _make_controls(self) -> None:
-        self.concept = labelled(widgets.Dropdown(options=tuple(self.makers)), "edit")
+        self.concept = labelled(widgets.Dropdown(options=tuple(self.makers)), "edit", "24em")
         slider = widgets.FloatSlider(value=1.0, min=0, max=3, step=0.25, continuous_update=False)
-        self.strength = labelled(slider, "strength (0 is the base model)")
-        self.layers = labelled(
-            widgets.IntRangeSlider(value=(1, 30), min=1, max=30, continuous_update=False), "layers that are edited"
-        )
+        self.strength = labelled(slider, "strength (0 is the base model)", "36em")
+        ends = widgets.IntRangeSlider(value=(1, 30), min=1, max=30, continuous_update=False)
+        self.layers = labelled(ends, "layers that are edited", "36em")
         self.question = labelled(widgets.Dropdown(options=[""]), "question", "36em")
         self.own = labelled(widgets.Text(placeholder="leave empty to ask the other one"), "or your own", "32em")
         self.buttons = [widgets.Button(description="ask", tooltip="ask both models")]
@@ -285,22 +284,12 @@ class EditingExplorer:
         if not self.layers.disabled:  # while another edit is being loaded its own layers are set, which is no wish
             self.show()
 
-    def _layout(self) -> widgets.VBox:
-        row = {"flex_flow": "row wrap"}
-        return widgets.VBox(
-            [
-                heading("1. An edit"),
-                widgets.HBox([self.concept, self.strength, self.layers], layout=row),
-                heading("2. A question"),
-                widgets.HBox([self.question, self.own, self.buttons[0]], layout=row),
-                self.desk.bar,
-                heading("3. What the two models say"),
-                self.answers,
-                heading("4. What it does to others"),
-                self.figures,
-                self.words,
-            ]
-        )
+    def _layout(self) -> widgets.Widget:
+        asked = [heading("2. A question"), self.question, row(self.own, self.buttons[0]), self.desk.bar]
+        left = [heading("1. An edit"), self.concept, self.strength, self.layers, *asked]
+        right = [heading("3. What the two models say"), self.answers]
+        below = [heading("4. What it does to others"), self.figures, self.words]
+        return two_columns(left, right, below)
 
 
 def _side_by_side(question: str, base: str, edited: str, same: bool) -> str:

@@ -24,7 +24,7 @@ from helpers.eagle.environment import Observation
 from helpers.eagle.experiment import Experiment
 from helpers.eagle.rewriting import seed_of, start_items, start_of
 from helpers.storage import CourseError
-from helpers.widgets import Desk, download_link, heading, labelled, picture, quiet_map, table_of
+from helpers.widgets import Desk, download_link, heading, labelled, picture, quiet_map, row, table_of, two_columns
 
 # Runs ----------------------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,8 @@ class Run:
     @property
     def label(self) -> str:
         """The run in a few words."""
-        return f"{self.title}, viewer {self.user}: {len(self.steps) - 1} steps, {self.gain:+.2f} stars"
+        taken = len(self.steps) - 1
+        return f"{self.title}, viewer {self.user}: {taken} step{'s' * (taken != 1)}, {self.gain:+.2f} stars"
 
 
 def begin(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
@@ -222,8 +223,8 @@ def described(runs: Sequence[Run]) -> str:
 def pictures(where: SteeringMap, runs: Sequence[Run]) -> str:
     """The two drawings side by side, as HTML."""
     words = described(runs)
-    left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.2), f"Map of films with the runs. {words}")
-    return left + picture(lambda ax: draw_utility(ax, runs), (5.0, 4.2), f"Utility after every step. {words}")
+    left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.0), f"Map of films with the runs. {words}")
+    return left + picture(lambda ax: draw_utility(ax, runs), (5.6, 3.4), f"Utility after every step. {words}")
 
 
 # Controls ------------------------------------------------------------------------------------------------------------
@@ -350,14 +351,14 @@ class SteeringExplorer:
         self.film = labelled(
             widgets.Combobox(value=self.run.title, options=tuple(self.titles)), "film (type to search)"
         )
-        self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso")
+        self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "26em")
         self.seed = labelled(widgets.BoundedIntText(value=0, min=0, max=10_000), "seed")
         self.action_set = labelled(widgets.Dropdown(options=(WHOLE, DESIGNED, PICKED)), "the agent may use")
         self.size = labelled(widgets.BoundedIntText(value=10, min=1, max=len(world.actions)), "size of the design")
-        self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)")
+        self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)", "48em")
         self._list_actions()
         self.wish = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
-        self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "48em")
+        self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
         names = ("start here", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare", "export")
         self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in names}
         self.text, self.profile, self.numbers = widgets.HTML(), widgets.HTML(), widgets.HTML()
@@ -392,30 +393,24 @@ class SteeringExplorer:
         """The map to draw a lasso on."""
         return quiet_map(self.map.xy, self.select)
 
-    def _layout(self) -> widgets.VBox:
-        buttons = self.buttons
-        pick = widgets.VBox(
-            [
-                heading("1. A viewer and a film"),
-                widgets.HBox([self.user, self.seed, self.film], layout={"flex_flow": "row wrap"}),
-                widgets.HBox([self.lasso, self.near], layout={"flex_flow": "row wrap"}),
-                buttons["start here"],
-            ]
-        )
-        steer = widgets.VBox(
-            [
-                heading("2. Steer"),
-                widgets.HBox([self.action_set, self.size], layout={"flex_flow": "row wrap"}),
-                self.picked,
-                widgets.HBox([buttons["one step"], buttons["five steps"]]),
-                widgets.HBox([self.wish, buttons["rewrite"]], layout={"flex_flow": "row wrap"}),
-                widgets.HBox([self.own_text, buttons["use my text"]], layout={"flex_flow": "row wrap"}),
-                widgets.HBox([buttons[name] for name in ("undo", "keep to compare", "export")]),
-                self.link,
-            ]
-        )
-        seen = [heading("3. What happens"), self.profile, self.text, self.numbers]
-        return widgets.VBox([pick, steer, self.desk.bar, *seen, self.figures, self.words])
+    def _layout(self) -> widgets.Widget:
+        buttons, side = self.buttons, ("undo", "keep to compare", "export")
+        left = [
+            heading("1. A viewer and a film"),
+            row(self.user, self.seed),
+            row(self.film, buttons["start here"]),
+            row(self.lasso, self.near),
+            heading("2. Steer"),
+            row(self.action_set, self.size),
+            self.picked,
+            row(buttons["one step"], buttons["five steps"]),
+            row(self.wish, buttons["rewrite"]),
+            row(self.own_text, buttons["use my text"]),
+            row(*(buttons[name] for name in side)),
+            self.link,
+        ]
+        right = [heading("3. What happens"), self.desk.bar, self.profile, self.text, self.numbers]
+        return two_columns(left, [*right, self.figures, self.words])
 
 
 def _card(run: Run) -> str:

@@ -64,7 +64,7 @@ def press(page, name: str) -> str:
 
 
 def shot(page, name: str) -> Path:
-    """Keep a picture of the page under build/."""
+    """Keep a picture of a page, or of a part of it, under build/."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     path = SHOTS / f"{name}.png"
     page.screenshot(path=path)

@@ -55,12 +55,12 @@ def test_steering(page, lab):
 
     page.get_by_label("your instruction").fill("Make it a Western about settlers who fight over land.")
     assert press(page, "rewrite") == "ready"
-    expect(words).to_contain_text("1 steps")
+    expect(words).to_contain_text("1 step,")
     assert said.inner_text() != start
     assert press(page, "one step") == "ready"
     expect(words).to_contain_text("2 steps")
     press(page, "undo")
-    expect(words).to_contain_text("1 steps")
+    expect(words).to_contain_text("1 step,")
     press(page, "keep to compare")
 
     page.get_by_label("or your own text").fill("Genres: Sci-Fi.\nTwo robots fall in love on the moon.")

@@ -57,7 +57,8 @@ def test_an_explorer_is_a_page_without_code(page, explorers, name, button, recor
     page.get_by_role("button", name=button, exact=True).wait_for(timeout=15 * MINUTES)
     assert "import helpers" not in page.content() and "set_style" not in page.content()
     assert press(page, button) == "ready"
-    shot(page, f"voila_{name[:2]}")
+    page.wait_for_timeout(500)
+    shot(page.locator(".explorer").first, f"{name[:2]}_page")
     record_property("axe_serious", len(found := violations(page)))
     assert found == []
     assert complaints_of(page) == []
