@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
@@ -88,7 +92,7 @@ def blind_rating(pairs: Sequence[BlindPair], path: Path, rater: str = "rater 1")
         draw()
 
     for button in buttons:
-        button.on_click(answer)
+        button.on_click(in_main_thread(answer))
     draw()
     return widgets.VBox([progress, body, widgets.HBox(buttons)])
 
@@ -100,6 +104,34 @@ def _side_by_side(pair: BlindPair) -> str:
         for name, text in zip(CHOICES, pair.texts, strict=False)
     )
     return f"<p><b>The viewer:</b> {html.escape(pair.profile)}</p><table><tr>{cells}</tr></table>"
+
+
+# Where a control's work is done ------------------------------------------------------------------------------------
+
+
+def in_main_thread(act: Callable[..., object]) -> Callable[..., None]:
+    """What a control does, to be done in the kernel's main thread.
+
+    JupyterLab hands the messages of controls to a thread of its own (a subshell). There an interrupt would not reach
+    them, and two threads would use one model or one figure at a time.
+    """
+
+    def acting(*arguments) -> None:
+        if threading.current_thread() is threading.main_thread():
+            act(*arguments)
+        else:
+            get_ipython().kernel.io_loop.add_callback(_interruptible, partial(act, *arguments))
+
+    return acting
+
+
+def _interruptible(work: Callable[[], object]) -> None:
+    """Outside of its own messages the kernel ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        work()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # A figure under a slider -------------------------------------------------------------------------------------------
@@ -131,7 +163,7 @@ def figure_slider(
     def redraw(*_) -> None:
         image.value = picture(lambda ax: draw(ax, slider.value), size, f"{alt}, {label} {slider.value}")
 
-    slider.observe(redraw, names="value")
+    slider.observe(in_main_thread(redraw), names="value")
     redraw()
     return widgets.VBox([slider, image, named_handles()])
 
@@ -266,5 +298,6 @@ def quiet_map(xy: Float[np.ndarray, "item 2"], on_select: Callable[[list[int]], 
 
     scatter = jscatter.Scatter(x=xy[:, 0], y=xy[:, 1], width=420, height=300, size=4, color="#0072B2", opacity=0.6)
     scatter.mouse(mode="lasso")
-    scatter.widget.observe(lambda change: on_select([int(row) for row in change["new"]]), names="selection")
+    selected = in_main_thread(lambda change: on_select([int(number) for number in change["new"]]))
+    scatter.widget.observe(selected, names="selection")
     return scatter.show()

@@ -133,6 +133,9 @@ def test_clicks_steer_compare_and_undo(page):
     assert page.words.value.count("stars;") == 2 and page.figures.value.count("<img") == 2
     page.undo()
     assert len(page.run.steps) == 5
+    for _ in range(6):
+        page.undo()
+    assert len(page.run.steps) == 1
     page.export()
     assert "steering_session.json" in page.link.value
     assert plt.get_fignums() == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 
 import matplotlib as mpl
 import pytest
@@ -106,3 +108,30 @@ def test_a_slider_closes_a_figure_that_could_not_be_drawn():
 def test_a_slider_needs_its_position(n, value):
     with pytest.raises(ValueError, match="two or more"):
         w.figure_slider(lambda ax, position: None, n, value=value)
+
+
+def test_what_a_control_does_is_done_in_the_main_thread_and_can_be_interrupted(monkeypatch):
+    waiting, seen = [], []
+
+    class Loop:
+        @staticmethod
+        def add_callback(act, *arguments):
+            waiting.append((act, arguments))
+
+    class Shell:
+        kernel = type("Kernel", (), {"io_loop": Loop})
+
+    monkeypatch.setattr(w, "get_ipython", Shell)
+
+    def act(number):
+        seen.append((number, threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=w.in_main_thread(act), args=(1,))
+    thread.start()
+    thread.join()
+    assert seen == [] and len(waiting) == 1
+    waiting[0][0](*waiting[0][1])
+    assert seen == [(1, True, signal.default_int_handler)] and signal.getsignal(signal.SIGINT) is before
+    w.in_main_thread(act)(2)
+    assert [number for number, *_ in seen] == [1, 2]

@@ -29,7 +29,7 @@ from helpers.generation import plain_tokens
 from helpers.models import LoadedModel
 from helpers.prompts import messages_of
 from helpers.storage import CourseError
-from helpers.widgets import Desk, heading, labelled, picture, row, two_columns
+from helpers.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
 
 METERED = 10  # questions a meter counts over; the moods are asked twice about each subject
 PROBED = 40  # examples that a probe is fitted on
@@ -275,10 +275,10 @@ class EditingExplorer:
         self.answers, self.figures, self.words = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
     def _wire(self) -> None:
-        self.concept.observe(self.choose, names="value")
-        self.strength.observe(self.show, names="value")
-        self.layers.observe(self._layers_moved, names="value")
-        self.buttons[0].on_click(self.ask)
+        self.concept.observe(in_main_thread(self.choose), names="value")
+        self.strength.observe(in_main_thread(self.show), names="value")
+        self.layers.observe(in_main_thread(self._layers_moved), names="value")
+        self.buttons[0].on_click(in_main_thread(self.ask))
 
     def _layers_moved(self, change) -> None:
         if not self.layers.disabled:  # while another edit is being loaded its own layers are set, which is no wish

@@ -24,7 +24,18 @@ from helpers.eagle.environment import Observation
 from helpers.eagle.experiment import Experiment
 from helpers.eagle.rewriting import seed_of, start_items, start_of
 from helpers.storage import CourseError
-from helpers.widgets import Desk, download_link, heading, labelled, picture, quiet_map, row, table_of, two_columns
+from helpers.widgets import (
+    Desk,
+    download_link,
+    heading,
+    in_main_thread,
+    labelled,
+    picture,
+    quiet_map,
+    row,
+    table_of,
+    two_columns,
+)
 
 # Runs ----------------------------------------------------------------------------------------------------------------
 
@@ -309,16 +320,17 @@ class SteeringExplorer:
             self.redraw()
 
     def undo(self, *_) -> None:
-        """Drop the last text."""
-        if len(self.run.steps) > 1:
-            self.run = replace(self.run, steps=self.run.steps[:-1])
+        """Drop the last text; the film's own stays."""
+        with self.desk.busy("drawing"):
+            self.run = replace(self.run, steps=self.run.steps[:-1] or self.run.steps)
             self.redraw()
 
     def keep(self, *_) -> None:
         """Keep the run, to compare the next ones with it."""
-        if all(run is not self.run for run in self.kept):
-            self.kept.append(self.run)
-        self.redraw()
+        with self.desk.busy("drawing"):
+            if all(run is not self.run for run in self.kept):
+                self.kept.append(self.run)
+            self.redraw()
 
     def export(self, *_) -> None:
         """Offer the session as a file."""
@@ -375,7 +387,7 @@ class SteeringExplorer:
     def _wire(self) -> None:
         acts = (self.restart, self.step, self.episode, self.instruct, self.write, self.undo, self.keep, self.export)
         for button, act in zip(self.buttons.values(), acts, strict=True):
-            button.on_click(act)
+            button.on_click(in_main_thread(act))
         self.near.observe(self._from_lasso, names="value")
 
     def _from_lasso(self, change) -> None:

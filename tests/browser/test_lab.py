@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 
 import pytest
@@ -90,6 +91,21 @@ def test_steering(page, lab):
         page.get_by_text("save steering_session.json").click()
     runs = json.loads(download.value.path().read_text())
     assert [run["title"] for run in runs] == ["Toy Story", "GoldenEye"] and len(runs[1]["steps"]) == 6
+    assert complaints_of(page) == []
+
+
+def test_an_interrupt_stops_an_episode_and_unlocks_the_page(page, lab):
+    opened(page, lab, "X1_explore_steering")
+    page.get_by_label("seed").fill(str(random.randrange(10_000)))  # no seed whose answers are known already
+    page.get_by_label("seed").blur()
+    assert press(page, "start here") == "ready"
+    button = page.get_by_role("button", name="five steps", exact=True)
+    button.click()
+    expect(button).to_be_disabled()
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    expect(page.locator(".desk-line").first).to_have_text("stopped", timeout=MINUTES)
+    expect(button).to_be_enabled()
+    assert press(page, "undo") == "ready"
     assert complaints_of(page) == []
 
 
