@@ -343,7 +343,7 @@ def test_the_release_has_all_that_make_lab_needs(released):
 
 
 def test_the_release_has_no_solution_in_a_notebook(released):
-    for path in (released / "notebooks").iterdir():
+    for path in [*(released / "notebooks").glob("*.ipynb"), *(released / "notebooks").glob("*.md")]:
         assert not build.MARK.search(path.read_text("utf-8")), path.name
         if path.suffix == ".ipynb":
             assert nbformat.read(path, as_version=4) == student(PROJECT / "notebooks" / path.name)
