@@ -130,6 +130,8 @@ def _interruptible(work: Callable[[], object]) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         work()
+    except KeyboardInterrupt:
+        pass  # it has stopped the work; further up it would stop the kernel
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -208,6 +210,9 @@ class Desk:
             self.line.value = "stopped"
         except (CourseError, ValueError) as error:
             self.line.value = f"<b>{html.escape(str(error))}</b>"
+        except Exception as error:
+            self.line.value = f"<b>this failed ({type(error).__name__}): run the notebook again from the top</b>"
+            raise
         finally:
             for control in self.controls:
                 control.disabled = False
@@ -292,12 +297,23 @@ def download_link(text: str, name: str) -> str:
     return f'<a download="{html.escape(name)}" href="data:application/json;base64,{data}">save {html.escape(name)}</a>'
 
 
-def quiet_map(xy: Float[np.ndarray, "item 2"], on_select: Callable[[list[int]], object]) -> widgets.Widget:
-    """Dots to draw a lasso around; `on_select` gets the rows of the dots inside."""
+def lasso_map(
+    xy: Float[np.ndarray, "item 2"], values: Float[np.ndarray, " item"], on_select: Callable[[list[int]], object]
+) -> tuple[widgets.Widget, Callable[[Float[np.ndarray, " item"]], object]]:
+    """Dots to draw a lasso around, coloured by a value; `on_select` gets the numbers of the dots inside.
+
+    Returns:
+        The map, and a function that colours it anew.
+    """
     import jscatter  # slow to import, and only the explorers need it
 
-    scatter = jscatter.Scatter(x=xy[:, 0], y=xy[:, 1], width=420, height=300, size=4, color="#0072B2", opacity=0.6)
+    scatter = jscatter.Scatter(x=xy[:, 0], y=xy[:, 1], width=420, height=300, size=5, opacity=0.9)
+
+    def colour(values: Float[np.ndarray, " item"]) -> None:
+        scatter.color(by=np.asarray(values, dtype=float), map="cividis", norm=(float(min(values)), float(max(values))))
+
+    colour(values)
     scatter.mouse(mode="lasso")
     selected = in_main_thread(lambda change: on_select([int(number) for number in change["new"]]))
     scatter.widget.observe(selected, names="selection")
-    return scatter.show()
+    return scatter.show(), colour

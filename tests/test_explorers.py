@@ -14,11 +14,13 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from tiny_models import tiny
 
+from helpers.adapters import with_adapter
 from helpers.are.concepts import Question
 from helpers.eagle.actions import BANK
 from helpers.eagle.experiment import Experiment, load_experiment
 from helpers.eagle.rewriting import seed_of, start_items
 from helpers.explorers import editing, steering
+from helpers.generation import LocalBackend
 from helpers.storage import CourseError
 from helpers.widgets import Desk, download_link, table_of
 
@@ -88,7 +90,10 @@ def test_an_answer_that_cannot_be_used_is_told(experiment, item):
     [
         (lambda e, r: steering.begin(e, 10**6, r.item), "no viewer"),
         (lambda e, r: steering.begin(e, 3, -5), "no short plot"),
-        (lambda e, r: steering.by_hand(e, r, "  "), "empty text"),
+        (lambda e, r: steering.by_hand(e, r, "  "), "two lines"),
+        (lambda e, r: steering.by_hand(e, r, "Genres: War. All on one line."), "two lines"),
+        (lambda e, r: steering.by_hand(e, r, "A sheriff.\nAnother sheriff."), "two lines"),
+        (lambda e, r: steering.by_hand(e, r, "Genres: War.\n" + "word " * 500), "shorten the plot"),
         (lambda e, r: steering.by_instruction(e, r, ""), "empty instruction"),
         (lambda e, r: steering.by_agent(e, even, r, []), "at least one"),
         (lambda e, r: steering.designed(e, r, 0), "choose from 1"),
@@ -118,44 +123,89 @@ def test_a_session_is_kept_without_its_embeddings(experiment, item):
     assert "steering.json" in download_link(steering.as_json([run]), "steering.json")
 
 
+def test_a_blank_line_between_the_two_does_no_harm(experiment, item):
+    run = steering.begin(experiment, 3, item)
+    one, other = (steering.by_hand(experiment, run, f"Genres: War.\n{gap}Two brothers meet.") for gap in ("", " \n"))
+    np.testing.assert_allclose(one.steps[-1].z, other.steps[-1].z)
+
+
 def test_clicks_steer_compare_and_undo(page):
     before = plt.get_fignums()
     page.step()
     page.keep()
     page.seed.value = 1
-    page.restart()
     page.action_set.value = steering.DESIGNED
     page.size.value = 4
     assert len(page.allowed) == 4
     page.episode()
     assert page.desk.line.value == "ready" and page.desk.progress.value == 5
     assert len(page.run.steps) == 6 and len(page.shown) == 2
-    assert page.words.value.count("stars;") == 2 and page.figures.value.count("<img") == 2
+    assert page.words.value.count("utility ") == 2 and page.figures.value.count("<img") == 2
+    page.export()
+    assert "steering_session.json" in page.link.value
     page.undo()
-    assert len(page.run.steps) == 5
+    assert len(page.run.steps) == 5 and page.link.value == ""
     for _ in range(6):
         page.undo()
     assert len(page.run.steps) == 1
-    page.export()
-    assert "steering_session.json" in page.link.value
+    page.forget()
+    assert page.shown == [page.run]
     assert plt.get_fignums() == before
+
+
+def test_a_run_is_kept_once_and_older_ones_are_told_of(page):
+    page.keep()
+    page.step()
+    page.undo()
+    page.keep()
+    assert len(page.kept) == 1 and page.shown == [page.run]
+    for seed in range(1, 6):
+        page.seed.value = seed
+        page.keep()
+    assert len(page.kept) == 6 and len(page.shown) == 4
+    assert "2 older ones are kept and not shown" in page.words.value
+
+
+def test_another_viewer_film_or_seed_starts_at_once_and_leaves_a_draft_alone(page):
+    page.user.value = 5
+    assert page.run.user == 5 and "Viewer 5" in page.profile.value
+    page.own_text.value = "Genres: War.\nMy own draft of a plot."
+    page.step()
+    page.film.value = " goldeneye "
+    assert page.run.title == "GoldenEye" and page.own_text.value.endswith("My own draft of a plot.")
+    page.write()
+    assert page.run.steps[-1].by == "hand" and page.run.steps[-1].text.endswith("draft of a plot.")
+
+
+def test_the_field_offers_the_last_text(page):
+    page.step()
+    last = page.run.steps[-1].text
+    page.user.value = 6  # the same text for another viewer
+    assert page.own_text.value == last
+    page.write()
+    assert page.run.steps[-1].text == last and page.run.user == 6
+
+
+def test_picked_instructions_stay_picked(page):
+    page.picked.value = (3, 7)
+    page.action_set.value = steering.PICKED
+    page.user.value = 9
+    assert page.allowed == [3, 7]
 
 
 def test_mistakes_are_told_on_the_page_and_lock_nothing(page):
     page.film.value = "No such film"
-    page.restart()
-    assert "no film" in page.desk.line.value and not page.buttons["start here"].disabled
+    assert "no film" in page.desk.line.value and not page.buttons["start again"].disabled
     page.action_set.value = steering.PICKED
     page.step()
     assert "at least one" in page.desk.line.value and len(page.run.steps) == 1
 
 
 def test_a_lasso_lists_films_that_can_be_chosen(page):
-    rows = [row for row, item in enumerate(page.domain.text_items) if item in set(page.items)][:3]
-    page.select(rows)
-    assert len(page.near.options) == 3
+    page.select([2, 0, 5])
+    assert page.near.options == tuple(list(page.films)[number] for number in (0, 2, 5))
     page.near.value = page.near.options[1]
-    assert page.film.value == page.near.options[1]
+    assert page.film.value == page.run.title == page.near.options[1]
     page.select([])
     assert page.near.options == ()
 
@@ -177,11 +227,11 @@ def test_an_interrupt_stops_and_unlocks(page):
     assert desk.line.value == "stopped" and not page.wish.disabled
 
 
-def test_what_nobody_foresaw_is_raised_and_unlocks(page):
+def test_what_nobody_foresaw_is_raised_told_and_unlocks(page):
     desk = Desk([page.wish])
     with pytest.raises(ZeroDivisionError), desk.busy("dividing"):
         raise ZeroDivisionError
-    assert not page.wish.disabled
+    assert not page.wish.disabled and "this failed (ZeroDivisionError)" in desk.line.value
 
 
 def test_a_table_has_a_head_and_its_rows():
@@ -218,6 +268,62 @@ def test_meters_count_what_their_judge_says():
     method = Answering({"0": "yes", "1": "no", "2": "yes", "3": "yes"})
     assert editing.rates(edit, method) == {"yes": 0.75}
     assert editing.described(edit, Answering(dict.fromkeys("0123", "no")), method) == "yes 0%, edited 75%"
+
+
+def test_edits_are_compared_in_batches_of_their_own():
+    method = editing.experiment.Method(tiny(), LocalBackend(tiny(), "a model"))
+    assert editing.apart(method).backend.name == "a model, compared"
+
+
+@pytest.fixture
+def edits(monkeypatch):
+    """Makers of two small edits that need no training; the second one can be told to be interrupted."""
+    lm = with_adapter(tiny(layers=4), layers=[2, 3])
+    other = with_adapter(tiny(layers=4), layers=[4])
+    meters = [editing.Meter("long", [Question("q", "Who?")], lambda answer: len(answer) > 3)]
+    monkeypatch.setattr(editing.experiment, "base_method", lambda: editing.experiment.Method(lm, Echo()))
+    monkeypatch.setattr(editing, "apart", lambda method: method._replace(backend=Echo()))
+    monkeypatch.setattr(editing.Edit, "base_curve", np.zeros(4))
+    monkeypatch.setattr(editing.Edit, "gauge", property(lambda edit: lambda lm: np.ones(4)))
+    told = {"interrupt": False}
+
+    def second(on_round):
+        if told["interrupt"]:
+            raise KeyboardInterrupt
+        return editing.Edit(None, other, ["What is new?", "What is old?"], meters)
+
+    first = editing.Edit(None, lm, ["Who is there?", "Where?"], meters)
+    return {"first": lambda on_round: first, "second": second}, told
+
+
+class Echo:
+    """Answers with the question."""
+
+    name = "echo"
+
+    def generate(self, prompts, sampling, seeds, done) -> None:
+        done(list(range(len(prompts))), [prompt[-1][1] for prompt in prompts])
+
+
+def test_the_page_of_an_edit_follows_its_controls(edits, monkeypatch):
+    monkeypatch.setattr(editing.experiment, "default_memo", lambda: None)
+    makers, told = edits
+    page = editing.EditingExplorer(makers)
+    assert page.layers.value == (2, 3) and "Who is there?" in page.answers.value
+    page.question.value = "Where?"
+    assert "Where?" in page.answers.value and "The two answers are the same." in page.answers.value
+    page.own.value = "<b>bold</b>"
+    page.ask()
+    assert "&lt;b&gt;" in page.answers.value and "<b>bold</b>" not in page.answers.value
+    told["interrupt"] = True
+    page.concept.value = "second"
+    assert page.concept.value == "first" and page.layers.value == (2, 3)
+    told["interrupt"] = False
+    page.concept.value = "second"
+    assert page.layers.value == (4, 4) and page.question.options == ("What is new?", "What is old?")
+    assert "What is new?" in page.answers.value and page.desk.line.value == "ready"
+    page.concept.value = "first"
+    assert page.layers.value == (2, 3)
 
 
 def test_drawings_have_their_lines_and_bars():

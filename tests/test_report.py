@@ -46,10 +46,24 @@ def test_without_a_browser_no_page_counts_as_clean(reports, tmp_path):
     assert "classroom.axe_serious" not in results.load(tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("text", [None, "<testsuite>"])
-def test_a_report_that_is_missing_or_cut_off(reports, text, capsys):
+@pytest.mark.parametrize("text", [None, "<testsuite>", "<testsuite/>"])
+def test_a_report_that_is_missing_cut_off_or_empty(reports, text, capsys):
     reports[0].unlink() if text is None else reports[0].write_text(text)
     with pytest.raises(CourseError, match="make test"):
         report.cases(reports[0])
     assert report.main(list(map(str, reports))) == 1
-    assert "student.xml is no report" in capsys.readouterr().err
+    assert "student.xml" in capsys.readouterr().err
+
+
+def test_a_row_of_an_older_run_goes(reports, tmp_path):
+    report.record(*reports)
+    reports[1].write_text("<testsuite><testcase name='c'><skipped/></testcase></testsuite>")
+    report.record(*reports)
+    assert "classroom.axe_serious" not in results.load(tmp_path / "results.json")
+
+
+def test_two_notebooks_that_cannot_be_read_are_two(tmp_path):
+    path = tmp_path / "student.xml"
+    path.write_text('<testsuite><testcase classname="" name="a"><error/></testcase><testcase name="b"/></testsuite>')
+    assert report.whole_notebooks(path) == (1, 2)
+    assert report.main([]) == 2

@@ -135,3 +135,12 @@ def test_what_a_control_does_is_done_in_the_main_thread_and_can_be_interrupted(m
     assert seen == [(1, True, signal.default_int_handler)] and signal.getsignal(signal.SIGINT) is before
     w.in_main_thread(act)(2)
     assert [number for number, *_ in seen] == [1, 2]
+
+
+def test_an_interrupt_ends_the_work_and_not_the_kernel():
+    def act():
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    w._interruptible(act)
+    assert signal.getsignal(signal.SIGINT) is before

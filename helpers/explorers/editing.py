@@ -25,10 +25,9 @@ from helpers.are.concepts import Concept, Question
 from helpers.are.editing import EditSettings, Rows
 from helpers.are.evaluation import refuses
 from helpers.are.representations import ReadOut, Tokens, blocks, fit_probe, read_all
-from helpers.generation import plain_tokens
+from helpers.generation import LocalBackend, plain_tokens
 from helpers.models import LoadedModel
 from helpers.prompts import messages_of
-from helpers.storage import CourseError
 from helpers.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
 
 METERED = 10  # questions a meter counts over; the moods are asked twice about each subject
@@ -111,6 +110,15 @@ def speaking_ill(on_round: Callable[[dict], None] | None = None) -> Edit:
 
 
 EDITS = {"refusing what is harmful": refusing, "speaking well": speaking_well, "speaking ill": speaking_ill}
+
+
+def apart(method: experiment.Method) -> experiment.Method:
+    """The method with a memo of its own: all its answers come from batches that are made here.
+
+    In bfloat16 the batch that a question is in can change an answer. Two models are compared in equal batches, so
+    that at strength 0 they say the same.
+    """
+    return method._replace(backend=LocalBackend(method.lm, f"{method.backend.name}, compared"))
 
 
 def rates(edit: Edit, method: experiment.Method) -> dict[str, float]:
@@ -201,61 +209,66 @@ class EditingExplorer:
     def __init__(self, edits: dict[str, Callable[..., Edit]] | None = None) -> None:
         self.makers = edits or EDITS
         self.known: dict[str, Edit] = {}
-        self.base = experiment.base_method()
+        self.base = apart(experiment.base_method())
         self._make_controls()
         self.desk = Desk([self.concept, self.strength, self.layers, self.question, self.own, *self.buttons])
         self.page = self._layout()
-        self.choose()
+        self._take(self.concept.value)
         self._wire()
-
-    @property
-    def edit(self) -> Edit:
-        """The chosen edit, trained or loaded when it is first chosen."""
-        name = self.concept.value
-        if name not in self.known:
-            self.known[name] = self.makers[name](on_round=self._round)
-        return self.known[name]
+        self.show()
 
     @property
     def method(self) -> experiment.Method:
         """The edited model at the strength and in the layers that are set."""
         first, last = self.layers.value
-        return experiment.edit_method(self.edit.lm, self.strength.value, range(first, last + 1))
+        return apart(experiment.edit_method(self.edit.lm, self.strength.value, range(first, last + 1)))
 
     # what happens
 
     def choose(self, *_) -> None:
-        """Take another edit; the first time it may have to be trained."""
-        with self.desk.busy("loading the edit (the first time it is trained: about two minutes)", total=6):
-            first, last = self.edit.layers
-            self.layers.min, self.layers.max, self.layers.value = first, last, (first, last)
-            self.question.options = self.edit.asked
-            self.question.value = self.edit.asked[0]
-            self.own.value = ""
-        self.show()
+        """Take another edit; the first time it may have to be trained. If that is stopped, the old one stays."""
+        if self.concept.value == self.name:
+            return
+        with self.desk.busy("loading the edit (the first time it is trained, which takes some minutes)", total=6):
+            self._take(self.concept.value)
+        if self.concept.value == self.name:
+            self.show()
+        else:
+            self.concept.value = self.name
 
-    def _round(self, row: dict) -> None:
-        self.desk.advance(row["round"] + 1)
+    def _take(self, name: str) -> None:
+        if name not in self.known:
+            self.known[name] = self.makers[name](on_round=lambda row: self.desk.advance(row["round"] + 1))
+        self.name, self.edit = name, self.known[name]
+        first, last = self.edit.layers
+        self.layers.max = max(last, self.layers.max)  # in this order no end ever passes the other
+        self.layers.min = first
+        self.layers.max, self.layers.value = last, (first, last)
+        self.question.options, self.own.value = self.edit.asked, ""
+        self.question.value = self.edit.asked[0]
 
     def ask(self, *_) -> None:
-        """Ask the chosen question, or the one that was written."""
+        """Ask the question that was written, or else the chosen one."""
         with self.desk.busy("two models answer"):
             self._ask(self.method)
 
+    def ask_chosen(self, *_) -> None:
+        """Another question was chosen: ask it, whatever is written below."""
+        if not self.question.disabled:  # while another edit is loaded its questions are set, which is no wish
+            self.own.value = ""
+            self.ask()
+
     def show(self, *_) -> None:
         """Answer, count and probe at the present strength and layers."""
-        with self.desk.busy("asking", total=3):
+        with self.desk.busy("counting", total=2):
             method = self.method
-            self._ask(method)
-            self.desk.advance(1)
             self.figures.value = pictures(self.edit, self.base, method, self.layers.value)
-            self.desk.advance(2)
             self.words.value = f"<p>In words: {html.escape(described(self.edit, self.base, method))}.</p>"
+            self.desk.advance(1)
+            self._ask(method)
 
     def _ask(self, method: experiment.Method) -> None:
         text = self.own.value.strip() or self.question.value
-        if not text:
-            raise CourseError("no question: pick one, or write your own")
         asked = [Question("own", text)]
         (before,), (after,) = self.base.answers(asked), method.answers(asked)
         one, other = marked(self.base.lm, before, after)
@@ -276,6 +289,7 @@ class EditingExplorer:
 
     def _wire(self) -> None:
         self.concept.observe(in_main_thread(self.choose), names="value")
+        self.question.observe(in_main_thread(self.ask_chosen), names="value")
         self.strength.observe(in_main_thread(self.show), names="value")
         self.layers.observe(in_main_thread(self._layers_moved), names="value")
         self.buttons[0].on_click(in_main_thread(self.ask))

@@ -10,7 +10,6 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import ipywidgets as widgets
 import numpy as np
@@ -22,7 +21,7 @@ from helpers.domains import Domain
 from helpers.eagle import design
 from helpers.eagle.environment import Observation
 from helpers.eagle.experiment import Experiment
-from helpers.eagle.rewriting import seed_of, start_items, start_of
+from helpers.eagle.rewriting import MAX_CHARACTERS, seed_of, start_items, start_of
 from helpers.storage import CourseError
 from helpers.widgets import (
     Desk,
@@ -30,8 +29,8 @@ from helpers.widgets import (
     heading,
     in_main_thread,
     labelled,
+    lasso_map,
     picture,
-    quiet_map,
     row,
     table_of,
     two_columns,
@@ -78,7 +77,17 @@ class Run:
     def label(self) -> str:
         """The run in a few words."""
         taken = len(self.steps) - 1
-        return f"{self.title}, viewer {self.user}: {taken} step{'s' * (taken != 1)}, {self.gain:+.2f} stars"
+        return f"{self.name}: {taken} step{'s' * (taken != 1)}, {self.gain:+.2f} stars"
+
+    @property
+    def name(self) -> str:
+        """Film, viewer and seed."""
+        return f"{self.title}, viewer {self.user}, seed {self.seed}"
+
+    def same(self, other: Run) -> bool:
+        """Whether both went the same way."""
+        texts, others = ([step.text for step in run.steps] for run in (self, other))
+        return (self.item, self.user, self.seed, texts) == (other.item, other.user, other.seed, others)
 
 
 def begin(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
@@ -98,14 +107,17 @@ def begin(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
 
 
 def by_hand(experiment: Experiment, run: Run, text: str) -> Run:
-    """The run with a text that somebody wrote.
+    """The run with a text that somebody wrote, in the form of all texts here: a line of genres, a line of plot.
 
     Raises:
-        CourseError: an empty text.
+        CourseError: another form, or too long to be read to its end.
     """
-    if not text.strip():
-        raise CourseError("an empty text has no place in the space: write a line of genres and a sentence")
-    return _longer(experiment, run, text.strip(), "hand")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) != 2 or not lines[0].lower().startswith("genres:"):
+        raise CourseError("write two lines: 'Genres: Western.' and a sentence or two of plot")
+    if len(text) > MAX_CHARACTERS:
+        raise CourseError(f"{len(text)} characters: the encoder reads no more than {MAX_CHARACTERS}, shorten the plot")
+    return _longer(experiment, run, "\n".join(lines), "hand")
 
 
 def by_instruction(experiment: Experiment, run: Run, wish: str, by: str = "instruction") -> Run:
@@ -137,7 +149,8 @@ def designed(experiment: Experiment, run: Run, k: int) -> Int[np.ndarray, " k"]:
     if not 1 <= k <= len(experiment.world.actions):
         raise CourseError(f"{k} instructions: choose from 1 to {len(experiment.world.actions)}")
     moves = experiment.effects.displacement(run.steps[-1].z, run.user)
-    z = design.prepare(moves, form="displacement", origin=np.zeros(moves.shape[1]), n_components=min(k, 8))
+    n = min(k, 8, int(np.linalg.matrix_rank(moves)))
+    z = design.prepare(moves, form="displacement", origin=np.zeros(moves.shape[1]), n_components=n)
     return design.round_design(z, design.optimal_design(z), k, "exchange")
 
 
@@ -186,6 +199,10 @@ class SteeringMap:
         self.x, self.y, self.grid = plots.map_grid(self.xy, n=40, margin=0.1)
         self.experiment = experiment
 
+    def item_utility(self, user: int) -> Float[np.ndarray, " item"]:
+        """Utility of the existing films for a viewer, in stars."""
+        return self.experiment.world.gap(user).of_items().total
+
     def surface(self, run: Run) -> Float[np.ndarray, "y x"]:
         """Utility over the map for the run's viewer; off the map's plane it stays at the last text's height."""
         here = run.steps[-1].z
@@ -203,7 +220,7 @@ class SteeringMap:
             ax.plot(*path.T, "-", color="white", lw=3.5, zorder=3)
             ax.plot(*path.T, ".-", color=colour, lw=1.8, zorder=4)
             ax.plot(*path[-1], marker="*", ms=13, color=colour, markeredgecolor="white", zorder=5)
-        ax.set(title="Utility in stars: brighter is an unmet wish", xlabel="first principal component")
+        ax.set(title=f"Utility in stars for viewer {runs[0].user}", xlabel="first principal component")
         ax.set(ylabel="second principal component")
 
 
@@ -213,7 +230,8 @@ PATHS = (plots.VERMILION, plots.SKY, plots.PURPLE, plots.ORANGE)
 def draw_utility(ax: Axes, runs: Sequence[Run]) -> None:
     """Utility and predicted rating after every step of every run."""
     for run, colour in zip(runs, PATHS, strict=False):
-        ax.plot([step.total for step in run.steps], "o-", color=colour, label=f"{run.title}, viewer {run.user}")
+        name = run.name.replace("$", r"\$")  # a lone dollar sign would begin a formula
+        ax.plot([step.total for step in run.steps], "o-", color=colour, label=name)
         ax.plot([step.rating for step in run.steps], "o:", color=colour, ms=3, lw=1)
     longest = max(len(run.steps) for run in runs)
     ax.set(xlabel="step", ylabel="stars", title="Utility (line) and predicted rating (dots)")
@@ -251,19 +269,20 @@ class SteeringExplorer:
         policy: who steps when the agent is asked to; gives log-probabilities of all actions.
     """
 
-    def __init__(self, experiment: Experiment, policy, user: int = 100, title: str = "Groundhog Day") -> None:
+    def __init__(self, experiment: Experiment, policy, user: int = 100, title: str = "Toy Story") -> None:
         self.experiment, self.policy = experiment, policy
         self.domain: Domain = experiment.world.space.domain
-        self.items = start_items(self.domain)
-        self.titles = self.domain.items["title"].iloc[self.items].tolist()
+        self.films: dict[str, int] = {}
+        for item in start_items(self.domain):
+            self.films.setdefault(str(self.domain.items["title"].iloc[item]), int(item))
         self.map = SteeringMap(experiment)
         self.kept: list[Run] = []
-        item = int(self.items[self.titles.index(title)]) if title in self.titles else int(self.items[0])
-        self.run = begin(experiment, user, item)
+        self.run = begin(experiment, user, self.films[title])
         self._make_controls()
         self.desk = Desk(self._controls())
         self._wire()
         self.page = self._layout()
+        self.own_text.value = self.offered = self.run.steps[-1].text
         self.redraw()
 
     # what the controls say
@@ -279,146 +298,162 @@ class SteeringExplorer:
         return list(self.picked.value)
 
     @property
+    def others(self) -> list[Run]:
+        """The runs that were kept to compare with, newest first, without the current one."""
+        return [run for run in reversed(self.kept) if not run.same(self.run)]
+
+    @property
     def shown(self) -> list[Run]:
-        """The current run and those that were kept to compare with, newest first."""
-        return [self.run, *[run for run in reversed(self.kept) if run is not self.run]][: len(PATHS)]
+        """The current run and the newest others, as many as there are colours."""
+        return [self.run, *self.others][: len(PATHS)]
 
     # what happens
 
     def restart(self, *_) -> None:
-        """Stand at the chosen film's text again, for the chosen viewer."""
+        """Stand at the chosen film's text, for the chosen viewer. The text in the field stays as it is."""
         with self.desk.busy("placing the film"):
-            self.run = begin(self.experiment, self.user.value, self._chosen_item(), self.seed.value)
+            item = self._chosen_item()
+            self.run = begin(self.experiment, self.user.value, item, self.seed.value)
             self._list_actions()
+            self.colour(self.map.item_utility(self.run.user)[self.rows])
             self.redraw()
 
     def step(self, *_) -> None:
         """One step of the agent."""
         with self.desk.busy("the agent writes"):
-            self.run = by_agent(self.experiment, self.policy, self.run, self.allowed)
-            self.redraw()
+            self._go_to(by_agent(self.experiment, self.policy, self.run, self.allowed))
 
     def episode(self, *_) -> None:
         """As many steps as an episode has, one after the other."""
         horizon = self.experiment.world.horizon
         with self.desk.busy("the agent writes", total=horizon):
             for done in range(horizon):
-                self.run = by_agent(self.experiment, self.policy, self.run, self.allowed)
-                self.redraw()
+                self._go_to(by_agent(self.experiment, self.policy, self.run, self.allowed))
                 self.desk.advance(done + 1)
 
     def instruct(self, *_) -> None:
         """One rewrite under the instruction in the field."""
         with self.desk.busy("the language model writes"):
-            self.run = by_instruction(self.experiment, self.run, self.wish.value)
-            self.redraw()
+            self._go_to(by_instruction(self.experiment, self.run, self.wish.value))
 
     def write(self, *_) -> None:
         """Take the text in the field as it is."""
         with self.desk.busy("reading your text"):
-            self.run = by_hand(self.experiment, self.run, self.own_text.value)
-            self.redraw()
+            self._go_to(by_hand(self.experiment, self.run, self.own_text.value))
 
     def undo(self, *_) -> None:
         """Drop the last text; the film's own stays."""
         with self.desk.busy("drawing"):
-            self.run = replace(self.run, steps=self.run.steps[:-1] or self.run.steps)
-            self.redraw()
+            self._go_to(replace(self.run, steps=self.run.steps[:-1] or self.run.steps))
 
     def keep(self, *_) -> None:
         """Keep the run, to compare the next ones with it."""
         with self.desk.busy("drawing"):
-            if all(run is not self.run for run in self.kept):
+            if not any(run.same(self.run) for run in self.kept):
                 self.kept.append(self.run)
+            self.redraw()
+
+    def forget(self, *_) -> None:
+        """Drop the runs that were kept."""
+        with self.desk.busy("drawing"):
+            self.kept = []
             self.redraw()
 
     def export(self, *_) -> None:
         """Offer the session as a file."""
-        runs = [*self.kept, *([] if any(run is self.run for run in self.kept) else [self.run])]
-        self.link.value = download_link(as_json(runs), "steering_session.json")
+        with self.desk.busy("writing the session"):
+            runs = as_json([*reversed(self.others), self.run])
+            self.link.value = download_link(runs, "steering_session.json")
+
+    def _go_to(self, run: Run) -> None:
+        """Show a run, and offer its last text for editing unless somebody has begun to write one."""
+        self.run = run
+        if self.own_text.value in ("", self.offered):
+            self.own_text.value = self.offered = run.steps[-1].text
+        self.redraw()
 
     def redraw(self) -> None:
         """Show the run as it is."""
-        last, runs = self.run.steps[-1], self.shown
-        self.text.value = _card(self.run)
-        self.own_text.value = last.text
-        self.profile.value = f"<b>Viewer {self.run.user}.</b> {html.escape(str(self._profile()))}"
+        runs, n_others = self.shown, len(self.others)
+        self.text.value, self.link.value = _card(self.run), ""
+        profile = html.escape(str(self.experiment.world.profile(self.run.user)))
+        self.profile.value = f"<b>Viewer {self.run.user}.</b> {profile}"
         self.numbers.value = _numbers(runs)
         self.figures.value = pictures(self.map, runs)
-        self.words.value = f"<p>In words: {html.escape(described(runs))}</p>"
+        left_out = f" {n_others + 1 - len(runs)} older ones are kept and not shown." if n_others >= len(runs) else ""
+        self.words.value = f"<p>In words: {html.escape(described(runs) + left_out)}</p>"
 
     # how it is built
 
-    def _profile(self):
-        return self.experiment.world.profile(self.run.user)
-
     def _chosen_item(self) -> int:
-        if self.film.value not in self.titles:
+        known = {title.casefold(): item for title, item in self.films.items()}
+        if (wanted := self.film.value.strip().casefold()) not in known:
             raise CourseError(f"no film {self.film.value!r} with a short plot: pick one of the list")
-        return int(self.items[self.titles.index(self.film.value)])
+        return known[wanted]
 
     def _make_controls(self) -> None:
-        n_users, world = self.domain.n_users, self.experiment.world
-        self.user = labelled(widgets.BoundedIntText(value=self.run.user, min=0, max=n_users - 1), "viewer")
-        self.film = labelled(
-            widgets.Combobox(value=self.run.title, options=tuple(self.titles)), "film (type to search)"
-        )
+        n_users, n_actions = self.domain.n_users, len(self.experiment.world.actions)
+        number = widgets.BoundedIntText
+        self.user = labelled(number(value=self.run.user, min=0, max=n_users - 1), f"viewer (0 to {n_users - 1})")
+        films = widgets.Combobox(value=self.run.title, options=tuple(self.films), continuous_update=False)
+        self.film = labelled(films, "film (type to search)", "32em")
         self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "26em")
-        self.seed = labelled(widgets.BoundedIntText(value=0, min=0, max=10_000), "seed")
+        self.seed = labelled(number(value=0, min=0, max=10_000), "seed")
         self.action_set = labelled(widgets.Dropdown(options=(WHOLE, DESIGNED, PICKED)), "the agent may use")
-        self.size = labelled(widgets.BoundedIntText(value=10, min=1, max=len(world.actions)), "size of the design")
+        self.size = labelled(number(value=10, min=1, max=n_actions), "size of the design")
         self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)", "48em")
         self._list_actions()
         self.wish = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
         self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
-        names = ("start here", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare", "export")
-        self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in names}
+        names = ("start again", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare")
+        self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in (*names, "forget", "export")}
         self.text, self.profile, self.numbers = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.figures, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.rows = np.searchsorted(self.domain.text_items, list(self.films.values()))
+        utility = self.map.item_utility(self.run.user)[self.rows]
+        self.lasso, self.colour = lasso_map(self.map.xy[self.rows], utility, self.select)
 
     def _list_actions(self) -> None:
+        picked = self.picked.value
         wishes = self.experiment.world.instructions(self.run.user)
         self.picked.options = [(wish, number) for number, wish in enumerate(wishes)]
+        self.picked.value = picked
 
     def _controls(self) -> list[widgets.Widget]:
         fields = [self.user, self.film, self.seed, self.action_set, self.size, self.picked, self.wish, self.own_text]
         return [*fields, *self.buttons.values()]
 
     def _wire(self) -> None:
-        acts = (self.restart, self.step, self.episode, self.instruct, self.write, self.undo, self.keep, self.export)
-        for button, act in zip(self.buttons.values(), acts, strict=True):
+        acts = (self.restart, self.step, self.episode, self.instruct, self.write, self.undo, self.keep)
+        for button, act in zip(self.buttons.values(), (*acts, self.forget, self.export), strict=True):
             button.on_click(in_main_thread(act))
+        for control in (self.user, self.film, self.seed):
+            control.observe(in_main_thread(self.restart), names="value")
         self.near.observe(self._from_lasso, names="value")
 
     def _from_lasso(self, change) -> None:
         if change["new"]:
             self.film.value = change["new"]
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Films of a lasso on the map, by their rows among the items with a text."""
-        on_map = {int(item): row for row, item in enumerate(self.domain.text_items)}
-        chosen = set(map(int, rows))
-        self.near.options = [t for t, item in zip(self.titles, self.items, strict=True) if on_map[int(item)] in chosen]
-
-    @cached_property
-    def lasso(self) -> widgets.Widget:
-        """The map to draw a lasso on."""
-        return quiet_map(self.map.xy, self.select)
+    def select(self, numbers: Sequence[int]) -> None:
+        """List the films of a lasso, by their numbers on the map."""
+        titles = list(self.films)
+        self.near.options = [titles[number] for number in sorted(numbers)]
 
     def _layout(self) -> widgets.Widget:
-        buttons, side = self.buttons, ("undo", "keep to compare", "export")
+        buttons = self.buttons
         left = [
             heading("1. A viewer and a film"),
             row(self.user, self.seed),
-            row(self.film, buttons["start here"]),
+            row(self.film, buttons["start again"]),
             row(self.lasso, self.near),
             heading("2. Steer"),
             row(self.action_set, self.size),
             self.picked,
-            row(buttons["one step"], buttons["five steps"]),
+            row(buttons["one step"], buttons["five steps"], buttons["undo"]),
             row(self.wish, buttons["rewrite"]),
             row(self.own_text, buttons["use my text"]),
-            row(*(buttons[name] for name in side)),
+            row(*(buttons[name] for name in ("keep to compare", "forget", "export"))),
             self.link,
         ]
         right = [heading("3. What happens"), self.desk.bar, self.profile, self.text, self.numbers]
@@ -440,7 +475,7 @@ def _numbers(runs: Sequence[Run]) -> str:
     def row(run: Run) -> list[str]:
         last = run.steps[-1]
         numbers = (f"{last.rating:.2f}", f"{last.novelty:.2f}", f"{last.total:.2f}", f"{run.gain:+.2f}")
-        return [html.escape(run.title), str(run.user), str(len(run.steps) - 1), *numbers]
+        return [html.escape(run.title), str(run.user), str(run.seed), str(len(run.steps) - 1), *numbers]
 
-    names = ("run", "viewer", "steps", "predicted rating", "novelty", "utility", "gain in stars")
+    names = ("run", "viewer", "seed", "steps", "predicted rating", "novelty", "utility", "gain in stars")
     return table_of(names, [row(run) for run in runs])
