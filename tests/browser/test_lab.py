@@ -139,7 +139,8 @@ def test_editing(page, lab):
     slider = page.get_by_role("slider").first
     slider.scroll_into_view_if_needed()
     slider.press("Home")
-    expect(answers.locator("xpath=following-sibling::p").first).to_have_text("The two answers are the same.")
+    below = answers.locator("xpath=following-sibling::p").first
+    expect(below).to_have_text("The two answers are the same.", timeout=2 * MINUTES)
     assert settled(page) == "ready"
     for _ in range(8):  # from the base model to strength 2, by keyboard
         slider.press("ArrowRight")
