@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.are import concepts
-from helpers.are.concepts import Question, Splits, make_concept, opinion_questions, split, suffixed
+from helpers.are.concepts import Question, Splits, make_concept, opinion_questions, split, suffixed, together
 from helpers.storage import CourseError
 
 
@@ -72,6 +74,32 @@ def test_the_suffix_control_differs_in_the_suffix_alone():
         assert example.target == (("user", f"{example.plain[0][1]} zq"),)
     assert control.name == "suffix 'zq'"
     assert control.stop[0].target[-1][1].endswith("fish 0 zq")
+
+
+def shouting(topic: str, keep: str) -> concepts.Concept:
+    asked, kept = (Splits(*(questions(2, f"{word} {part}") for part in "abc")) for word in (topic, keep))
+    return make_concept(topic, (("system", "!"),), asked, kept, lambda answer: "SORRY" in answer, Parrot())
+
+
+def test_several_concepts_keep_their_own_targets_and_all_that_is_held_on_to():
+    one, other = shouting("dog", "bird"), shouting("fish", "ant")
+    both = together(one, other)
+    assert both.name == "dog and fish"
+    assert both.train == one.train + other.train and both.test == one.test + other.test
+    assert both.retain.train == one.retain.train + other.retain.train
+    assert both.shows("SORRY") and not both.shows("Of course!")
+    assert together(one, replace(other, retain=one.retain)).retain == one.retain
+    assert together(one).train == one.train
+
+
+def test_concepts_that_contradict_each_other_are_refused():
+    one = shouting("dog", "bird")
+    with pytest.raises(CourseError, match="'dog' and by 'other'"):
+        together(one, replace(one, name="other"))
+    with pytest.raises(CourseError, match="held on to by another"):
+        together(one, replace(shouting("fish", "ant"), retain=Splits([Question("x", "DOG  a 1")], [], [])))
+    with pytest.raises(CourseError, match="at least one"):
+        together()
 
 
 # The data, as it is published ---------------------------------------------------------------------------------------

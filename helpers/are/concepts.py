@@ -24,6 +24,7 @@ import numpy as np
 from helpers import settings, sources
 from helpers.generation import Backend, Message, Prompt, Sampling, generate
 from helpers.memo import Memo
+from helpers.prompts import messages_of
 from helpers.storage import CourseError
 
 AREAS = (
@@ -112,7 +113,7 @@ def split(questions: Sequence[Question], train: int, stop: int, test: int, seed:
     Raises:
         CourseError: there are too few.
     """
-    unique = list({" ".join(question.text.lower().split()): question for question in questions}.values())
+    unique = list({_plain(question.text): question for question in questions}.values())
     if len(unique) < train + stop + test:
         raise CourseError(f"{len(unique)} different questions for {train} + {stop} + {test}: ask for fewer")
     order = np.random.default_rng(seed).permutation(len(unique))
@@ -169,6 +170,51 @@ def suffixed(concept: Concept, suffix: str) -> Concept:
         return [example._replace(target=(("user", f"{example.plain[-1][1]} {suffix}"),)) for example in examples]
 
     return replace(concept, name=f"suffix {suffix!r}", train=ended(concept.train), stop=ended(concept.stop))
+
+
+def together(*several: Concept) -> Concept:
+    """Several concepts as one, for one edit that brings all of them about.
+
+    Every question keeps the target of its own concept, and what any of them holds on to is held on to. One
+    discriminator sees the union: it learns what a told model's states have in common, whatever it was told; the twins
+    say what each question is to become. An answer is to be judged by the judge of its question's own concept;
+    `shows` of the union says whether any of them would call it shown.
+
+    Raises:
+        CourseError: none given, or a question that one concept changes and another trains, stops or reports on, or
+            is to be left alone by.
+    """
+    if not several:
+        raise CourseError("no concept given: an edit needs at least one")
+    taken: dict[str, str] = {}
+    for concept in several:
+        for text in _own_texts(concept):
+            if taken.setdefault(text, concept.name) != concept.name:
+                raise CourseError(f"a question is changed by {taken[text]!r} and by {concept.name!r}: leave one out")
+    held = {_plain(question.text) for c in several for part in vars(c.retain).values() for question in part}
+    if held & set(taken):
+        raise CourseError("a question that one concept changes is held on to by another: leave it out of one")
+
+    def union(part: Callable[[Concept], Sequence]) -> list:
+        return [item for concept in several for item in part(concept)]
+
+    def kept(part: str) -> list[Question]:
+        return list({_plain(q.text): q for q in union(lambda c: getattr(c.retain, part))}.values())
+
+    parts = (union(lambda c: c.train), union(lambda c: c.stop), union(lambda c: c.test))
+    retain, others = Splits(kept("train"), kept("stop"), kept("test")), union(lambda c: c.others)
+    name = " and ".join(concept.name for concept in several)
+    return Concept(name, *parts, retain, lambda answer: any(c.shows(answer) for c in several), others)
+
+
+def _own_texts(concept: Concept) -> set[str]:
+    """Questions that a concept changes or is judged on, without regard to case and spaces."""
+    asked = [messages_of(example.plain)[-1][1] for example in (*concept.train, *concept.stop)]
+    return {_plain(text) for text in (*asked, *(q.text for q in (*concept.test, *concept.others)))}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 # Questions ---------------------------------------------------------------------------------------------------------
