@@ -269,7 +269,7 @@ def two_columns(
 
 
 def table_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts as HTML, with room between the columns."""
+    """A table as HTML, with room between the columns; `names` are texts, the cells of `rows` are HTML already."""
     style = 'style="padding:2px 12px;text-align:left;vertical-align:top"'
     head = "".join(f'<th scope="col" {style}>{html.escape(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in row)}</tr>" for row in rows)

@@ -28,7 +28,7 @@ from nbformat import NotebookNode, v4
 from traitlets.config import Config
 
 from helpers import settings, sources
-from helpers.storage import CourseError
+from helpers.storage import CourseError, atomic_file
 
 TEMPLATE = Path(__file__).with_name("slides.html.j2")
 PARTS = (
@@ -202,7 +202,8 @@ def write_slides(notebooks: Sequence[Path], folder: Path) -> Path:
     html, reveal = page(deck(notebooks)), sources.fetch("reveal-js")
     shutil.copytree(reveal, folder / "reveal", dirs_exist_ok=True)
     index = folder / "index.html"
-    index.write_text(html, encoding="utf-8")
+    with atomic_file(index) as temporary:
+        temporary.write_text(html, encoding="utf-8")
     return index
 
 

@@ -472,10 +472,10 @@ def _card(run: Run) -> str:
 
 
 def _numbers(runs: Sequence[Run]) -> str:
-    def row(run: Run) -> list[str]:
+    def cells_of(run: Run) -> list[str]:
         last = run.steps[-1]
         numbers = (f"{last.rating:.2f}", f"{last.novelty:.2f}", f"{last.total:.2f}", f"{run.gain:+.2f}")
         return [html.escape(run.title), str(run.user), str(run.seed), str(len(run.steps) - 1), *numbers]
 
     names = ("run", "viewer", "seed", "steps", "predicted rating", "novelty", "utility", "gain in stars")
-    return table_of(names, [row(run) for run in runs])
+    return table_of(names, [cells_of(run) for run in runs])
