@@ -267,7 +267,8 @@ def test_meters_count_what_their_judge_says():
     edit = editing.Edit(None, None, [], [editing.Meter("yes", questions, lambda answer: answer == "yes")])
     method = Answering({"0": "yes", "1": "no", "2": "yes", "3": "yes"})
     assert editing.rates(edit, method) == {"yes": 0.75}
-    assert editing.described(edit, Answering(dict.fromkeys("0123", "no")), method) == "yes 0%, edited 75%"
+    before = editing.rates(edit, Answering(dict.fromkeys("0123", "no")))
+    assert editing.described(before, editing.rates(edit, method)) == "yes 0%, edited 75%"
 
 
 def test_edits_are_compared_in_batches_of_their_own():

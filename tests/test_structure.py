@@ -324,7 +324,7 @@ BROKEN = [
     (counted_sections, replace_text("## Set-up", "4. Item.\n\n## Set-up\n\n## Quiz"), "Quiz' has 0"),
     (counted_sections, replace_text("## References", "4. Item.\n\n## References"), "Quiz' has 4"),
     (counted_sections, add_text("- 4\n- 5\n- 6\n- 7"), "References' has 7"),
-    (no_machine_paths, add_text("see /root/x"), "/root/"),
+    *((no_machine_paths, add_text(f"see {path}x"), path) for path in FORBIDDEN),
     (no_machine_paths, add_output(1, PATH), "/home/"),
     (no_machine_paths, replace_text("plt.plot([0, 1])", "open('/work/a')"), "/work/"),
     (no_installs, replace_text("plt.plot([0, 1])", "!pip install x"), "!pip install x"),

@@ -186,16 +186,15 @@ def draw_meters(ax: Axes, before: dict[str, float], after: dict[str, float]) -> 
     ax.legend(fontsize=8, loc="lower right")
 
 
-def described(edit: Edit, base: experiment.Method, method: experiment.Method) -> str:
+def described(before: dict[str, float], after: dict[str, float]) -> str:
     """What the meters show, in words."""
-    before, after = rates(edit, base), rates(edit, method)
     return "; ".join(f"{name} {before[name]:.0%}, edited {after[name]:.0%}" for name in before)
 
 
 def pictures(edit: Edit, base: experiment.Method, method: experiment.Method, layers: tuple[int, int]) -> str:
     """Meters and probe curves side by side, as HTML."""
     before, after, now = rates(edit, base), rates(edit, method), edit.gauge(method.lm)
-    left = picture(lambda ax: draw_meters(ax, before, after), (6, 3.2), f"Meters: {described(edit, base, method)}.")
+    left = picture(lambda ax: draw_meters(ax, before, after), (6, 3.2), f"Meters: {described(before, after)}.")
     words = f"Plain prompts taken for target ones, last layer: {edit.base_curve[-1]:.0%}, edited {now[-1]:.0%}."
     return left + picture(lambda ax: draw_gauge(ax, edit.base_curve, now, layers), (6, 3.2), words)
 
@@ -263,7 +262,8 @@ class EditingExplorer:
         with self.desk.busy("counting", total=2):
             method = self.method
             self.figures.value = pictures(self.edit, self.base, method, self.layers.value)
-            self.words.value = f"<p>In words: {html.escape(described(self.edit, self.base, method))}.</p>"
+            words = described(rates(self.edit, self.base), rates(self.edit, method))
+            self.words.value = f"<p>In words: {html.escape(words)}.</p>"
             self.desk.advance(1)
             self._ask(method)
 
