@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.domains.wording import MOVIES
 from helpers.eagle import actions as ac
 from helpers.eagle.actions import BANK, CATEGORIES, Action, accepted, coverage, instantiate, rejection
-from helpers.embedding.profiles import THEMES, Profile
+from helpers.embedding.profiles import Profile
 
+THEMES = MOVIES.themes
 GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),

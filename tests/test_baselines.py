@@ -10,6 +10,7 @@ import pytest
 from fake_world import DIM, FakeBackend, encode, fake_starts, fake_world, place
 
 from helpers.domains import Domain
+from helpers.domains.wording import CLOTHES
 from helpers.eagle import baselines
 from helpers.eagle.baselines import METHODS, Outcome, follow, only_if_better, pick_best
 from helpers.eagle.environment import run_episodes
@@ -201,9 +202,10 @@ def test_greedy_takes_one_step_with_different_actions():
 
 
 def test_more_rewrites_than_actions_use_each_once_before_any_twice():
-    actions = baselines._different(4, 10, seed=0)
+    actions = baselines._different(fake_world(), [""] * 10, 0, seed=0)
     assert sorted(actions[:4]) == sorted(actions[4:8]) == [0, 1, 2, 3] and len(set(actions[8:])) == 2
-    assert len({tuple(baselines._different(100, 15, seed)) for seed in range(5)}) == 5
+    many = fake_world(actions=fake_world().actions * 25)
+    assert len({tuple(baselines._different(many, [""] * 15, 0, seed)) for seed in range(5)}) == 5
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
@@ -220,6 +222,57 @@ def test_the_tree_expands_its_best_leaves_and_keeps_the_best_of_all_depths(width
         parents = sorted(utility, key=utility.get, reverse=True)[:width]
         seen |= utility
     assert outcome.texts == [[max(seen, key=seen.get)]]
+
+
+class Moves:
+    """Expected displacements that every text and user share."""
+
+    def __init__(self, table) -> None:
+        self.table = np.asarray(table, dtype=float)
+
+    def displacement(self, z, user: int) -> np.ndarray:
+        return self.table
+
+
+def test_a_tree_draws_from_the_design_on_each_text():
+    """Two actions do next to nothing: a G-optimal design has no use for them."""
+    world, starts = writing_world(), fake_starts(6)
+    moves = Moves([[1, 0, 0], [1e-3, 0, 0], [0, 1, 0], [0, 1e-3, 0]])
+    outcome = baselines.tree(world, starts, 12, 0, effects=moves)
+    asked = answers_of(world)
+    wishes = [world.instructions(start.user) for start in starts for _ in range(4)]
+    drawn = [wishes[i % 24].index(wish) for i, (_, wish) in enumerate(asked)]
+    assert set(drawn) == {0, 2}
+    assert same(outcome, baselines.tree(writing_world(), starts, 12, 0, effects=moves))
+    assert not same(outcome, baselines.tree(writing_world(), starts, 12, 1, effects=moves))
+
+
+def test_a_design_with_enough_actions_gives_none_twice_to_one_text():
+    world = fake_world()
+    moves = Moves(np.eye(4)[:, :3] + 0.1)
+    for seed in range(20):
+        actions = baselines._designed(world, ["Genres: Drama.\nThe x1.0 y1.0 z1.0 house."] * 3, 0, seed, moves)
+        assert len(set(actions)) == 3
+
+
+def test_leaves_are_the_texts_of_the_last_depth():
+    world, starts = writing_world(noise=1.0), fake_starts(12)
+    outcome = baselines.tree(world, starts, 12, 0, leaves=True)
+    asked = answers_of(world)
+    for number, ((text,), start) in enumerate(zip(outcome.texts, starts, strict=True)):
+        rows = slice(2 * 48 + number * 4, 2 * 48 + number * 4 + 4)
+        states, wishes = zip(*asked[rows], strict=True)
+        seeds = [seed_of(0, "search", *start, 2, i) for i in range(4)]
+        assert text in writing_world(noise=1.0).rewrite(states, wishes, seeds).texts
+    assert not same(outcome, baselines.tree(writing_world(noise=1.0), starts, 12, 0))
+
+
+@pytest.mark.parametrize("method", [baselines.opro, baselines.elm_like])
+def test_methods_with_words_of_their_own_are_for_movies(method):
+    world = writing_world()
+    clothes = replace(world, rewrite=replace(world.rewrite, wording=CLOTHES), _cache={})
+    with pytest.raises(ValueError, match="asks for movies in its own words: use tree"):
+        method(clothes, fake_starts(1), BUDGET, 0)
 
 
 def test_the_best_leaf_may_stand_at_any_depth():

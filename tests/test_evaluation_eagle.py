@@ -13,6 +13,7 @@ from helpers.eagle import evaluation
 from helpers.eagle.baselines import Outcome, only_if_better, random_actions
 from helpers.eagle.evaluation import (
     PAPER_TABLE_2,
+    PAPER_TABLE_8,
     beside_paper,
     interval,
     judge,
@@ -216,6 +217,12 @@ def test_the_table_beside_the_paper():
     assert np.isnan(table.loc["ELM", "ours"])
     users = beside_paper({"ELM": 1.0}, reference="ELM", measure="user")
     assert users.loc["EAGLE, G-optimal", "paper, relative"] == pytest.approx(0.76 / 0.31 - 1)
+
+
+def test_beside_the_table_on_products():
+    table = beside_paper({"reference, G-optimal": 4.0, "EAGLE, tree search": 4.2}, table=PAPER_TABLE_8)
+    assert list(table.index) == list(PAPER_TABLE_8)
+    np.testing.assert_allclose(table.loc["EAGLE, tree search"], [0.69, 4.2, 0.69 / 0.45 - 1, 0.05])
 
 
 @pytest.mark.parametrize(("ours", "reference"), [({"tree": 1.0}, "tree"), ({"tree": 1.0}, "ELM")])

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import tracemalloc
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from hypothesis import strategies as st
 from helpers.domains import Domain
 from helpers.domains import products as pr
 from helpers.domains.json_objects import BrokenObject, decode, read_objects
+from helpers.domains.wording import CLOTHES
+from helpers.eagle.actions import instantiate
+from helpers.eagle.clothing import CLOTHING_BANK
+from helpers.eagle.rewriting import read_answer, start_items, start_of
+from helpers.embedding.profiles import Profile
 from helpers.embedding.space import build_space
 from helpers.settings import PROJECT
 from helpers.storage import CourseError
@@ -413,7 +419,7 @@ def test_garments_get_a_title_genres_and_a_text(monkeypatch):
     assert domain.items["genres"].tolist() == [[], ["Dresses"]]
     assert domain.items["plot_text"].tolist() == [
         TELLING.format("five"),
-        f"Dresses, General. {TELLING.format('seven')}",
+        TELLING.format("seven"),
     ]
     assert cohorts == [(30, 30), (31, 31)]
     users, items, stars = (column.tolist() for column in domain.triplets)
@@ -444,8 +450,36 @@ def test_the_clothing_domain(clothing):
     assert len(cohorts) == 52 and cohorts[0] == (18, 20) and cohorts[-1] == (75, 99)
     assert not domain.ratings.duplicated(["user", "item"]).any()
     words = domain.items["plot_text"].str.split().str.len()
-    assert words.min() >= 40 and words.max() <= pr.DIGEST_WORDS + 10
+    assert words.min() >= 40 and words.max() <= pr.DIGEST_WORDS
     assert not any(re.search(r"\bstars?\b|recommend|\bloved?\b", text) for text in domain.items["plot_text"])
+
+
+def test_clothes_are_spoken_of_in_their_own_words(clothing):
+    domain = clothing[0]
+    named = {name for names in domain.items["genres"] for name in names}
+    assert named == set(CLOTHES.names) and set(CLOTHES.other_names.values()) <= named
+    assert set(CLOTHES.likes + CLOTHES.dislikes) <= named and set(CLOTHES.fallback_themes) <= set(CLOTHES.themes)
+    assert domain.texts()[0].startswith("Kind: Intimate, Legwear.\n")
+    items = start_items(domain)
+    assert len(items) > 200
+    start = start_of(domain, items[0], 3)
+    assert read_answer(start.text, CLOTHES) == (start.text, "")
+
+
+def test_the_bank_for_clothes():
+    assert len({action.template for action in CLOTHING_BANK}) == 50
+    assert set(Counter(action.category for action in CLOTHING_BANK).values()) == {10}
+    names = [[first, second] for first in CLOTHES.names for second in CLOTHES.names if first != second]
+    for liked, theme in zip(names, CLOTHES.themes, strict=False):
+        texts = instantiate(CLOTHING_BANK, Profile(tuple(liked), (), (theme,), CLOTHES))
+        assert len(set(texts)) == 50 and not any("{" in text or len(text.split()) > 20 for text in texts)
+        assert not any(re.search(r"\bmovie|stories|viewer", text) for text in texts)
+
+
+def test_a_profile_of_clothes():
+    profile = Profile(("Skirts",), ("Swim",), ("silk and satin",), CLOTHES)
+    assert str(profile) == "Likes Skirts. Is drawn to clothes with silk and satin. Cares little for Swim."
+    assert profile.as_item() == "Kind: Skirts.\nA garment with silk and satin."
 
 
 def test_clothing_gives_a_space(clothing):
@@ -476,6 +510,24 @@ def test_real_gift_cards(amazon):
     assert not domain.items["title"].str.contains(r"<|&amp;|Product B0").any()
     every = pr.read_amazon(amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz", **EVERYBODY)
     assert (every.n_users, every.n_items, len(every.ratings)) == (458, 148, 2965)
+
+
+def test_gift_cards_are_read_where_they_are(monkeypatch, tmp_path, amazon):
+    monkeypatch.delenv("STEER_AMAZON", raising=False)
+    assert pr.gift_cards() == (amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz")
+    monkeypatch.setenv("STEER_AMAZON", str(amazon))
+    domain = pr.read_amazon(*pr.gift_cards())
+    assert domain.wording.names and domain.texts()[0].startswith("Kind: Gift Cards")
+    assert len(start_items(domain)) > 100
+    monkeypatch.setenv("STEER_AMAZON", str(tmp_path))
+    with pytest.raises(CourseError, match="put them there, or unset STEER_AMAZON"):
+        pr.gift_cards()
+
+
+def test_no_gift_cards(monkeypatch, tmp_path):
+    monkeypatch.delenv("STEER_AMAZON", raising=False)
+    monkeypatch.setattr(pr.settings, "PROJECT", tmp_path / "project")
+    assert pr.gift_cards() is None
 
 
 def test_real_fashion_printed_over_many_lines(amazon):

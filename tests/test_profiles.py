@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.domains.movies import normalise_title
+from helpers.domains.wording import MOVIES
 from helpers.embedding import profiles as pr
 from helpers.embedding.factorization import fit_als, split_ratings
 from helpers.embedding.space import build_space
@@ -138,8 +139,8 @@ def test_words():
 
 def test_every_movie_with_text_has_its_themes(movies):
     themes = pr.theme_matrix(movies.texts("plot"))
-    assert themes.shape == (649, len(pr.THEMES)) and (themes.sum(axis=1) == 3).all()
+    assert themes.shape == (649, len(MOVIES.themes)) and (themes.sum(axis=1) == 3).all()
     share = themes.mean(axis=0)
     assert share.min() > 0.01 and share.max() < 0.3  # no theme that fits everything or nothing
     titles = movies.items["title"][movies.has_text].tolist()
-    assert themes[titles.index("Alien"), pr.THEMES.index("aliens and space travel")] == 1
+    assert themes[titles.index("Alien"), MOVIES.themes.index("aliens and space travel")] == 1

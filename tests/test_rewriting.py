@@ -12,10 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.domains import Domain
+from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
 from helpers.eagle import rewriting
 from helpers.eagle.rewriting import (
-    EXAMPLES,
-    GENRES,
     MAX_CHARACTERS,
     MAX_GENRES,
     Rewriter,
@@ -33,6 +32,7 @@ from helpers.eagle.rewriting import (
 from helpers.memo import Memo
 from helpers.texts import repetition
 
+GENRES = MOVIES.names
 MARKS = (
     "\n",
     "\n\n",
@@ -251,9 +251,21 @@ def test_what_follows_the_last_whole_sentence_is_cut():
     assert not problem and MAX_CHARACTERS - 40 < len(idea.split("\n")[1]) <= MAX_CHARACTERS
 
 
-def test_the_examples_of_the_prompt_are_good_answers():
-    for before, _, after in EXAMPLES:
-        assert read_answer(after_genres(before)) == (before, "") and read_answer(after_genres(after)) == (after, "")
+@pytest.mark.parametrize("wording", [MOVIES, CLOTHES])
+def test_the_examples_of_the_prompt_are_good_answers(wording):
+    for text in [text for before, _, after in wording.examples for text in (before, after)]:
+        assert read_answer(text.removeprefix(f"{wording.field}:"), wording) == read_answer(text, wording) == (text, "")
+
+
+def test_every_domain_is_asked_and_read_in_its_own_words():
+    prompt = rewrite_prompt("Kind: Skirts.\nA skirt.", "Make it long.", CLOTHES)
+    assert prompt[0] == ("system", CLOTHES.system) and prompt[-1] == ("assistant", "Kind:")
+    assert prompt[-2] == ("user", "Kind: Skirts.\nA skirt.\n\nInstruction: Make it long.")
+    answer = " skirt, Drama & fine gauge.\nThis long skirt has two pockets and a zip."
+    idea = "Kind: Skirts, Fine gauge.\nThis long skirt has two pockets and a zip."
+    assert read_answer(answer, CLOTHES) == (idea, "")
+    assert read_answer(answer) == ("Genres: Drama.\n" + idea.split("\n")[1], "")
+    assert read_answer(answer, PRODUCTS) == ("", "no genre")  # a file's own names come with the file
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from helpers.domains.wording import MOVIES, Wording
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -22,12 +24,14 @@ class Domain:
             `plot_text` (str, empty if none) and `plot_source` (str, empty if none).
         n_users: number of users.
         ratings: one row per rating: `user`, `item` (int) and `rating` (float, in stars).
+        wording: how one speaks of the items.
     """
 
     name: str
     items: pd.DataFrame
     n_users: int
     ratings: pd.DataFrame
+    wording: Wording = MOVIES
 
     @property
     def n_items(self) -> int:
@@ -63,7 +67,7 @@ class Domain:
         Raises:
             ValueError: unknown view.
         """
-        return [item_text(row, view) for row in self.items[self.has_text].itertuples()]
+        return [item_text(row, view, self.wording) for row in self.items[self.has_text].itertuples()]
 
     def __post_init__(self) -> None:
         in_range = self.ratings["item"].between(0, self.n_items - 1).all()
@@ -75,9 +79,9 @@ class Domain:
             raise ValueError("a plot or its source is missing: write an empty string where an item has none")
 
 
-def item_text(row, view: str) -> str:
+def item_text(row, view: str, wording: Wording = MOVIES) -> str:
     """Text of one item (a row with `title`, `year`, `genres` and `plot_text`) in one of the views of `Domain.texts`."""
-    genres = f"Genres: {', '.join(row.genres)}." if row.genres else "Genres: unknown."
+    genres = wording.line(row.genres)
     year = "" if np.isnan(row.year) else f" ({int(row.year)})"
     if view == "plot":
         return row.plot_text

@@ -9,10 +9,11 @@ are to be predicted: how well ratings follow from these texts says little about 
 from __future__ import annotations
 
 import html
+import os
 import re
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from helpers import sources
+from helpers import settings, sources
 from helpers.domains import Domain
 from helpers.domains.json_objects import read_objects
 from helpers.domains.movies import clean_plot
+from helpers.domains.wording import CLOTHES, PRODUCTS
 from helpers.storage import CourseError
 
 DIGEST_WORDS = 70
@@ -129,7 +131,7 @@ def load_clothing_and_cohorts(*, min_reviews: int = 10, min_cohort: int = 100) -
         item=pd.Index(items["id"]).get_indexer(table["id"]),
     )
     ratings = table.groupby(["user", "item"], as_index=False)["rating"].mean()
-    return Domain("clothing", items, len(cohorts), ratings), cohorts
+    return Domain("clothing", items, len(cohorts), ratings, CLOTHES), cohorts
 
 
 def read_clothing(folder: Path) -> pd.DataFrame:
@@ -149,17 +151,11 @@ def clothing_items(table: pd.DataFrame, min_reviews: int) -> pd.DataFrame:
             places = list(dict.fromkeys(name for name in (department, division) if name))
             title = f"{kind or 'Garment'} {number}" + (f" ({', '.join(places)})" if places else "")
             genres = list(dict.fromkeys(name for name in (department, kind) if name))
-            about = ", ".join(dict.fromkeys(name for name in (kind, *places) if name))
-            rows.append({"id": number, "title": title, "year": np.nan, "genres": genres, "about": about})
+            rows.append({"id": number, "title": title, "year": np.nan, "genres": genres})
             groups.append([s for text in reviews["text"] for s in sentences(text)])
-    items = pd.DataFrame(rows, columns=["id", "title", "year", "genres", "about"])
-    found = digests(groups)
-    items["plot_text"] = [
-        f"{about}. {text}" if about else text for about, text in zip(items["about"], found, strict=True)
-    ]
-    items["plot_source"] = "reviews"
-    has_text = np.array([text != "" for text in found], dtype=bool)
-    return items.drop(columns="about")[has_text].reset_index(drop=True)
+    items = pd.DataFrame(rows, columns=["id", "title", "year", "genres"])
+    items = items.assign(plot_text=digests(groups), plot_source="reviews")
+    return items[items["plot_text"] != ""].reset_index(drop=True)
 
 
 def commonest(names: pd.Series) -> str:
@@ -186,6 +182,7 @@ def age_bands(ages: Int[np.ndarray, " review"], min_reviews: int) -> list[tuple[
 
 # --- Amazon Reviews --------------------------------------------------------------------------------------
 
+GIFT_CARDS = ("Gift_Cards_5.json.gz", "meta_Gift_Cards.json.gz")  # reviews and metadata of 2018
 FIELDS = "reviewerID, asin and overall (2014, 2018) or user_id, parent_asin and rating (2023)"
 
 
@@ -225,6 +222,24 @@ def read_amazon(
     about = read_metadata(Path(metadata), wanted) if metadata else {}
     items = amazon_items(names, about, digests(snippets))
     return amazon_domain(items, ratings.assign(item=ratings["item"].map(wanted)))
+
+
+def gift_cards() -> tuple[Path, Path] | None:
+    """Files of reviews and metadata of Amazon's gift cards (2018, 5-core), or None where absent: no package has them.
+
+    They lie in the folder that the environment variable STEER_AMAZON names, or in `../shared/data/amazon/`, seen
+    from the project. Ni, Li, McAuley 2019 say where to ask for them.
+
+    Raises:
+        CourseError: the variable names a folder without them.
+    """
+    named = os.environ.get("STEER_AMAZON")
+    reviews, metadata = (Path(named or settings.PROJECT.parent / "shared/data/amazon") / name for name in GIFT_CARDS)
+    if reviews.is_file() and metadata.is_file():
+        return reviews, metadata
+    if named:
+        raise CourseError(f"{named} lacks {' or '.join(GIFT_CARDS)}: put them there, or unset STEER_AMAZON")
+    return None
 
 
 def first_of(record: dict, *fields: str) -> object:
@@ -372,4 +387,6 @@ def amazon_domain(items: pd.DataFrame, ratings: pd.DataFrame) -> Domain:
     numbered = pd.DataFrame(
         {"user": user, "item": ratings["item"].to_numpy(), "rating": ratings["rating"].astype(float)}
     )
-    return Domain("amazon", items.iloc[kept].reset_index(drop=True), len(users), numbered.reset_index(drop=True))
+    items = items.iloc[kept].reset_index(drop=True)
+    wording = replace(PRODUCTS, names=tuple(dict.fromkeys(name for names in items["genres"] for name in names)))
+    return Domain("amazon", items, len(users), numbered.reset_index(drop=True), wording)

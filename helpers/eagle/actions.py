@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -169,16 +169,12 @@ _PERSONALISED = {
 }
 
 
-def _bank(templates: dict[str, tuple[str, ...]], personalised: bool) -> tuple[Action, ...]:
-    return tuple(Action(text, category, personalised) for category in CATEGORIES for text in templates[category])
+def bank_of(templates: Mapping[str, Sequence[str]], personalised: bool) -> tuple[Action, ...]:
+    """The actions of some templates by category."""
+    return tuple(Action(text, category, personalised) for category, texts in templates.items() for text in texts)
 
 
-BANK: tuple[Action, ...] = _bank(_GENERIC, False) + _bank(_PERSONALISED, True)
-
-# What a slot says when a profile is silent; long enough that some are left beside the user's own genres.
-NEUTRAL_LIKES = ("Drama", "Comedy", "Adventure", "Romance", "Action")
-NEUTRAL_DISLIKES = ("Horror", "War", "Western", "Musical")
-NEUTRAL_THEMES = ("a family under strain", "a journey far from home", "first love and growing up")
+BANK: tuple[Action, ...] = bank_of(_GENERIC, False) + bank_of(_PERSONALISED, True)
 
 
 def slots(profile: Profile) -> dict[str, str]:
@@ -186,9 +182,9 @@ def slots(profile: Profile) -> dict[str, str]:
 
     A neutral genre is never one that the profile names on the other side.
     """
-    likes = first(profile.likes, NEUTRAL_LIKES, avoid=profile.dislikes)
-    dislikes = first(profile.dislikes, NEUTRAL_DISLIKES, avoid=(*profile.likes, *likes))
-    themes = first(profile.themes, NEUTRAL_THEMES)
+    likes = first(profile.likes, profile.wording.likes, avoid=profile.dislikes)
+    dislikes = first(profile.dislikes, profile.wording.dislikes, avoid=(*profile.likes, *likes))
+    themes = first(profile.themes, profile.wording.fallback_themes)
     return {
         "liked": likes[0],
         "liked2": likes[1],

@@ -17,10 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from helpers.domains.wording import MOVIES
+from helpers.eagle.design import optimal_design
+from helpers.eagle.effects import Effects
 from helpers.eagle.environment import HORIZON, Choose, World, run_episodes, step_texts
 from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
@@ -120,6 +124,27 @@ def best_of_n(world: World, starts: Sequence[Start], budget: int = BUDGET, seed:
 # Searching with instructions ---------------------------------------------------------------------------------------
 
 
+Draw = Callable[[World, Sequence[str], int, int], Int[np.ndarray, " text"]]
+"""Picks an instruction for each of some texts of one search: (world, texts, user, seed)."""
+
+
+def _different(world: World, texts: Sequence[str], user: int, seed: int) -> Int[np.ndarray, " text"]:
+    """Random actions, each once before any comes twice."""
+    generator, n_actions, count = np.random.default_rng(seed), len(world.actions), len(texts)
+    rounds = [generator.permutation(n_actions) for _ in range(-(-count // n_actions))]
+    return np.concatenate(rounds)[:count]
+
+
+def _designed(world: World, texts: Sequence[str], user: int, seed: int, effects: Effects) -> Int[np.ndarray, " text"]:
+    """Drawn from the G-optimal design on each text, none twice on one text where the design has as many."""
+    generator, actions = np.random.default_rng(seed), np.empty(len(texts), dtype=int)
+    for text in dict.fromkeys(texts):
+        rows = [row for row, other in enumerate(texts) if other == text]
+        q = optimal_design(effects.displacement(world.space.encoder([text])[0], user)).weights
+        actions[rows] = generator.choice(len(q), len(rows), replace=np.count_nonzero(q) < len(rows), p=q)
+    return actions
+
+
 def greedy(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int = 0) -> Outcome:
     """One step only: `budget` different random instructions on the start, the best rewrite is kept."""
     _rounds(world, starts, budget)
@@ -127,36 +152,53 @@ def greedy(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: in
 
 
 def tree(
-    world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int = 0, width: int = BEAM_WIDTH
+    world: World,
+    starts: Sequence[Start],
+    budget: int = BUDGET,
+    seed: int = 0,
+    width: int = BEAM_WIDTH,
+    effects: Effects | None = None,
+    leaves: bool = False,
 ) -> Outcome:
-    """Beam search to depth H with `budget` / H rewrites a depth; the best text of all depths is kept.
+    """Beam search to depth H with `budget` / H rewrites a depth; the best text is kept.
 
     The variant of the paper's Amazon experiments. Rewrites go to the texts of the beam in turn, the best one first.
+
+    Args:
+        effects: draw the instructions on each text from the G-optimal design over what they are expected to do
+            there, as the paper does; at random when not given.
+        leaves: only the texts of the last depth count, as in the paper; else those of all depths.
     """
     rewrites = _rounds(world, starts, budget)
-    return _beam_search(world, starts, depth=world.horizon, rewrites=rewrites, width=width, seed=seed)
+    draw = _different if effects is None else partial(_designed, effects=effects)
+    return _beam_search(world, starts, world.horizon, rewrites, width, seed, draw, leaves)
 
 
-def _beam_search(world: World, starts: Sequence[Start], depth: int, rewrites: int, width: int, seed: int) -> Outcome:
+def _beam_search(
+    world: World,
+    starts: Sequence[Start],
+    depth: int,
+    rewrites: int,
+    width: int,
+    seed: int,
+    draw: Draw = _different,
+    leaves: bool = False,
+) -> Outcome:
     beams: list[list[str]] = [[start.text] for start in starts]
     found: list[Found] = [{} for _ in starts]
     users = _users(starts, rewrites)
     for level in range(depth):
-        parents = [beam[i % len(beam)] for beam in beams for i in range(rewrites)]
-        actions = [_different(len(world.actions), rewrites, seed_of(seed, "search", *s, level)) for s in starts]
+        parents = [[beam[i % len(beam)] for i in range(rewrites)] for beam in beams]
+        actions = [
+            draw(world, texts, start.user, seed_of(seed, "search", *start, level))
+            for start, texts in zip(starts, parents, strict=True)
+        ]
         seeds = [seed_of(seed, "search", *start, level, i) for start in starts for i in range(rewrites)]
-        texts = step_texts(world, parents, users, np.concatenate(actions), seeds).texts
+        texts = step_texts(world, list(chain(*parents)), users, np.concatenate(actions), seeds).texts
         children = _scored(world, texts, users, rewrites)
         beams = [_best(known)[:width] for known in children]
-        found = [old | new for old, new in zip(found, children, strict=True)]
+        found = [new if leaves else old | new for old, new in zip(found, children, strict=True)]
     return _outcome(world, starts, _chosen(starts, found), depth * rewrites)
-
-
-def _different(n_actions: int, count: int, seed: int) -> Int[np.ndarray, " count"]:
-    """Random actions, each once before any comes twice."""
-    generator = np.random.default_rng(seed)
-    rounds = [generator.permutation(n_actions) for _ in range(-(-count // n_actions))]
-    return np.concatenate(rounds)[:count]
 
 
 def _scored(world: World, texts: Sequence[str], users: Sequence[int], per_start: int) -> list[Found]:
@@ -214,6 +256,7 @@ def opro(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int 
     After OPRO (Yang et al. 2024, "Large language models as optimizers"), at our number of calls and with a model
     far smaller than theirs. The first round shows the start alone; an unusable answer costs its call.
     """
+    _refuse_other_than_movies(world, "opro")
     per_round = _rounds(world, starts, budget)
     found = _scored(world, [start.text for start in starts], _users(starts, 1), 1)
     for number in range(world.horizon):
@@ -223,6 +266,11 @@ def opro(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int 
         new = _scored(world, ideas, _users(starts, per_round), per_round)
         found = [old | some for old, some in zip(found, new, strict=True)]
     return _outcome(world, starts, _chosen(starts, found), budget)
+
+
+def _refuse_other_than_movies(world: World, method: str) -> None:
+    if world.rewrite.wording != MOVIES:
+        raise ValueError(f"{method} asks for movies in its own words: use tree or best_of_n in other domains")
 
 
 def _ideas(world: World, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int) -> list[str]:
@@ -288,6 +336,7 @@ def elm_like(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: 
     nearest to it and asks for an idea between them. All `budget` ideas are emitted, because ELM decodes and does
     not search: their mean says what one decoding is worth, and `pick_best` turns it into a search.
     """
+    _refuse_other_than_movies(world, "elm_like")
     _rounds(world, starts, budget)
     prompts = [blend_prompt(neighbours(world, start, optimum(world, start))) for start in starts]
     ideas = _ideas(world, starts, prompts, budget, seed_of(seed, "elm"))

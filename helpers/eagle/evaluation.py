@@ -152,7 +152,7 @@ def interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None
 
 
 class PaperRow(NamedTuple):
-    """A row of the paper's table 2: U(z) and its printed error, shares of human preferences, distance."""
+    """A row of a table of the paper: U(z) and its printed error, shares of preferences, distance; NaN if not given."""
 
     utility: float
     error: float
@@ -172,11 +172,20 @@ PAPER_TABLE_2: dict[str, PaperRow] = {
 }
 """Tennenholtz et al., "Embedding-Aligned Language Models", NeurIPS 2024 (arXiv 2406.00024), table 2."""
 
+PAPER_TABLE_8: dict[str, PaperRow] = {
+    "reference, G-optimal": PaperRow(0.45, np.nan, 0.33, np.nan, 0.30),
+    "EAGLE, tree search": PaperRow(0.69, np.nan, 0.64, np.nan, 0.34),
+}
+"""The same paper's table 8, on Amazon's products, where a language model stands in for the users."""
+
 
 def beside_paper(
-    ours: Mapping[str, float], reference: str = "reference, G-optimal", measure: str = "utility"
+    ours: Mapping[str, float],
+    reference: str = "reference, G-optimal",
+    measure: str = "utility",
+    table: Mapping[str, PaperRow] = PAPER_TABLE_2,
 ) -> pd.DataFrame:
-    """A row per row of the paper's table 2: its value, ours, and each relative to the reference row.
+    """A row per row of a table of the paper: its value, ours, and each relative to the reference row.
 
     Only the relative columns can be compared, and these with care: the paper gives neither the scale of U nor its
     settings, and U in stars has no true zero, so the same improvement looks smaller here.
@@ -190,12 +199,12 @@ def beside_paper(
     Raises:
         ValueError: the reference is not among our rows or the paper's.
     """
-    paper = {name: getattr(row, measure) for name, row in PAPER_TABLE_2.items()}
+    paper = {name: getattr(row, measure) for name, row in table.items()}
     if reference not in paper or reference not in ours:
         raise ValueError(f"no row {reference!r}: our rows and the paper's must both have the reference")
-    table = pd.DataFrame({"paper": pd.Series(paper), "ours": pd.Series(ours, dtype=float)})
-    table = table.reindex([*paper, *(name for name in ours if name not in paper)])
-    return table.assign(**{f"{side}, relative": table[side] / table[side][reference] - 1 for side in ("paper", "ours")})
+    both = pd.DataFrame({"paper": pd.Series(paper), "ours": pd.Series(ours, dtype=float)})
+    both = both.reindex([*paper, *(name for name in ours if name not in paper)])
+    return both.assign(**{f"{side}, relative": both[side] / both[side][reference] - 1 for side in ("paper", "ours")})
 
 
 # A language model as judge -----------------------------------------------------------------------------------------

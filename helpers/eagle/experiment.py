@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from helpers.domains.movies import load_movies
+from helpers.domains.products import load_clothing
 from helpers.eagle.actions import BANK, Action
+from helpers.eagle.clothing import CLOTHING_BANK
 from helpers.eagle.effects import Effects, fit_effects
 from helpers.eagle.environment import Expansion, World, expand
 from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
@@ -26,14 +28,18 @@ from helpers.settings import by_profile
 # training starts at a time (notebook 06 shows the curve).
 REFERENCE_STEPS, REFERENCE_RATE = 60, 1e-3
 LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
+CLOTHING_LOW, CLOTHING_HIGH = (
+    3.9,
+    4.4,
+)  # a shop's customers are content: a fifth of the predictions is below, a third above
 
 
 @dataclass(frozen=True)
 class Plan:
     """Sizes of the experiment. `budget` counts environment calls per test start, seed and method."""
 
-    train_movies: int
-    test_movies: int
+    train_items: int
+    test_items: int
     seeds: tuple[int, ...]
     training: Settings
     budget: int
@@ -54,15 +60,20 @@ def build_world(
     progress: bool = False,
 ) -> World:
     """Movies, the bank of actions, and SmolLM2 as the environment, with every answer kept in the course's memo."""
-    rewriter = Rewriter(backend or local_backend(), memo=default_memo(), progress=progress)
-    return World(space or build_space(load_movies()), actions, rewriter)
+    space = space or build_space(load_movies())
+    rewriter = Rewriter(
+        backend or local_backend(), memo=default_memo(), progress=progress, wording=space.domain.wording
+    )
+    return World(space, actions, rewriter)
 
 
-def split_starts(world: World, n_train: int, n_test: int, seed: int = 0) -> tuple[list[Start], list[Start]]:
+def split_starts(
+    world: World, n_train: int, n_test: int, seed: int = 0, low: float = LOW, high: float = HIGH
+) -> tuple[list[Start], list[Start]]:
     """Training and test starts: different movies, different users.
 
-    Every test movie has two users, one who is predicted to give it at most `LOW` stars and one who is predicted to
-    give it at least `HIGH`. Training movies have one user each, of either kind in turn.
+    Every test movie has two users, one who is predicted to give it at most `low` stars and one who is predicted to
+    give it at least `high`. Training movies have one user each, of either kind in turn.
     """
     domain, model = world.space.domain, world.space.model
     rng = np.random.default_rng(seed)
@@ -74,7 +85,7 @@ def split_starts(world: World, n_train: int, n_test: int, seed: int = 0) -> tupl
         if len(starts["train"]) == n_train:
             break
         stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
-        kinds = [pools[part][stars <= LOW], pools[part][stars >= HIGH]]
+        kinds = [pools[part][stars <= low], pools[part][stars >= high]]
         if min(map(len, kinds)) == 0:
             continue
         wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
@@ -135,5 +146,21 @@ def load_experiment(train_movies: int | None = None, **options) -> Experiment:
     """The experiment of the current profile, or with fewer training movies (options as for `build_world`)."""
     world, sizes = build_world(**options), plan()
     if train_movies is not None:
-        sizes = replace(sizes, train_movies=train_movies)
-    return Experiment(world, sizes, *split_starts(world, sizes.train_movies, sizes.test_movies))
+        sizes = replace(sizes, train_items=train_movies)
+    return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items))
+
+
+def clothing_plan() -> Plan:
+    """The sizes of the experiment on clothes in the current profile."""
+    return by_profile(
+        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
+        full=Plan(12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15),
+    )
+
+
+def load_clothing_experiment(**options) -> Experiment:
+    """The experiment on women's clothing, with age cohorts as users (options as for `build_world`)."""
+    sizes = clothing_plan()
+    world = build_world(build_space(load_clothing()), CLOTHING_BANK, **options)
+    thresholds = {"low": CLOTHING_LOW, "high": CLOTHING_HIGH}
+    return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items, **thresholds))

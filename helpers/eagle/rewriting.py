@@ -1,7 +1,8 @@
 """One step of the environment: a frozen language model rewrites a text under an instruction.
 
-The text is a movie idea of two lines, its genres and one or two sentences (the paper's state is a whole plot with
-reasons to like and dislike it; a model of 135M parameters cannot hold that).
+The text is an idea of two lines: of a movie its genres and one or two sentences (the paper's state is a whole plot
+with reasons to like and dislike it; a model of 135M parameters cannot hold that). What opens the first line and how
+one asks is the domain's `Wording`; this module speaks of genres and plots whatever the domain.
 
 A small language model does not always answer in that form. An answer that cannot be used leaves the text as it
 was, and is counted (`Rewrites.problems`): a broken answer must neither stop a run nor earn a reward.
@@ -21,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from helpers.domains import Domain
+from helpers.domains.wording import MOVIES, Wording, letters
 from helpers.generation import Backend, Memo, Prompt, Sampling, generate
 from helpers.texts import repetition
 
@@ -31,84 +33,27 @@ MAX_CHARACTERS = 600  # of a plot, cut after a whole sentence; no token limit sh
 MAX_GENRES = 4
 MAX_REPETITION = 0.25  # share of three-word sequences that occurred before in the same text
 
-GENRES = (
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-)
-# What language models write for a genre of the catalogue.
-OTHER_NAMES = {
-    "animated": "Animation",
-    "children": "Children's",
-    "detective": "Mystery",
-    "family": "Children's",
-    "kids": "Children's",
-    "music": "Musical",
-    "noir": "Film-Noir",
-    "science fiction": "Sci-Fi",
-    "scifi": "Sci-Fi",
-}
-_CATALOGUE = {re.sub(r"[^a-z]", "", name.lower()): name for name in GENRES} | {
-    re.sub(r"[^a-z]", "", name): genre for name, genre in OTHER_NAMES.items()
-}
-
 # Full stops behind these, or behind an initial, end no sentence; nor does one in front of a small letter.
 _TITLES = ("Capt", "Col", "Dr", "Gen", "Jr", "Lt", "Mr", "Mrs", "Ms", "Prof", "Rev", "Sgt", "Sr", "St", "vs")
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])" + "".join(rf"(?<!\b(?i:{word}))" for word in _TITLES) + r"[.!?]+[\"')]*(?=\s+[^a-z\s]|\s*$)"
 )
 
-SYSTEM = "You edit movie ideas. Follow the instruction, keep the form, and answer with the new movie only."
-EXAMPLES = (
-    (
-        "Genres: Drama.\nA retired teacher returns to her village and finds that her old school is about to close.",
-        "Set it in space and make it science fiction.",
-        "Genres: Sci-Fi, Drama.\nA retired navigator returns to her home station and finds that its last academy "
-        "is about to lose its air.",
-    ),
-    (
-        "Genres: Action, Thriller.\nA bomb squad officer has one night to find a device in a crowded stadium.",
-        "Make it funny and warm, for families.",
-        "Genres: Comedy, Children's.\nA clumsy stadium guard and his daughter have one night to find a runaway mascot.",
-    ),
-    (
-        "Genres: Comedy, Romance.\nTwo rival bakers fall in love while they compete for the same wedding.",
-        "Add a murder that has to be solved.",
-        "Genres: Crime, Mystery, Romance.\nTwo rival bakers fall in love while they search for the guest who "
-        "poisoned the wedding cake.",
-    ),
-)
 
-
-def rewrite_prompt(text: str, instruction: str) -> Prompt:
+def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Prompt:
     """The chat that asks for one rewrite: three worked examples, the task, and the first word of the answer.
 
     The state stands before the instruction, so that all instructions on one state share a long prefix.
     """
-    messages = [("system", SYSTEM)]
-    for before, wish, after in EXAMPLES:
+    messages = [("system", wording.system)]
+    for before, wish, after in wording.examples:
         messages += [("user", f"{before}\n\nInstruction: {wish}"), ("assistant", after)]
-    return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", "Genres:"))
+    return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", f"{wording.field}:"))
 
 
-def idea_of(genres: Sequence[str], plot: str) -> str:
-    """A movie idea in the form of the environment's texts."""
-    return f"Genres: {', '.join(genres)}.\n{plot}"
+def idea_of(genres: Sequence[str], plot: str, wording: Wording = MOVIES) -> str:
+    """An idea in the form of the environment's texts."""
+    return f"{wording.line(genres)}\n{plot}"
 
 
 def plain(text: str) -> str:
@@ -130,10 +75,11 @@ def opening(plot: str, max_words: int = MAX_WORDS) -> str:
     return text[: fits[-1]] if fits else ""
 
 
-def catalogue_genres(line: str) -> list[str]:
+def catalogue_genres(line: str, wording: Wording = MOVIES) -> list[str]:
     """The genres of the catalogue that a line names, in order, each once, at most `MAX_GENRES`."""
-    keys = (re.sub(r"[^a-z]", "", word.lower()) for word in re.split(r"[,.;/&|]|\band\b", plain(line.lower())))
-    return list(dict.fromkeys(_CATALOGUE[key] for key in keys if key in _CATALOGUE))[:MAX_GENRES]
+    known = wording.catalogue
+    keys = (letters(word) for word in re.split(r"[,.;/&|]|\band\b", plain(line.lower())))
+    return list(dict.fromkeys(known[key] for key in keys if key in known))[:MAX_GENRES]
 
 
 def _n_words(text: str) -> int:
@@ -141,15 +87,16 @@ def _n_words(text: str) -> int:
     return len(re.findall(r"[A-Za-z]\S*", text))
 
 
-def read_answer(answer: str) -> tuple[str, str]:
-    """(idea, "") of what the model wrote after the word `Genres:`, or ("", problem).
+def read_answer(answer: str, wording: Wording = MOVIES) -> tuple[str, str]:
+    """(idea, "") of what the model wrote after the field's word, as in `Genres:`, or ("", problem).
 
     Problems: `no genre`, `no plot` (under `MIN_WORDS` words), `unfinished` (no sentence ends within the token
     limit or `MAX_CHARACTERS`) and `repeats itself`.
     """
     # Models that cannot continue a begun answer write the word again.
-    line, _, plot = re.sub(r"^(\s*genres\s*:)+", "", answer, flags=re.IGNORECASE).strip().partition("\n")
-    genres, plot = catalogue_genres(line), plain(plot.strip().partition("\n")[0])
+    begun = rf"^(\s*{re.escape(wording.field)}\s*:)+"
+    line, _, plot = re.sub(begun, "", answer, flags=re.IGNORECASE).strip().partition("\n")
+    genres, plot = catalogue_genres(line, wording), plain(plot.strip().partition("\n")[0])
     if not genres:
         return "", "no genre"
     ends = sentence_ends(plot)
@@ -160,7 +107,7 @@ def read_answer(answer: str) -> tuple[str, str]:
         return "", "no plot"
     if repetition(plot) > MAX_REPETITION:
         return "", "repeats itself"
-    return idea_of(genres, plot), ""
+    return idea_of(genres, plot, wording), ""
 
 
 class Rewrites(NamedTuple):
@@ -182,14 +129,15 @@ class Rewriter:
     sampling: Sampling = SAMPLING
     memo: Memo | None = None
     progress: bool = False
+    wording: Wording = MOVIES
 
     def __call__(self, texts: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]) -> Rewrites:
         """Rewrite each text under its instruction; the same text, instruction and seed give the same answer."""
         if not len(texts) == len(instructions) == len(seeds):
             raise ValueError(f"{len(texts)} texts, {len(instructions)} instructions, {len(seeds)} seeds: give as many")
-        prompts = [rewrite_prompt(text, wish) for text, wish in zip(texts, instructions, strict=True)]
+        prompts = [rewrite_prompt(text, wish, self.wording) for text, wish in zip(texts, instructions, strict=True)]
         answers = generate(self.backend, prompts, self.sampling, list(seeds), memo=self.memo, progress=self.progress)
-        read = [read_answer(answer) for answer in answers]
+        read = [read_answer(answer, self.wording) for answer in answers]
         new = [idea or old for (idea, _), old in zip(read, texts, strict=True)]
         return Rewrites(new, [problem for _, problem in read])
 
@@ -208,15 +156,16 @@ class Start(NamedTuple):
     item: int = -1
 
 
-def start_items(domain: Domain, sources: Sequence[str] = ("tmdb", "cmu")) -> Int[np.ndarray, " item"]:
+def start_items(domain: Domain, left_out: Sequence[str] = ("wikipedia",)) -> Int[np.ndarray, " item"]:
     """Items whose plot opens with whole sentences of 8 to `MAX_WORDS` words and that have genres.
 
-    Wikipedia's openings are left out: they speak of directors and awards.
+    Args:
+        left_out: sources of plots that are no start; Wikipedia's openings speak of directors and awards.
     """
     rows = domain.items[domain.has_text]
     fits = [
-        row.plot_source in sources
-        and bool(catalogue_genres(",".join(row.genres)))
+        row.plot_source not in left_out
+        and bool(catalogue_genres(",".join(row.genres), domain.wording))
         and len(opening(row.plot_text).split()) >= 8
         for row in rows.itertuples()
     ]
@@ -225,5 +174,6 @@ def start_items(domain: Domain, sources: Sequence[str] = ("tmdb", "cmu")) -> Int
 
 def start_of(domain: Domain, item: int, user: int) -> Start:
     """An episode's start from an existing item, shortened to the form of the environment."""
-    row = domain.items.iloc[item]
-    return Start(idea_of(catalogue_genres(",".join(row["genres"])), opening(row["plot_text"])), int(user), int(item))
+    row, wording = domain.items.iloc[item], domain.wording
+    genres = catalogue_genres(",".join(row["genres"]), wording)
+    return Start(idea_of(genres, opening(row["plot_text"]), wording), int(user), int(item))

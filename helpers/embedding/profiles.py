@@ -2,7 +2,7 @@
 
 Tennenholtz et al. 2024 let a large language model write profiles from rated movies. A 135M model invents
 tastes, so here they are counted: genres and themes that go with a user's high or low ratings. A movie's
-themes are those of a fixed list whose MiniLM embedding is nearest to its plot.
+themes are those of a fixed list (`Wording.themes`) whose MiniLM embedding is nearest to its plot.
 """
 
 from __future__ import annotations
@@ -16,48 +16,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from helpers.domains import Domain
+from helpers.domains.wording import MOVIES, Wording
 from helpers.embedding.features import sentence_features
 
 SHRINKAGE = 5.0  # ratings' worth of doubt before a genre or a theme counts as a taste
 THEMES_PER_MOVIE = 3
-THEMES = (
-    "a dangerous criminal and the police",
-    "a family under strain",
-    "a journey far from home",
-    "a love that should not be",
-    "a murder and its detective",
-    "a stranger in a small town",
-    "aliens and space travel",
-    "ambition and the price of success",
-    "an artist or musician",
-    "an outsider who finds friends",
-    "animals and children",
-    "betrayal and revenge",
-    "corruption and politics",
-    "courtrooms and justice",
-    "faith and doubt",
-    "first love and growing up",
-    "gangsters and organised crime",
-    "ghosts and the supernatural",
-    "growing old and looking back",
-    "historical courts and kings",
-    "hostages and rescue",
-    "madness and obsession",
-    "magic and fairy tales",
-    "marriage and infidelity",
-    "mistaken identity and farce",
-    "monsters and survival",
-    "natural disasters",
-    "office life and money",
-    "poverty and hope",
-    "prison and escape",
-    "school and teachers",
-    "soldiers and war",
-    "spies and conspiracies",
-    "sports and competition",
-    "technology out of control",
-    "the wild west",
-)
 
 
 @dataclass(frozen=True)
@@ -67,19 +30,20 @@ class Profile:
     likes: tuple[str, ...]
     dislikes: tuple[str, ...]
     themes: tuple[str, ...]
+    wording: Wording = MOVIES
 
     def __str__(self) -> str:
         sentences = [
             f"Likes {in_words(self.likes)}." if self.likes else "",
-            f"Is drawn to stories about {'; '.join(self.themes)}." if self.themes else "",
+            f"Is drawn to {self.wording.drawn_to} {'; '.join(self.themes)}." if self.themes else "",
             f"Cares little for {in_words(self.dislikes)}." if self.dislikes else "",
         ]
         return " ".join(filter(None, sentences)) or "Has no marked taste."
 
     def as_item(self) -> str:
         """The profile in the form of a `genres_plot` text: an item that the user should like."""
-        genres = ", ".join(self.likes) or "unknown"
-        return f"Genres: {genres}.\nA story about {'; '.join(self.themes or ('people',))}."
+        themes = "; ".join(self.themes or ("people",))
+        return f"{self.wording.line(self.likes)}\n{self.wording.theme.format(themes)}"
 
 
 def in_words(words: Sequence[str]) -> str:
@@ -111,8 +75,9 @@ class ProfileWriter:
     @cached_property
     def _themes(self) -> Float[np.ndarray, "item theme"]:
         """Themes of every item; an item without a plot has none."""
-        table = np.zeros((self.domain.n_items, len(THEMES)))
-        table[self.domain.text_items] = theme_matrix(self.domain.texts("plot"))
+        wording = self.domain.wording
+        table = np.zeros((self.domain.n_items, len(wording.themes)))
+        table[self.domain.text_items] = theme_matrix(self.domain.texts("plot"), wording=wording)
         return table
 
     def __call__(self, user: int) -> Profile:
@@ -130,7 +95,8 @@ class ProfileWriter:
         return Profile(
             likes=strongest(genre_names, genres, 3),
             dislikes=strongest(genre_names, -genres, 2),
-            themes=strongest(np.array(THEMES), themes, 3),
+            themes=strongest(np.array(self.domain.wording.themes), themes, 3),
+            wording=self.domain.wording,
         )
 
 
@@ -147,12 +113,14 @@ def strongest(names: np.ndarray, strength: np.ndarray, k: int) -> tuple[str, ...
     return tuple(str(names[i]) for i in order if strength[i] > 0)
 
 
-def theme_matrix(plots: Sequence[str], n_themes: int = THEMES_PER_MOVIE) -> Float[np.ndarray, "plot theme"]:
+def theme_matrix(
+    plots: Sequence[str], n_themes: int = THEMES_PER_MOVIE, wording: Wording = MOVIES
+) -> Float[np.ndarray, "plot theme"]:
     """1 where a theme is among the `n_themes` that fit a plot best, by MiniLM cosine, else 0.
 
     Cosines are standardised per theme first: some themes are near every plot and would be given to all.
     """
-    cosine = sentence_features(plots) @ sentence_features([f"A story about {t}." for t in THEMES]).T
+    cosine = sentence_features(plots) @ sentence_features([wording.theme.format(t) for t in wording.themes]).T
     fit = (cosine - cosine.mean(axis=0)) / cosine.std(axis=0)
     ranks = np.argsort(np.argsort(-fit, axis=1), axis=1)
     return (ranks < n_themes).astype(float)
