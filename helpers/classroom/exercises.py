@@ -216,6 +216,32 @@ def _frontier(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rates[0], rates[1]
 
 
+# --- 09 --------------------------------------------------------------------------------------------------
+
+
+def age_groups(ages, counts, wanted):
+    groups, youngest, total = [], None, 0
+    for age, count in zip(ages, counts, strict=True):
+        youngest, total = (age if youngest is None else youngest), total + count
+        if total >= wanted:
+            groups.append((youngest, age))
+            youngest, total = None, 0
+    if youngest is not None:
+        groups = [*groups[:-1], (groups[-1][0] if groups else youngest, ages[-1])]
+    return groups
+
+
+def _ages(seed: int) -> tuple[list[int], list[int], int]:
+    """The last ages are too few for a group; one case in three has too few for any."""
+    counts = np.random.default_rng(seed).integers(3, 30, size=12).tolist()
+    return list(range(18, 30)), [*counts[:-1], 1], 1000 if seed % 3 == 2 else 40
+
+
+def left_over(stars):
+    rest = stars - stars.mean(axis=1, keepdims=True) - stars.mean(axis=0) + stars.mean()
+    return float(rest.var() / stars.var())
+
+
 # --- 10 --------------------------------------------------------------------------------------------------
 
 
@@ -645,6 +671,34 @@ EXERCISES = {
             lambda harmful, edgy: dominated(-harmful, edgy),
             lambda harmful, edgy: ~dominated(harmful, edgy),
             lambda harmful, edgy: harmful < harmful.max(),
+        ),
+    ),
+    "09.1": Exercise(
+        "groups of ages",
+        age_groups,
+        cases=_ages,
+        hint="close a group as soon as it has enough reviews; what is left at the end joins the last group",
+        wrong=(
+            lambda ages, counts, wanted: [(age, age) for age in ages],
+            lambda ages, counts, wanted: [(ages[0], ages[-1])] * 2,
+            lambda ages, counts, wanted: age_groups(ages, counts, wanted)[:-1],
+            lambda ages, counts, wanted: [*age_groups(ages, counts, wanted), (ages[-1], ages[-1])],
+            lambda ages, counts, wanted: age_groups(ages, counts, wanted // 2),
+            lambda ages, counts, wanted: [high for _, high in age_groups(ages, counts, wanted)],
+        ),
+    ),
+    "09.2": Exercise(
+        "share that levels leave",
+        left_over,
+        cases=lambda seed: (_normal(seed, 5 + seed, 7) + 3 * _normal(seed, 5 + seed, 1) + _normal(seed, 1, 7) + 4,),
+        hint="the grand mean is in the means of the rows and in those of the columns: add it back once",
+        wrong=(
+            lambda stars: float((stars - stars.mean(axis=1, keepdims=True)).var() / stars.var()),
+            lambda stars: float((stars - stars.mean(axis=0)).var() / stars.var()),
+            lambda stars: 1 - left_over(stars),
+            lambda stars: float((stars - stars.mean()).var() / stars.var()),
+            lambda stars: left_over(stars) * float(stars.var()),
+            lambda stars: float(np.sqrt(left_over(stars))),
         ),
     ),
     "10.1": Exercise(
