@@ -223,7 +223,7 @@ def test_every_room_has_one_layer():
 
 # --- what is imported is declared --------------------------------------------------------------------------
 
-MODULE_OF = {"scikit-learn": "sklearn", "jupyter-scatter": "jscatter", "ipython": "IPython"}
+MODULE_OF = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "jupyter-scatter": "jscatter", "ipython": "IPython"}
 
 
 def _third_party(path: Path) -> set[str]:

@@ -11,14 +11,14 @@ the rest as films usually are from one another thus earns lambda stars.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.neighbors import NearestNeighbors
 
+from helpers.embedding.neighbours import Neighbours
 from helpers.embedding.space import EmbeddingSpace
 
 NOVELTY_WEIGHT = 0.5  # lambda, in stars
@@ -42,6 +42,7 @@ class ContentGap:
             distance between the two would measure the encoder's error instead of novelty.
         user: Float[dim], the user's embedding; user_level: mean plus user bias, in stars.
         novelty_weight: lambda in stars; n_neighbors: k.
+        neighbours: the index of `items`, to share between users; made when not given.
     """
 
     items: Float[np.ndarray, "item dim"]
@@ -49,6 +50,7 @@ class ContentGap:
     user_level: float
     novelty_weight: float = NOVELTY_WEIGHT
     n_neighbors: int = 3
+    neighbours: Neighbours | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         numbers = (self.items, self.user, self.user_level, self.novelty_weight)
@@ -58,16 +60,19 @@ class ContentGap:
             raise ValueError(f"items have shape {self.items.shape}, the user {self.user.shape}: dims must agree")
         if not 1 <= self.n_neighbors < len(self.items):
             raise ValueError(f"k = {self.n_neighbors} is below 1, or {len(self.items)} items are too few for it")
+        if self.neighbours is not None and self.neighbours.points is not self.items:
+            raise ValueError("the index is of other items: give Neighbours(items), or leave it out")
 
     @classmethod
     def of_user(cls, space: EmbeddingSpace, user: int, **options) -> ContentGap:
         """The gap of one user of an embedding space (options: `novelty_weight`, `n_neighbors`)."""
         model = space.model
-        return cls(space.items, model.user_embeddings[user], float(model.user_level[user]), **options)
+        own = (model.user_embeddings[user], float(model.user_level[user]))
+        return cls(space.items, *own, neighbours=space.neighbours, **options)
 
     @cached_property
-    def _index(self) -> NearestNeighbors:
-        return NearestNeighbors(n_neighbors=self.n_neighbors).fit(self.items)
+    def _index(self) -> Neighbours:
+        return self.neighbours or Neighbours(self.items)
 
     @cached_property
     def typical_distance(self) -> float:
@@ -75,8 +80,7 @@ class ContentGap:
 
         Copies of an item (18 films are listed twice) would count as distance 0; that is what "no gap" means.
         """
-        distances, _ = self._index.kneighbors()
-        typical = float(distances.sum(axis=1).mean())
+        typical = self._index.typical_distance(self.n_neighbors)
         if typical == 0:
             raise ValueError("all items lie on one point: the encoder is constant")
         return typical
@@ -85,23 +89,22 @@ class ContentGap:
         """Utility and its parts for embeddings of texts.
 
         Raises:
-            ValueError: z is not finite or has another dimension than the items.
+            ValueError: z is empty, not finite or has another dimension than the items.
         """
         z = np.atleast_2d(z)
-        if z.shape[1] != len(self.user) or not np.isfinite(z).all():
+        if len(z) == 0 or z.shape[1] != len(self.user) or not np.isfinite(z).all():
             raise ValueError(f"expected finite embeddings of shape (n, {len(self.user)}), got {z.shape}")
         rating = self.user_level + z @ self.user
-        distances, _ = self._index.kneighbors(z)
+        distances, _ = self._index(z, self.n_neighbors)
         novelty = distances.sum(axis=1) / self.typical_distance
         return UtilityParts(rating + self.novelty_weight * novelty, rating, novelty)
 
     def of_items(self) -> UtilityParts:
         """Utility of the existing items, each compared with the others and not with itself."""
         rating = self.user_level + self.items @ self.user
-        distances, _ = self._index.kneighbors()
-        novelty = distances.sum(axis=1) / self.typical_distance
+        novelty = self._index.among_themselves(self.n_neighbors).sum(axis=1) / self.typical_distance
         return UtilityParts(rating + self.novelty_weight * novelty, rating, novelty)
 
     def nearest(self, z: Float[np.ndarray, " dim"], k: int = 3) -> np.ndarray:
         """Positions of the k items nearest to one embedding, nearest first."""
-        return self._index.kneighbors(np.atleast_2d(z), n_neighbors=k, return_distance=False)[0]
+        return self._index(np.atleast_2d(z), k)[1][0]

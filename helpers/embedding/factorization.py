@@ -180,6 +180,6 @@ def split_ratings(
     return order[n_test + n_validation :], order[n_test : n_test + n_validation], order[:n_test]
 
 
-def rmse(predicted: Float[np.ndarray, " n"], actual: Float[np.ndarray, " n"]) -> float:
-    """Root mean squared error in stars, predictions clipped to the scale of 1 to 5."""
-    return float(np.sqrt(np.mean((np.clip(predicted, 1, 5) - actual) ** 2)))
+def rmse(predicted: Float[np.ndarray, " n"], actual: Float[np.ndarray, " n"], lowest: float = 1.0) -> float:
+    """Root mean squared error in stars, predictions clipped to the scale of `lowest` (0.5 in MovieLens-25M) to 5."""
+    return float(np.sqrt(np.mean((np.clip(predicted, lowest, 5) - actual) ** 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from helpers.domains import Domain
 from helpers.embedding.encoder import Encoder, Features, Head, fit_encoder, fit_ridge
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.features import sentence_features
+from helpers.embedding.neighbours import Neighbours
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class EmbeddingSpace:
     model: Factorization
     encoder: Encoder
     items: Float[np.ndarray, "text_item dim"]
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The index of `items`, built once for all users."""
+        return Neighbours(self.items)
 
 
 def build_space(
