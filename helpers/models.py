@@ -72,6 +72,19 @@ def load_language_model(
     return LoadedModel(model.to(device).eval().requires_grad_(False), tokenizer)
 
 
+def load_config(name: str, *, manifest: Path = sources.MANIFEST) -> transformers.PreTrainedConfig:
+    """The configuration of a language model, without its weights; names as for `load_language_model`.
+
+    Raises:
+        CourseError: as `load_language_model`.
+    """
+    place = _place(name, manifest)
+    with _one_line(name, place, "language model"), quiet():
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _refuse_other_kinds(name, config)
+    return config
+
+
 @functools.cache
 def language_model(name: str = "smollm2-135m-instruct") -> LoadedModel:
     """A language model in the faster dtype of this machine, loaded once per process.

@@ -19,17 +19,35 @@ from tiny_models import tiny
 
 from helpers.adapters import trained_weights
 from helpers.are.editing import Rows, edit
+from helpers.are.representations import blocks
+from helpers.are.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 
 
 def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: int = 2):
-    """Edit the tiny model; returns the adapter's weights, their last gradients, and the rows."""
+    """Edit the tiny model; returns the edited model, and the rows. Blocks are sharded where the environment says so."""
     lm = tiny(layers=4)
     edited = adapted(lm)
+    if accelerator and sharding_is_asked():
+        shard_blocks(edited.model, accelerator)
     rows = Rows(lm, examples()[:8], 3), Rows(lm, examples()[8:], 3)
     settings = replace(SETTINGS, rounds=rounds)
-    curve = edit(edited, *rows, retained(edited), settings, accelerator=accelerator, checkpoint=checkpoint)
-    weights = trained_weights(edited.model)
-    return [weight.detach().clone() for weight in weights], [weight.grad for weight in weights], curve
+    options = {"accelerator": accelerator, "checkpoint": checkpoint, "save_memory": recomputing_is_asked()}
+    return edited.model, edit(edited, *rows, retained(edited), settings, **options)
+
+
+def trained_of(model) -> dict[str, dict[str, torch.Tensor]]:
+    """The adapter's weights, and their last gradients."""
+    weights = dict(enumerate(trained_weights(model)))
+    return {
+        "weights": {str(number): weight.detach().clone() for number, weight in weights.items()},
+        "gradients": {str(number): weight.grad for number, weight in weights.items()},
+    }
+
+
+def held(model) -> int:
+    """How many frozen numbers of the blocks this process holds."""
+    frozen = [weight for weight in blocks(model).parameters() if not weight.requires_grad]
+    return sum((weight.to_local() if hasattr(weight, "to_local") else weight).numel() for weight in frozen)
 
 
 def main(rank: int, n: int, port: int, folder: Path) -> None:
@@ -38,10 +56,10 @@ def main(rank: int, n: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     edit_tiny(accelerator, folder / "checkpoint", rounds=1)
-    weights, gradients, curve = edit_tiny(accelerator, folder / "checkpoint")  # goes on, as after a kill
-    save_file({str(number): weight for number, weight in enumerate(weights)}, folder / f"weights{rank}")
-    save_file({str(number): gradient for number, gradient in enumerate(gradients)}, folder / f"gradients{rank}")
-    (folder / f"found{rank}").write_text(json.dumps(curve))
+    model, curve = edit_tiny(accelerator, folder / "checkpoint")  # goes on, as after a kill
+    for kind, tensors in trained_of(model).items():
+        save_file(tensors, folder / f"{kind}{rank}")
+    (folder / f"found{rank}").write_text(json.dumps({"curve": curve, "held": held(model)}))
     torch.distributed.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from accelerate_worker import RUNS, play
-from edit_worker import edit_tiny
+from edit_worker import edit_tiny, held, trained_of
 from safetensors.torch import load_file
 from test_editing import timeless
 
@@ -26,11 +26,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_two(worker: Path, folder: Path) -> tuple[Path, list[dict]]:
-    """The folder of all runs, and what each of two processes of a worker found."""
+def run_two(worker: Path, folder: Path, **variables: str) -> tuple[Path, list[dict]]:
+    """The folder of all runs, and what each of two processes of a worker found, with more environment variables."""
     n = 2
     here = os.pathsep.join([str(worker.parents[1]), str(worker.parent)])
-    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"} | variables
     arguments = [str(n), str(free_port()), str(folder)]
     started = [subprocess.Popen([sys.executable, worker, str(rank), *arguments], env=environment) for rank in range(n)]
     try:
@@ -73,18 +73,27 @@ def test_both_processes_stop_with_the_same_words(together, name, words):
     assert words in main["error"] and main["error"] == other["error"]
 
 
-def test_two_processes_edit_as_one_does(tmp_path):
-    weights, gradients, curve = edit_tiny(None, None)
-    folder, (main, other) = run_two(EDIT_WORKER, tmp_path)
-    main, other, curve = map(timeless, (main, other, curve))
+SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "share"),
+    [({}, 1), (SHARDED, 2), ({**SHARDED, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, 2)],
+    ids=["whole", "sharded", "recomputed"],
+)
+def test_two_processes_edit_as_one_does(tmp_path, variables, share):
+    model, curve = edit_tiny(None, None)
+    folder, (main, other) = run_two(EDIT_WORKER, tmp_path, **variables)
+    assert main.pop("held") == other.pop("held") == held(model) / share
+    main, other, curve = map(timeless, (main["curve"], other["curve"], curve))
     assert main == other
     for row, expected in zip(main, curve, strict=True):
         assert row.pop("stopped") == expected.pop("stopped") == ""
         assert row.pop("target_rate") is expected.pop("target_rate") is None
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
-    for kind, expected in (("weights", weights), ("gradients", gradients)):
+    for kind, expected in trained_of(model).items():
         first, second = (load_file(folder / f"{kind}{rank}") for rank in range(2))
-        for number, tensor in enumerate(expected):
-            assert first[str(number)].equal(second[str(number)])
-            assert first[str(number)].numpy() == pytest.approx(tensor.numpy(), rel=1e-2, abs=1e-4)
-    assert max(gradient.abs().max() for gradient in gradients) > 1e-3
+        for number, tensor in expected.items():
+            assert first[number].equal(second[number])
+            assert first[number].numpy() == pytest.approx(tensor.numpy(), rel=1e-2, abs=1e-4)
+    assert max(gradient.abs().max() for gradient in trained_of(model)["gradients"].values()) > 1e-3

@@ -24,7 +24,7 @@ LAYERS = (
     ("embedding",),
     ("eagle", "are"),
     ("plots", "classroom", "labels"),
-    ("widgets", "course", "benchmarks", "requirements"),
+    ("widgets", "course", "benchmarks", "launch", "sizing", "requirements"),
     ("explorers",),
 )
 # What a user runs before or beside the notebooks answers at once: no torch behind it.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -44,6 +44,7 @@ from helpers.are.concepts import (
 from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
 from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
 from helpers.are.representations import ReadOut, blocks
+from helpers.are.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 from helpers.generation import (
     Backend,
     LocalBackend,
@@ -57,6 +58,9 @@ from helpers.generation import (
 from helpers.models import LoadedModel, language_model, load_language_model
 from helpers.settings import by_profile, cache_dir
 from helpers.storage import CourseError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 T = TypeVar("T")
 
@@ -76,9 +80,13 @@ class Plan:
     test: int
 
 
+PLANS = {"small": Plan((0,), 120, 30, 50), "full": Plan((0, 1, 2), 220, 60, 120)}
+ROUNDS = {"small": 2, "full": 4}  # of an edit
+
+
 def plan() -> Plan:
     """The sizes of the current profile."""
-    return by_profile(small=Plan((0,), 120, 30, 50), full=Plan((0, 1, 2), 220, 60, 120))
+    return by_profile(**PLANS)
 
 
 def harmful(sizes: Plan) -> Splits:
@@ -230,8 +238,9 @@ MOOD = EditSettings(AT, rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.
 
 def refusal_settings() -> EditSettings:
     """How the model is taught to refuse; chosen on stop parts."""
-    rounds = by_profile(small=2, full=4)
-    return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0)
+    return EditSettings(
+        AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0
+    )
 
 
 VERDICT = ReadOut(AT.layers, positions=1)
@@ -243,14 +252,14 @@ def truth_settings() -> EditSettings:
     Most of what tells a told state from an asked one is the telling. The other terms spend their steps on that, so
     their weights are small, and the verdict is reached through the answer.
     """
-    rounds = by_profile(small=2, full=4)
-    return EditSettings(VERDICT, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
+    return EditSettings(
+        VERDICT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0
+    )
 
 
 def fairness_settings() -> EditSettings:
     """How the model is drawn to the opposite of stereotypes; chosen on stop parts."""
-    rounds = by_profile(small=2, full=4)
-    return EditSettings(AT, rounds=rounds, steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
+    return EditSettings(AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
 # For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
@@ -293,12 +302,14 @@ def edited(
     backend: LocalBackend | None = None,
     on_round: Callable[[dict], None] | None = None,
     save_memory: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> tuple[LoadedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
     Args:
         backend: another model than the course's, such as one of the hub; the concept must have been made with it.
         save_memory: for large models, as in `edit`.
+        accelerator: as in `edit`; all processes must see one cache. Under FSDP the frozen blocks are sharded.
 
     Raises:
         CourseError: as `edit`.
@@ -307,11 +318,15 @@ def edited(
     model = with_late_adapter(backend.lm, settings.at, seed)
     train = Rows(model, concept.train, settings.at.positions, concept.others)
     stop = Rows(model, concept.stop, settings.at.positions)
-    retain = retain_of(model, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
+    with accelerator.main_process_first() if accelerator else nullcontext():  # the others find its answers in the memo
+        retain = retain_of(model, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
     run = {**run_of(train, stop, retain, settings, kind, seed), **fingerprint(model), "rounds": settings.rounds}
     name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_dir() / "edits" / f"{name}.safetensors"
-    options = {"checkpoint": path, "on_round": on_round, "save_memory": save_memory}
+    if accelerator and sharding_is_asked():
+        shard_blocks(model.model, accelerator)
+        save_memory = save_memory or recomputing_is_asked()
+    options = {"checkpoint": path, "on_round": on_round, "save_memory": save_memory, "accelerator": accelerator}
     return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, **options)
 
 

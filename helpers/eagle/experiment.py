@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from helpers.eagle.training import Agent, Settings, fit_reference, reference_tar
 from helpers.embedding.space import EmbeddingSpace, build_space
 from helpers.generation import Backend, default_memo, local_backend
 from helpers.settings import by_profile
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Early stopping: more steps learn the training starts by heart. Chosen by leaving out a quarter of the full profile's
 # training starts at a time (notebook 06 shows the curve).
@@ -45,12 +50,15 @@ class Plan:
     budget: int
 
 
+PLANS = {
+    "small": Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
+    "full": Plan(18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
+}
+
+
 def plan() -> Plan:
     """The sizes of the current profile."""
-    return by_profile(
-        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
-        full=Plan(18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
-    )
+    return by_profile(**PLANS)
 
 
 def build_world(
@@ -130,15 +138,20 @@ class Experiment:
         return policy.requires_grad_(False)
 
     def agent(
-        self, kind: str, seed: int, on_iteration: Callable[[dict], None] | None = None
+        self,
+        kind: str,
+        seed: int,
+        on_iteration: Callable[[dict], None] | None = None,
+        *,
+        checkpoint: Path | None = None,
+        accelerator: Accelerator | None = None,
     ) -> tuple[EmbeddingPolicy, list[dict]]:
-        """A policy trained from the reference of that kind, and its learning curve."""
+        """A policy trained from the reference of that kind, and its learning curve (arguments as for `train`)."""
         reference = self.reference(kind)
         agent = Agent(EmbeddingPolicy(self.world, self.effects), ValueNetwork(self.world))
         agent.policy.load_state_dict(reference.state_dict())
-        curve = train(
-            self.world, agent, reference, self.train, self.plan.training, seed=seed, on_iteration=on_iteration
-        )
+        options = {"on_iteration": on_iteration, "checkpoint": checkpoint, "accelerator": accelerator}
+        curve = train(self.world, agent, reference, self.train, self.plan.training, seed=seed, **options)
         return agent.policy.requires_grad_(False), curve
 
 
