@@ -267,9 +267,9 @@ class AgentWork:
         """(rows that can be answered at once, how often one after the other, runs beside each other)."""
         training, seeds = self.sizes.training, len(self.sizes.seeds)
         return [
-            (self.sizes.train_movies * self.actions, 1, 1),
+            (self.sizes.train_items * self.actions, 1, 1),
             (training.episodes, training.iterations * self.horizon, seeds),
-            (2 * self.sizes.test_movies * self.sizes.budget, 1, seeds),
+            (2 * self.sizes.test_items * self.sizes.budget, 1, seeds),
         ]
 
     @property
