@@ -326,7 +326,7 @@ BROKEN = [
     (counted_sections, add_text("- 4\n- 5\n- 6\n- 7"), "References' has 7"),
     *((no_machine_paths, add_text(f"see {path}x"), path) for path in FORBIDDEN),
     (no_machine_paths, add_output(1, PATH), "/home/"),
-    (no_machine_paths, replace_text("plt.plot([0, 1])", "open('/work/a')"), "/work/"),
+    (no_machine_paths, replace_text("plt.plot([0, 1])", f"open('{FORBIDDEN[0]}a')"), FORBIDDEN[0]),
     (no_installs, replace_text("plt.plot([0, 1])", "!pip install x"), "!pip install x"),
     (no_installs, replace_text("plt.plot([0, 1])", "  %pip install x"), "%pip install x"),
 ]
