@@ -119,9 +119,10 @@ def train_edit(
         concept = TASKS[task].concept(backend)
     at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
     settings = replace(settings, at=at, batch=batch or settings.batch)
-    _, curve = are.edited(concept, settings, seed, backend=backend, on_round=print_row, accelerator=accelerator)
+    lm, curve = are.edited(concept, settings, seed, backend=backend, on_round=print_row, accelerator=accelerator)
     if accelerator.is_main_process:
-        lm, _ = are.edited(concept, settings, seed, backend=backend)  # from the cache, whole where it was sharded
+        if sharding_is_asked():
+            lm, _ = are.edited(concept, settings, seed, backend=backend)  # whole again, from the cache
         card = are.card_of(concept, settings, seed, {"KL on harmless prompts, nats": (0.0, curve[-1]["retain_kl"])})
         save_adapter(lm, out / "adapter", card, {"concept": concept.name, "seed": seed})
         save_curve(curve, out)

@@ -109,6 +109,14 @@ def principal_axes(
     return users * sign, items * sign
 
 
+def refuse_unfit(ratings: Float[np.ndarray, " n"], n_users: int, n_items: int, rank: int) -> None:
+    """Raises: ValueError: no ratings, a rating that is not finite, or a rank out of range."""
+    if len(ratings) == 0 or not np.isfinite(ratings).all():
+        raise ValueError("a factorisation needs at least one rating, and finite ratings")
+    if not 1 <= rank <= min(n_users, n_items):
+        raise ValueError(f"rank {rank} must lie between 1 and the number of users ({n_users}) and items ({n_items})")
+
+
 def fit_als(
     users: Int[np.ndarray, " n"],
     items: Int[np.ndarray, " n"],
@@ -132,10 +140,7 @@ def fit_als(
         ValueError: no ratings, a rating that is not finite, two ratings of one user for one item, or a rank
             that is below 1 or above the number of users or items.
     """
-    if len(ratings) == 0 or not np.isfinite(ratings).all():
-        raise ValueError("fit_als needs at least one rating, and finite ratings")
-    if not 1 <= rank <= min(n_users, n_items):
-        raise ValueError(f"rank {rank} must lie between 1 and the number of users ({n_users}) and items ({n_items})")
+    refuse_unfit(ratings, n_users, n_items, rank)
     mean, user_bias, item_bias = fit_biases(users, items, ratings, n_users, n_items)
     left_over = ratings - mean - user_bias[users] - item_bias[items]
     by_user = sp.csr_array((left_over, (users, items)), shape=(n_users, n_items))

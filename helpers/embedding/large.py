@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from helpers.embedding.factorization import Factorization, principal_axes
+from helpers.embedding.factorization import Factorization, principal_axes, refuse_unfit
 
 
 def fit_als_large(
@@ -61,7 +61,8 @@ def fit_als_large(
     from lenskit.data import from_interactions_df
     from lenskit.training import TrainingOptions
 
-    _check(users, items, ratings, n_users, n_items, rank)
+    refuse_unfit(ratings, n_users, n_items, rank)
+    _refuse_pairs(users, items, n_users, n_items)
     _share_threads()
     columns = {
         "user_id": users.astype(np.int32),
@@ -80,11 +81,8 @@ def fit_als_large(
     return Factorization(bias.global_bias, bias.user_biases.astype(float), bias.item_biases.astype(float), *factors)
 
 
-def _check(users: np.ndarray, items: np.ndarray, ratings: np.ndarray, n_users: int, n_items: int, rank: int) -> None:
-    if len(ratings) == 0 or not np.isfinite(ratings).all():
-        raise ValueError("fit_als_large needs at least one rating, and finite ratings")
-    if not 1 <= rank <= min(n_users, n_items):
-        raise ValueError(f"rank {rank} must lie between 1 and the number of users ({n_users}) and items ({n_items})")
+def _refuse_pairs(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> None:
+    """What `fit_als` notices while it builds its sparse matrix, and LensKit would take as it is."""
     for name, numbers, count in (("user", users, n_users), ("item", items, n_items)):
         if not 0 <= numbers.min() <= numbers.max() < count:
             raise ValueError(f"a rating names {name} {numbers.min()} or {numbers.max()}: number them 0 to {count - 1}")
