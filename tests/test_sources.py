@@ -436,7 +436,7 @@ def test_the_list_names_every_source(cache, capsys):
 def test_the_manifest_is_complete():
     known = sources.read_manifest()
     opt_in = {name for name, source in known.items() if not source.default}
-    assert opt_in == {"gemma-3-270m", "clothing-reviews"}  # a licence to accept; for a notebook that is to come
+    assert opt_in == {"gemma-3-270m"}  # a licence to accept
     for source in known.values():
         assert source.title and source.licence and source.citation and source.origin.startswith("https://")
         for item in (*source.wheels, *source.files):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.domains import Domain
 from helpers.domains.movies import load_movies
 from helpers.domains.products import load_clothing
 from helpers.eagle.actions import BANK, Action
@@ -171,9 +172,9 @@ def clothing_plan() -> Plan:
     )
 
 
-def load_clothing_experiment(**options) -> Experiment:
+def load_clothing_experiment(clothes: Domain | None = None, **options) -> Experiment:
     """The experiment on women's clothing, with age cohorts as users (options as for `build_world`)."""
     sizes = clothing_plan()
-    world = build_world(build_space(load_clothing()), CLOTHING_BANK, **options)
+    world = build_world(build_space(clothes or load_clothing()), CLOTHING_BANK, **options)
     thresholds = {"low": CLOTHING_LOW, "high": CLOTHING_HIGH}
     return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items, **thresholds))
