@@ -61,7 +61,7 @@ def load_language_model(
     device = torch.device(device) if device else default_device()
     dtype = dtype or preferred_dtype(device)
     place = _place(name, manifest)
-    with _one_line(name, place, "language model"), quiet():
+    with one_line(name, place, "language model"), quiet():
         _refuse_other_kinds(name, AutoConfig.from_pretrained(place, trust_remote_code=False))
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, padding_side="left")
         # Safetensors only: a pickle could run code.
@@ -79,7 +79,7 @@ def load_config(name: str, *, manifest: Path = sources.MANIFEST) -> transformers
         CourseError: as `load_language_model`.
     """
     place = _place(name, manifest)
-    with _one_line(name, place, "language model"), quiet():
+    with one_line(name, place, "language model"), quiet():
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         _refuse_other_kinds(name, config)
     return config
@@ -112,7 +112,7 @@ def load_sentence_encoder(
     device = torch.device(device) if device else default_device()
     dtype = dtype or preferred_dtype(device)
     place = _place(name, manifest)
-    with _one_line(name, place, "sentence encoder"), quiet():
+    with one_line(name, place, "sentence encoder"), quiet():
         from sentence_transformers import SentenceTransformer
 
         weights = {"dtype": dtype, "use_safetensors": True}
@@ -145,7 +145,12 @@ def _refuse_other_kinds(name: str, config: transformers.PreTrainedConfig) -> Non
 
 
 @contextlib.contextmanager
-def _one_line(name: str, place: str, kind: str) -> Iterator[None]:
+def one_line(name: str, place: str, kind: str) -> Iterator[None]:
+    """Turn whatever the libraries raise while they load `name` from `place` into one line that says what to do.
+
+    Raises:
+        CourseError: for any failure.
+    """
     try:
         yield
     except CourseError:
@@ -153,7 +158,7 @@ def _one_line(name: str, place: str, kind: str) -> Iterator[None]:
     except Exception as error:  # hub, parsers and tokenizers raise many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
         if Path(place).exists():
-            remedy = "the folder must hold config.json, a tokenizer and weights as safetensors"
+            remedy = "the folder must hold config.json, its tokenizer or processor, and weights as safetensors"
         else:
             remedy = "check the name (OWNER/MODEL on the hub, or a folder) and the network"
         raise CourseError(f"could not load {name} as a {kind} ({reason}): {remedy}") from error

@@ -19,16 +19,17 @@ LAYERS = (
     ("storage",),
     ("sources", "results"),
     ("domains", "models", "prompts", "attention", "threads", "checkpoints", "texts"),
-    ("decoding", "scoring", "memo", "server", "side_by_side", "adapters"),
-    ("generation",),
-    ("embedding",),
+    ("decoding", "scoring", "memo", "dispatch", "side_by_side", "adapters"),
+    ("server",),
+    ("generation", "pool"),
+    ("embedding", "cluster"),
     ("eagle", "are"),
     ("plots", "classroom", "labels"),
-    ("widgets", "course", "benchmarks", "launch", "sizing", "requirements"),
+    ("widgets", "course", "benchmarks", "launch", "sizing", "requirements", "serve", "local_servers"),
     ("explorers",),
 )
 # What a user runs before or beside the notebooks answers at once: no torch behind it.
-LIGHT = ("settings", "storage", "requirements", "results", "sources", "classroom.check")
+LIGHT = ("settings", "storage", "requirements", "results", "sources", "cluster", "classroom.check")
 MODULES = {
     ".".join(path.relative_to(PROJECT / "helpers").with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((PROJECT / "helpers").rglob("*.py"))
@@ -223,7 +224,13 @@ def test_every_room_has_one_layer():
 
 # --- what is imported is declared --------------------------------------------------------------------------
 
-MODULE_OF = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "jupyter-scatter": "jscatter", "ipython": "IPython"}
+MODULE_OF = {
+    "scikit-learn": "sklearn",
+    "faiss-cpu": "faiss",
+    "jupyter-scatter": "jscatter",
+    "ipython": "IPython",
+    "pillow": "PIL",
+}
 
 
 def _third_party(path: Path) -> set[str]:

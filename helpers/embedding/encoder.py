@@ -133,12 +133,12 @@ HEADS: dict[str, Head] = {"mean": fit_mean, "knn": fit_knn, "ridge": fit_ridge, 
 
 @dataclass(frozen=True)
 class Encoder:
-    """E: `featurise` turns texts into features, `predict` turns features into embeddings."""
+    """E: `featurise` turns texts (or pictures, see `images.py`) into features, `predict` features into embeddings."""
 
-    featurise: Callable[[Sequence[str]], Features]
+    featurise: Callable[[Sequence], Features]
     predict: Predict
 
-    def __call__(self, texts: Sequence[str]) -> Embeddings:
+    def __call__(self, texts: Sequence) -> Embeddings:
         """z of each text.
 
         Raises:
@@ -148,14 +148,14 @@ class Encoder:
 
 
 def fit_encoder(
-    texts: Sequence[str],
+    texts: Sequence,
     targets: Embeddings,
     n_ratings: Float[np.ndarray, " text"],
     *,
-    featurise: Callable[[Sequence[str]], Features],
+    featurise: Callable[[Sequence], Features],
     head: Head = fit_ridge,
 ) -> Encoder:
-    """Fit E on texts with known embeddings."""
+    """Fit E on texts, or whatever else `featurise` takes, with known embeddings."""
     if not np.isfinite(targets).all():
         raise ValueError("an embedding is not finite: fit the factorisation again")
     return Encoder(featurise, head(featurise(texts), targets, rating_weights(n_ratings)))

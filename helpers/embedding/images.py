@@ -1,0 +1,149 @@
+"""Images to fixed feature vectors: a CLIP-like encoder, or plain numbers of the pixels that need no model.
+
+Tennenholtz et al. 2024 name other modalities as future work. Nothing in the embedding side is tied to text: the
+`featurise` of `fit_encoder` takes items and gives a row of numbers for each, so it may be `load_clip(NAME)
+.image_features` or `pixel_features`, or any other function of this form.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from scipy.fft import dctn
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from helpers import models
+from helpers.storage import CourseError
+
+Picture = Image.Image | np.ndarray
+PIXELS = 64  # side in pixels to which `pixel_features` brings every picture
+LEVELS = 4  # of each colour channel in its histogram
+WAVES = 24  # cosine waves per side that it looks at, at most; finer ones are noise
+BANDS = 8  # into which it sums them, per side
+
+
+def as_rgb(images: Sequence[Picture]) -> list[Image.Image]:
+    """Pictures as RGB: from PIL images of any mode and uint8 arrays (height, width), (..., 3) or (..., 4).
+
+    Grey becomes three equal channels; a fourth channel (opacity) is dropped.
+
+    Raises:
+        ValueError: no image at all, or something that is no image.
+    """
+    if isinstance(images, str | Image.Image) or not len(images):
+        raise ValueError("give a list of one or more images")
+    return [_as_rgb(image) for image in images]
+
+
+def _as_rgb(image: Picture) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"a {type(image).__name__} is no image: open files with PIL.Image.open first")
+    grey, coloured = image.ndim == 2, image.ndim == 3 and image.shape[2] in (3, 4)
+    if image.dtype != np.uint8 or not image.size or not (grey or coloured):
+        raise ValueError(
+            f"an array of {image.dtype} and shape {image.shape} is no image: "
+            "give uint8 from 0 to 255, of shape (height, width), (height, width, 3) or (height, width, 4)"
+        )
+    return Image.fromarray(image).convert("RGB")
+
+
+def pixel_features(images: Sequence[Picture]) -> Float[np.ndarray, "image feature"]:
+    """A colour histogram (64 numbers), then how strong cosine waves of brightness are (64 numbers, standard units).
+
+    A stand-in for a trained encoder: it sees colours, and how fine a pattern is and which way it runs, but knows
+    nothing of what a picture shows. Where a pattern begins hardly matters, since strengths of neighbouring waves
+    are added up.
+    """
+    rows = []
+    for image in as_rgb(images):
+        pixels = np.asarray(image.resize((PIXELS, PIXELS), Image.Resampling.BOX), dtype=np.float64) / 255
+        levels = np.minimum((pixels * LEVELS).astype(int), LEVELS - 1) @ [LEVELS**2, LEVELS, 1]
+        colours = np.bincount(levels.ravel(), minlength=LEVELS**3) / PIXELS**2
+        waves = dctn(pixels.mean(axis=2), norm="ortho")[:WAVES, :WAVES] / PIXELS
+        size = WAVES // BANDS
+        bands = (waves**2).reshape(BANDS, size, BANDS, size).sum(axis=(1, 3))
+        rows.append(np.concatenate([np.sqrt(colours), np.sqrt(bands).ravel()]))
+    return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """Pictures and texts in one joint space; unit vectors in float32, so that their product is a cosine."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    batch_size: int = 32
+
+    def image_features(self, images: Sequence[Picture]) -> Float[np.ndarray, "image dim"]:
+        """One unit vector per picture.
+
+        Raises:
+            ValueError: as `as_rgb`.
+        """
+        pictures = as_rgb(images)
+
+        def encode(rows: slice) -> torch.Tensor:
+            inputs = self.processor.image_processor(pictures[rows], return_tensors="pt")
+            return self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
+
+        return self._in_batches(len(pictures), encode)
+
+    def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+        """One unit vector per text, in the space of the pictures; a text that is too long is cut.
+
+        Raises:
+            ValueError: no text, or an empty one.
+        """
+        if isinstance(texts, str) or not len(texts) or not all(map(str.strip, texts)):
+            raise ValueError("give a list of one or more non-empty texts")
+        longest = self.model.config.text_config.max_position_embeddings
+
+        def encode(rows: slice) -> torch.Tensor:
+            # Always padded to the full length: SigLIP was trained so, and to CLIP it makes no difference.
+            options = {"padding": "max_length", "max_length": longest, "truncation": True, "return_tensors": "pt"}
+            inputs = self.processor.tokenizer(list(texts[rows]), **options)
+            return self.model.get_text_features(**inputs.to(self.model.device)).pooler_output
+
+        return self._in_batches(len(texts), encode)
+
+    @torch.inference_mode()
+    def _in_batches(self, n: int, encode: Callable[[slice], torch.Tensor]) -> Float[np.ndarray, "item dim"]:
+        parts = [encode(slice(start, start + self.batch_size)) for start in range(0, n, self.batch_size)]
+        return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu().numpy()
+
+
+def load_clip(name: str, device: torch.device | str | None = None) -> ClipEncoder:
+    """Load a CLIP-like model (CLIP, SigLIP, ...) in float32: a hub name, or a folder with weights as safetensors.
+
+    Without `device` the best one is taken. No such model comes with the course: the first SigLIP also needs the
+    package `sentencepiece` for its tokenizer, CLIP and SigLIP 2 do not.
+
+    Raises:
+        CourseError: it cannot be found or read, or has not both images and texts.
+    """
+    place = os.path.expanduser(name)
+    with models.one_line(name, place, "CLIP-like model"), models.quiet():
+        _refuse_other_kinds(name, AutoConfig.from_pretrained(place, trust_remote_code=False))
+        processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
+        # Safetensors only: a pickle could run code.
+        options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+        model = AutoModel.from_pretrained(place, **options)
+    model = model.to(device or models.default_device()).eval().requires_grad_(False)
+    return ClipEncoder(model, processor)
+
+
+def _refuse_other_kinds(name: str, config: PreTrainedConfig) -> None:
+    kind = MODEL_MAPPING.get(type(config), None)
+    if not (hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")):
+        raise CourseError(
+            f"{name} ({config.model_type}) has no joint space of images and texts: choose a CLIP or SigLIP model"
+        )
