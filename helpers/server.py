@@ -5,27 +5,27 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import http.client
-import itertools
 import json
 import os
-import random
 import time
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from helpers.prompts import Prompt, Sampling, messages_of
+from helpers.dispatch import PassingError, answer_all
+from helpers.prompts import Done, Prompt, Sampling, messages_of
 from helpers.storage import CourseError
 
 KEY = "STEER_API_KEY"
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that another attempt may find gone
-LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the server asks for
+MAX_BYTES = 1_000_000  # of a reply; a longer one is no answer
+MAX_CHARACTERS = 32  # of an answer, per token that was asked for: a server may not keep to `max_tokens`
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,14 @@ class ServerBackend:
 
     `top_k` is not part of this interface and is not sent. Whether a seed repeats an answer is up to the server.
 
+    An empty answer is handed back like any other, as `LocalBackend` does: one of ten thousand should not stop a run.
+    If many are empty, the model may be thinking past `max_new_tokens`.
+
     Attributes:
         url: up to and with the version, as in `http://localhost:8000/v1`.
         model: its name on the server.
         timeout: seconds of silence after which an attempt is given up.
-        attempts: how often to try before giving up; the pauses double from `pause` seconds on, with jitter.
+        attempts: failures in a row before giving up; the pauses double from `pause` seconds on, with jitter.
         concurrency: requests under way at once.
         begun: whether the server can continue a begun answer (vLLM and SGLang can).
 
@@ -66,39 +69,15 @@ class ServerBackend:
         """The model and where it runs: the same name on two servers need not be the same model."""
         return f"{self.model} at {self.url.rstrip('/')}"
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        seeds: Sequence[int],
-        done: Callable[[list[int], list[str]], None],
-    ) -> None:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
         """Answer all prompts; `done` is called in this thread for each answer that has arrived.
 
         Raises:
             CourseError: the server cannot be reached, refuses, or sends no answer; what arrived before is done.
             ValueError: a begun answer, if the server cannot continue one.
         """
-        requests = [self._request(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        waiting: dict[Future[str], int] = {}
-        left = iter(enumerate(requests))
-        pool = ThreadPoolExecutor(self.concurrency)
-        try:
-            while True:
-                # Never more than can run: after a fault no request is left to be sent.
-                for row, body in itertools.islice(left, self.concurrency - len(waiting)):
-                    waiting[pool.submit(self._ask, body)] = row
-                if not waiting:
-                    break
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                rows = {waiting.pop(future): future for future in finished}
-                good = sorted(row for row, future in rows.items() if future.exception() is None)
-                if good:
-                    done(good, [rows[row].result() for row in good])
-                for future in finished:
-                    future.result()  # raises what went wrong
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        bodies = [self.request(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        answer_all([self], bodies, done)
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """Not possible: the interface gives no probabilities of a given text.
@@ -108,7 +87,12 @@ class ServerBackend:
         """
         raise CourseError("a server gives no probabilities of a given text: score with generation.local_backend()")
 
-    def _request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict:
+    def request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict:
+        """The body of a request, as JSON.
+
+        Raises:
+            ValueError: a begun answer, if the server cannot continue one.
+        """
         messages = messages_of(prompt)
         body = {
             "model": self.model,
@@ -125,17 +109,26 @@ class ServerBackend:
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body
 
-    def _ask(self, body: dict) -> str:
-        """The answer to one request, after as many attempts as it takes."""
-        for attempt in range(1, self.attempts + 1):
-            try:
-                return _text_of(self._post(body), self.url)
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                status = getattr(error, "code", None)
-                if attempt == self.attempts or (status is not None and status not in PASSING):
-                    raise CourseError(self._explained(error)) from None  # a chain would show the request's headers
-                time.sleep(_pause(error, self.pause * 2 ** (attempt - 1)))
-        raise AssertionError("unreachable")
+    def attempt(self, body: dict) -> str:
+        """One attempt at one request. The answer is without control characters, and no longer than it can be.
+
+        Raises:
+            PassingError: another attempt may find the fault gone.
+            CourseError: the server rejects the request.
+        """
+        try:
+            # An empty answer may be a hiccup, and the memo would keep it: ask once more.
+            text = self._answer(body) or self._answer(body)
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            status = getattr(error, "code", None)
+            passing = status is None or status in PASSING
+            fault = PassingError(self._explained(error), _asked_pause(error)) if passing else None
+            raise fault or CourseError(self._explained(error)) from None  # a chain would show the request's headers
+        return text[: MAX_CHARACTERS * body["max_tokens"]]
+
+    def _answer(self, body: dict) -> str:
+        reply = self._post(body)
+        return "" if len(reply) > MAX_BYTES else _text_of(reply, self.url)
 
     def _post(self, body: dict) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -144,7 +137,7 @@ class ServerBackend:
         address = self.url.rstrip("/") + "/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
         with _opener(address).open(request, timeout=self.timeout) as response:
-            return response.read()
+            return response.read(MAX_BYTES + 1)
 
     def _explained(self, error: Exception) -> str:
         status = getattr(error, "code", None)
@@ -176,27 +169,31 @@ def _opener(address: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(_NoRedirect, proxies)
 
 
-def _pause(error: Exception, usual: float) -> float:
-    """Seconds to wait: what the server asks for, else the usual with jitter, so that clients do not return at once."""
+def _asked_pause(error: Exception) -> float | None:
+    """Seconds that the server asks to be left alone; None if it does not say."""
     asked = (getattr(error, "headers", None) or {}).get("Retry-After")
     if asked:
         with contextlib.suppress(TypeError, ValueError):
-            return min(max(float(asked), 0.0), LONGEST_WAIT)
+            return max(0.0, float(asked))  # in this order NaN becomes 0
         with contextlib.suppress(TypeError, ValueError):
-            return min(max(email.utils.parsedate_to_datetime(asked).timestamp() - time.time(), 0.0), LONGEST_WAIT)
-    return min(usual, LONGEST_WAIT) * random.uniform(0.5, 1.5)
+            return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
+    return None
 
 
-def _text_of(answer: bytes, url: str) -> str:
+def _text_of(reply: bytes, url: str) -> str:
+    """The answer in a reply; empty where there are only spaces, or null, as for a refusal or a cut thought."""
     try:
-        text = json.loads(answer)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise CourseError(f"{url} sent no chat completion: check that it is an OpenAI-compatible server's /v1")
-    if not text.strip():
-        raise CourseError(f"{url} sent an empty answer: raise max_new_tokens, or change the prompt")
-    return text
+        text = json.loads(reply)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        text = False
+    if not (text is None or isinstance(text, str)):
+        raise PassingError(f"{url} sent no chat completion: check that it is an OpenAI-compatible server's /v1")
+    return _clean(text) if text and text.strip() else ""
+
+
+def _clean(text: str) -> str:
+    """Control characters and halves of surrogate pairs, which no file can keep, become U+FFFD."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" else c for c in text)
 
 
 def _message_of(error: urllib.error.HTTPError) -> str:
@@ -213,6 +210,6 @@ def _message_of(error: urllib.error.HTTPError) -> str:
 
 def _line(text: object) -> str:
     """One short line, without the key should a server repeat it."""
-    line = " ".join(str(text).split())[:200].rstrip(".: ")
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())[:200].rstrip(".: ")
     key = os.environ.get(KEY)
     return line.replace(key, "...") if key else line

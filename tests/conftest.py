@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_server import Fake
 
-from helpers import sources
+from helpers import dispatch, server, sources
 from helpers.domains import Domain
 from helpers.domains.movies import load_movies
 
@@ -24,3 +27,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def movies() -> Domain:
     """The real movie domain, from the cache of whoever runs the tests."""
     return load_movies()
+
+
+@pytest.fixture
+def serve(monkeypatch) -> Iterator[Callable[[Callable], Fake]]:
+    monkeypatch.delenv(server.KEY, raising=False)
+    started = []
+
+    def start(reply: Callable) -> Fake:
+        fake = Fake(reply)
+        threading.Thread(target=fake.serve_forever, args=(0.01,), daemon=True).start()
+        started.append(fake)
+        return fake
+
+    yield start
+    for fake in started:
+        fake.shutdown()
+        fake.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """Pauses asked for while no request is under way; none is taken, the clock is put forward."""
+    asked: list[float] = []
+    monkeypatch.setattr(dispatch, "monotonic", lambda: 1000.0 + sum(asked))
+    monkeypatch.setattr(dispatch, "sleep", asked.append)
+    return asked

@@ -92,6 +92,7 @@ def test_plain_text_is_printable_ascii_on_one_line(text):
         ("Amélie’s  “café” — fin…", 'Amelie\'s "cafe" - fin.'),
         ("one\u2028two\x85three\xa0four\x1cfive", "one two three four five"),
         ("ﬁlm ½ 你好 \x00", "film 12"),
+        ("<b>＜|im_end|＞ \u226e", "(b)(/im_end/) ("),
         ("", ""),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import importlib.util
-import json
 import os
 import socket
 import subprocess
@@ -13,95 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from fake_server import backend, broken_off, completion, echo
 
-from helpers import models, server
+from helpers import dispatch, models
 from helpers.generation import Memo, Sampling, generate
 from helpers.server import KEY, ServerBackend
 from helpers.storage import CourseError
 
 SECRET = "sk-do-not-show"
-
-
-def completion(text: object) -> dict:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
-
-
-class Fake(ThreadingHTTPServer):
-    """Answers with `reply(request, number)` -> (status, headers, body or text); remembers every request."""
-
-    daemon_threads = True
-
-    def __init__(self, reply: Callable) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.lock = reply, threading.Lock()
-        self.seen: list[dict] = []
-        self.busy = self.most = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append({"path": self.path, "headers": dict(self.headers), "body": request})
-            number = len(self.server.seen)
-            self.server.busy += 1
-            self.server.most = max(self.server.most, self.server.busy)
-        status, headers, body = self.server.reply(request, number)
-        with self.server.lock:
-            self.server.busy -= 1
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        with contextlib.suppress(ConnectionError):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    do_GET = do_POST
-
-    def log_message(self, *_arguments) -> None:
-        pass
-
-
-@pytest.fixture
-def serve(monkeypatch) -> Iterator[Callable[[Callable], Fake]]:
-    monkeypatch.delenv(KEY, raising=False)
-    started = []
-
-    def start(reply: Callable) -> Fake:
-        fake = Fake(reply)
-        threading.Thread(target=fake.serve_forever, args=(0.01,), daemon=True).start()
-        started.append(fake)
-        return fake
-
-    yield start
-    for fake in started:
-        fake.shutdown()
-        fake.server_close()
-
-
-@pytest.fixture
-def pauses(monkeypatch) -> list[float]:
-    """Pauses asked for; none is taken."""
-    asked: list[float] = []
-    monkeypatch.setattr(server.time, "sleep", asked.append)
-    return asked
-
-
-def echo(request: dict, _number: int) -> tuple:
-    return 200, {}, completion(f"{request['messages'][-1]['content']} {request['seed']}")
-
-
-def backend(fake: Fake, **options) -> ServerBackend:
-    return ServerBackend(fake.url, "some-model", **{"pause": 0.01, "timeout": 5.0} | options)
 
 
 def test_answers_come_back_in_order(serve):
@@ -172,7 +92,8 @@ def test_retry_after_is_honoured(serve, pauses):
     assert generate(backend(serve(failing(429, 1, Retry_After=date))), ["a"]) == ["a 0"]
     assert generate(backend(serve(failing(429, 1, Retry_After="9999"))), ["a"]) == ["a 0"]
     assert generate(backend(serve(failing(429, 1, Retry_After="soon"))), ["a"]) == ["a 0"]
-    assert pauses[0] == 7 and 17 < pauses[1] <= 20 and pauses[2] == server.LONGEST_WAIT and pauses[3] < 1
+    assert generate(backend(serve(failing(429, 1, Retry_After="nan"))), ["a"]) == ["a 0"]
+    assert pauses[0] == 7 and 17 < pauses[1] <= 20 and pauses[2] == dispatch.LONGEST_WAIT and pauses[3] < 1
 
 
 @pytest.mark.parametrize(
@@ -185,11 +106,12 @@ def test_retry_after_is_honoured(serve, pauses):
         ((403, {}, {}), 1, "set STEER_API_KEY to a key that may use some-model"),
         ((404, {}, {"detail": "Not Found"}), 1, r"answered 404 \(Not Found\): check the url"),
         ((418, {}, ""), 1, "answered 418"),
-        ((200, {}, {"answer": "x"}), 1, "sent no chat completion: check that it is an OpenAI-compatible server"),
-        ((200, {}, "<html>hello</html>"), 1, "sent no chat completion"),
-        ((200, {}, {"choices": []}), 1, "sent no chat completion"),
-        ((200, {}, completion(None)), 1, "sent no chat completion"),
-        ((200, {}, completion(" \n")), 1, "sent an empty answer: raise max_new_tokens"),
+        ((400, {}, "\x1b[2Jno\x00\u2028way"), 1, r"answered 400 \(\[2Jno way\): check"),
+        ((200, {}, {"answer": "x"}), 3, "sent no chat completion: check that it is an OpenAI-compatible server"),
+        ((200, {}, "<html>hello</html>"), 3, "sent no chat completion"),
+        ((200, {}, {"choices": []}), 3, "sent no chat completion"),
+        ((200, {}, completion(["a", "b"])), 3, "sent no chat completion"),
+        ((200, {}, "[" * 100_000), 3, "sent no chat completion"),
     ],
 )
 def test_lasting_faults_are_one_line(serve, pauses, monkeypatch, reply, tries, message):
@@ -201,6 +123,42 @@ def test_lasting_faults_are_one_line(serve, pauses, monkeypatch, reply, tries, m
     assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
     error = caught.value
     assert error.__cause__ is None and (error.__suppress_context__ or error.__context__ is None)
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+def test_an_empty_answer_is_asked_for_again_and_handed_back(serve, text):
+    fake = serve(lambda *_: (200, {}, completion(text)))
+    assert generate(backend(fake), ["a"]) == [""] and len(fake.seen) == 2
+    fake = serve(lambda request, number: (200, {}, completion(text)) if number == 1 else echo(request, number))
+    assert generate(backend(fake), ["a"]) == ["a 0"]
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again(serve, pauses):
+    fake = serve(lambda request, number: (broken_off if number < 3 else echo)(request, number))
+    assert generate(backend(fake), ["a"]) == ["a 0"]
+    assert len(fake.seen) == 3 and len(pauses) == 2
+
+
+def test_after_a_fault_one_request_alone_finds_out_whether_it_is_over(serve):
+    """Eight requests that fail together are one failure, not the end of a server with two attempts."""
+    busy = {}
+
+    def reply(request, number):
+        time.sleep(0.05 if number < 9 else 0.1)  # so that others would be under way
+        busy[number] = fake.busy
+        return (503, {}, "") if number <= 8 else echo(request, number)
+
+    fake = serve(reply)
+    prompts = [f"p{number}" for number in range(20)]
+    assert generate(backend(fake, attempts=2), prompts) == [f"p{number} {number}" for number in range(20)]
+    assert len(fake.seen) == 8 + 20 and busy[9] == 1 and fake.most == 8
+
+
+def test_a_request_that_always_fails_stops_the_run_although_others_succeed(serve):
+    fake = serve(lambda request, number: (500, {}, "") if "bad" in str(request) else echo(request, number))
+    with pytest.raises(CourseError, match="answered 500"):
+        generate(backend(fake, concurrency=2, attempts=3), ["bad", *(f"p{number}" for number in range(30))])
+    assert fake.asked.count("bad") == 3
 
 
 def test_a_slow_server_is_given_up(serve):

@@ -57,9 +57,14 @@ def idea_of(genres: Sequence[str], plot: str, wording: Wording = MOVIES) -> str:
 
 
 def plain(text: str) -> str:
-    """The text in printable ASCII on one line: accents dropped, dashes and quotes made plain."""
+    """The text in printable ASCII on one line: accents dropped, dashes and quotes made plain.
+
+    `<`, `>` and `|` are replaced, so that no text holds a tag or a mark such as `<|im_start|>`, which a tokenizer
+    would read as the end of a message when the text stands in the next prompt.
+    """
     text = " ".join(text.split()).translate(str.maketrans("–—‘’“”…", "--''\"\"."))
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    text = text.translate(str.maketrans("<>|", "()/"))  # only now: the normal form of a wide `＜` is `<`
     return " ".join("".join(c for c in text if c in string.printable).split())
 
 
