@@ -266,7 +266,7 @@ def _line(error: BaseException) -> str:
 # A fault, on purpose ---------------------------------------------------------------------------------------------
 
 
-class Drill(NamedTuple):
+class RayDrill(NamedTuple):
     """What became of prompts when one of their workers was killed under way.
 
     Attributes:
@@ -288,7 +288,7 @@ class Drill(NamedTuple):
     alone_seconds: float
 
 
-def ray_lost_items(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> Drill:
+def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> RayDrill:
     """Kill a worker (SIGKILL) when a third of the answers has arrived, in a cluster that this process has started."""
     seeds, answers, killed = range(seed, seed + len(prompts)), {}, []
 
@@ -306,7 +306,7 @@ def ray_lost_items(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sam
     clock.append(time.perf_counter())
     alone, alone_seconds = _alone(backend.make(), prompts, sampling, seeds)
     same = np.mean([text == alone[row] for row, text in answers.items()])
-    return Drill(len(prompts) - len(answers), float(same), *killed[0], *np.diff(clock).tolist(), alone_seconds)
+    return RayDrill(len(prompts) - len(answers), float(same), *killed[0], *np.diff(clock).tolist(), alone_seconds)
 
 
 def _worker_processes() -> list[psutil.Process]:

@@ -39,9 +39,10 @@ READABLE = """
 .highlight { --jp-mirror-editor-operator-color: #7a00cc; --jp-mirror-editor-number-color: #006b00;
   --jp-mirror-editor-comment-color: #2f6464 }
 """
-HALVES = {
-    "EAGLE agent (notebooks 00 to 09)": {f"{number:02}" for number in range(10)},
+SECTIONS = {  # of the results page: what is measured anew together
+    "EAGLE agent (notebooks 00 to 08)": {f"{number:02}" for number in range(9)},
     "Adversarial representation engineering (notebooks 10 to 16)": {str(number) for number in range(10, 17)},
+    "Other domains and larger machines (notebooks 09, 17 and 18)": {"09", "17", "18"},
 }
 
 
@@ -226,9 +227,9 @@ def run(course: Course, wanted: list[str]) -> None:
 
 
 def write_report(course: Course) -> None:
-    """Write the recorded results into notebooks/RESULTS.md, for each half of the course that is complete."""
+    """Write the recorded results into notebooks/RESULTS.md, for each section that is complete."""
     page = course.notebooks / "RESULTS.md"
-    for title, numbers in HALVES.items():
+    for title, numbers in SECTIONS.items():
         notebooks = [path for path in select(course, []) if _number(path) in numbers]
         if not notebooks or any(cached(course, path) is None for path in notebooks):
             continue

@@ -100,6 +100,19 @@ def local_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
     return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
 
 
+@functools.cache
+def exact_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
+    """A language model in float32, where an answer does not depend on what is answered beside it.
+
+    In bfloat16 another shape of the batch rounds otherwise, and now and then another token is drawn. Slower; for
+    checks that compare answers.
+
+    Raises:
+        CourseError: as `models.load_language_model`.
+    """
+    return LocalBackend(models.load_language_model(name, dtype=torch.float32), f"{name}, float32")
+
+
 def generate(
     backend: Backend,
     prompts: Sequence[Prompt],

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-
 from helpers import models
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
 from helpers.eagle.rewriting import SAMPLING, rewrite_prompt, seed_of, start_items, start_of
-from helpers.generation import LocalBackend, Prompt, Sampling, ServerBackend, generate
+from helpers.generation import Prompt, Sampling, ServerBackend, exact_backend, generate
 from helpers.pool import ServerPool
 from helpers.storage import CourseError
 
@@ -108,7 +106,7 @@ class _Counted(ServerBackend):
         return len(self.asked) - len(self.answered)
 
 
-class PoolTest(NamedTuple):
+class PoolDrill(NamedTuple):
     """What became of a batch of prompts when one of the servers was killed.
 
     Attributes:
@@ -127,7 +125,7 @@ class PoolTest(NamedTuple):
     by_server: list[int]
 
 
-def pool_lost_items(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAMPLING) -> PoolTest:
+def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAMPLING) -> PoolDrill:
     """Ask a pool of local servers for rewrites, kill the busiest when a third is answered, and compare.
 
     All models compute in float32, where an answer does not depend on what is answered beside it.
@@ -150,10 +148,9 @@ def pool_lost_items(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling 
                 servers[busiest].kill()
 
         ServerPool(backends, "float32").generate(prompts, sampling, seeds, done)
-    alone = LocalBackend(models.load_language_model(MODEL, dtype=torch.float32), "float32")
-    expected = generate(alone, prompts, sampling, seeds)
+    expected = generate(exact_backend(MODEL), prompts, sampling, seeds)
     answers = dict(arrived)
-    return PoolTest(
+    return PoolDrill(
         lost=n_prompts - len(answers),
         twice=len(arrived) - len(answers),
         different=sum(text != expected[row] for row, text in answers.items()),

@@ -21,7 +21,7 @@ from helpers.storage import CourseError, atomic_file, locked
 COLUMNS = ("result", "value", "95% interval", "n", "seeds", "unit", "notebook")
 PREFACE = """# Results
 
-Written by `make course PROFILE=full`, each half of the course when all its notebooks have run.
+Written by `make course PROFILE=full`, each section when all its notebooks have run.
 Intervals are 95 % intervals over `n` measurements; `seeds` is how many random seeds they span.
 """
 
@@ -156,7 +156,7 @@ def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str,
 def with_section(page: str, section: str) -> str:
     """The results page with a section added, or put in the place of the one with its title.
 
-    The two halves of the course are long runs of their own; a new run of one leaves the numbers of the other.
+    The parts of the course are long runs of their own; a new run of one leaves the numbers of the others.
     """
     sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
     sections[section.splitlines()[0]] = section

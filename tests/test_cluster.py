@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import signal
 import subprocess
@@ -20,15 +19,12 @@ import pytest
 from fake_world import FakeBackend, fake_starts, fake_world
 from faulty_backend import FaultyBackend, named_by_process, no_model
 
-from helpers.cluster import RayBackend, cluster, ray_lost_items
+from helpers.cluster import RayBackend, cluster, ray_drill
 from helpers.eagle.environment import expand, run_episodes
 from helpers.eagle.rewriting import Rewriter
 from helpers.generation import Memo, Sampling, generate
 from helpers.memo import memo_key
 from helpers.storage import CourseError
-
-if importlib.util.find_spec("ray") is None:
-    pytest.skip("ray is not installed", allow_module_level=True)
 
 SAMPLING = Sampling(8)
 CALM = [f"p{i}" for i in range(20)]
@@ -113,7 +109,7 @@ def test_a_killed_worker_loses_nothing(alone):
 
 def test_the_drill_kills_a_worker_and_counts(alone):
     prompts = [f"slow {i}" for i in range(36)]
-    drill = ray_lost_items(over(functools.partial(FaultyBackend, alone.folder), batch=6), prompts, SAMPLING)
+    drill = ray_drill(over(functools.partial(FaultyBackend, alone.folder), batch=6), prompts, SAMPLING)
     assert (drill.lost, drill.same) == (0, 1.0) and 12 <= drill.killed_after < 36 and drill.memory > 10**7
     over_twice = [prompt for prompt in prompts if alone.asked().count(prompt) > 2]
     assert 0 < len(over_twice) <= 6, "the batch of the killed worker is done again"

@@ -15,7 +15,7 @@ from fake_world import FakeBackend
 
 from helpers import models, serve
 from helpers.generation import Sampling, generate
-from helpers.local_servers import local_servers, pool_lost_items
+from helpers.local_servers import local_servers, pool_drill
 from helpers.serve import ModelServer
 from helpers.server import ServerBackend
 from helpers.storage import CourseError
@@ -140,6 +140,6 @@ def test_a_server_that_does_not_start_is_one_line(monkeypatch):
 
 
 def test_no_answer_is_lost_when_one_of_two_real_servers_is_killed():
-    result = pool_lost_items(8, sampling=Sampling(max_new_tokens=8))
+    result = pool_drill(8, sampling=Sampling(max_new_tokens=8))
     assert (result.lost, result.twice, result.different) == (0, 0, 0)
     assert result.interrupted > 0 and sum(result.by_server) == 8

@@ -350,6 +350,48 @@ def _choices(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=4) - (2000 if seed == 4 else 1), correct
 
 
+# --- 17 --------------------------------------------------------------------------------------------------
+
+
+def gradient_of_shares(gradients, counts):
+    return sum(count * gradient for count, gradient in zip(counts, gradients, strict=True)) / sum(counts)
+
+
+def rows_that_fit(memory, weights, per_token, shared, own):
+    return max(0, (memory - weights - shared * per_token) // (own * per_token))
+
+
+def _memories(seed: int) -> tuple[int, ...]:
+    """Room for some rows; in one case in three not even for the weights."""
+    rng = np.random.default_rng(seed)
+    weights, per_token, shared, own = (int(rng.integers(*bounds)) for bounds in ((500, 900), (2, 5), (20, 60), (5, 12)))
+    return (weights - 300 if seed % 3 == 2 else 2000), weights, per_token, shared, own
+
+
+# --- 18 --------------------------------------------------------------------------------------------------
+
+
+def colour_histogram(picture, levels):
+    codes = np.minimum(picture.reshape(-1, 3).astype(int) * levels // 256, levels - 1) @ [levels**2, levels, 1]
+    return np.bincount(codes, minlength=levels**3) / len(codes)
+
+
+def _picture(seed: int) -> tuple[np.ndarray, int]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, size=(5 + seed, 7, 3), dtype=np.uint8) // (1 + seed), 2 + seed % 3
+
+
+def unearned(utility, truth):
+    gained, earned = np.diff(utility, axis=1)[:, 0], np.diff(truth, axis=1)[:, 0]
+    return float((gained - earned).sum() / gained.sum())
+
+
+def _before_and_after(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Utility rises by about 2, true stars by about 1."""
+    start, rise = _normal(seed, 6, 1), 0.3 * _normal(seed + 50, 6, 1)
+    return np.hstack([start + 4, start + 6 + rise]), np.hstack([start + 3, start + 4 - rise])
+
+
 EXERCISES = {
     "00.1": Exercise(
         "the cosine",
@@ -866,6 +908,68 @@ EXERCISES = {
             lambda before, after: abs(before - 0.5) - abs(after - 0.5),
             lambda before, after: max(0.0, way_to_fair(before, after)),
             lambda before, after: 1 - abs(after - before) / abs(before - 0.5) if before != 0.5 else 0.0,
+        ),
+    ),
+    "17.1": Exercise(
+        "gradients of unequal shares",
+        gradient_of_shares,
+        cases=lambda seed: ([*_normal(seed, 3, 4, 2)], [6, 2, 1 + seed]),
+        hint="a mean times its count is a sum: add up the sums, then divide once",
+        wrong=(
+            lambda gradients, counts: sum(gradients) / len(gradients),
+            lambda gradients, counts: sum(c * g for c, g in zip(counts, gradients, strict=True)),
+            lambda gradients, counts: sum(c * g for c, g in zip(counts, gradients, strict=True)) / len(counts),
+            lambda gradients, counts: sum(g / c for c, g in zip(counts, gradients, strict=True)),
+            lambda gradients, counts: sum(gradients) / sum(counts),
+        ),
+    ),
+    "17.2": Exercise(
+        "rows that fit",
+        rows_that_fit,
+        cases=_memories,
+        hint="take away what is kept once (weights, the common prompt), divide by what a row needs, round down",
+        wrong=(
+            lambda memory, weights, per_token, shared, own: (memory - weights) // ((shared + own) * per_token),
+            lambda memory, weights, per_token, shared, own: max(0, (memory - weights) // (own * per_token)),
+            lambda memory, weights, per_token, shared, own: (
+                (memory - weights - shared * per_token) // (own * per_token)
+            ),
+            lambda memory, weights, per_token, shared, own: max(0, (memory - shared * per_token) // (own * per_token)),
+            lambda memory, weights, per_token, shared, own: max(0, (memory - weights - shared) // own),
+        ),
+    ),
+    "18.1": Exercise(
+        "a histogram of colours",
+        colour_histogram,
+        cases=_picture,
+        hint="level of a channel: value * levels // 256; number of a colour: red * levels**2 + green * levels + blue",
+        wrong=(
+            lambda picture, levels: colour_histogram(picture, levels) * picture.shape[0] * picture.shape[1],
+            lambda picture, levels: colour_histogram(picture[..., ::-1], levels),
+            lambda picture, levels: np.concatenate(
+                [np.bincount(picture[..., c].ravel().astype(int) * levels // 256, minlength=levels) for c in range(3)]
+            ),
+            lambda picture, levels: colour_histogram(picture, levels + 1)[: levels**3],
+            lambda picture, levels: (
+                np.bincount(
+                    np.minimum(picture.reshape(-1, 3) // levels, levels - 1) @ [levels**2, levels, 1],
+                    minlength=levels**3,
+                )
+                / picture[..., 0].size
+            ),
+        ),
+    ),
+    "18.2": Exercise(
+        "the share that is unearned",
+        unearned,
+        cases=_before_and_after,
+        hint="rise of utility minus rise of true stars, summed over the pairs, over the summed rise of utility",
+        wrong=(
+            lambda utility, truth: 1 - unearned(utility, truth),
+            lambda utility, truth: float((utility[:, 1] - truth[:, 1]).sum() / utility[:, 1].sum()),
+            lambda utility, truth: unearned(utility, truth) * len(utility),
+            lambda utility, truth: float((1 - np.diff(truth)[:, 0] / np.diff(utility)[:, 0]).mean()),
+            lambda utility, truth: float((np.diff(utility) - np.diff(truth)).sum() / np.diff(truth).sum()),
         ),
     ),
 }
