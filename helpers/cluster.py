@@ -1,7 +1,7 @@
 """Answers from the processes of a `ray` cluster, on this machine or on several: each worker holds a model of its own.
 
     with cluster():  # two processes of this machine
-        world = build_world(backend=RayBackend())
+        world = build_world(backend=RayBackend(local_backend))
         expand(world, starts)
 
 Answers arrive in the process that asks and are kept in its memo, as with any other backend; no worker opens the memo,
@@ -88,13 +88,6 @@ def _keep_to_this_machine() -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def small_model() -> Backend:
-    """The course's language model, `generation.local_backend()`."""
-    from helpers.generation import local_backend  # a worker with another backend need not wait for torch
-
-    return local_backend()
-
-
 class Worker:
     """A backend in a process of the cluster, made when it is first asked: then what goes wrong is an answer, too.
 
@@ -123,7 +116,7 @@ class RayBackend:
     """A backend in each of several workers of a cluster, to be used within `cluster(...)`.
 
     Attributes:
-        make: makes the backend in a worker; a function of a module that all machines can import.
+        make: makes the backend in a worker, as `generation.local_backend`; a function all machines can import.
         workers: processes, which are started when first needed and kept until the cluster ends.
         num_cpus: cores of a worker, which computes with as many threads; below 1 several share one.
         num_gpus: GPUs of a worker; below 1 several share one.
@@ -133,7 +126,7 @@ class RayBackend:
         patience: seconds to wait for a first worker when none is at work.
     """
 
-    make: Callable[[], Backend] = small_model
+    make: Callable[[], Backend]
     workers: int = 2
     num_cpus: float = 1
     num_gpus: float = 0
