@@ -173,7 +173,7 @@ def test_a_cluster_without_room_says_so(alone):
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"batch": 0}, {"attempts": 0}, {"num_cpus": 0}, {"num_gpus": -1}])
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="at least"):
-        RayBackend(**wrong)
+        RayBackend(no_model, **wrong)
 
 
 # The cluster ---------------------------------------------------------------------------------------------------
