@@ -30,7 +30,15 @@ class FaultyBackend:
                 raise ValueError("a prompt of 9 tokens exceeds the 8 of the model: shorten it")
             if prompt.startswith("slow"):
                 time.sleep(0.05)
+            if prompt.startswith("wait"):
+                self.wait()
             done([row], [f"{prompt}/{seed}/{sampling.max_new_tokens}"])
+
+    def wait(self) -> None:
+        """Until there is a file `go`, or for half a minute."""
+        end = time.monotonic() + 30
+        while not (self.folder / "go").exists() and time.monotonic() < end:
+            time.sleep(0.01)
 
     def first(self, prompt: str) -> bool:
         """Whether no process was asked this before."""

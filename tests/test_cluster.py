@@ -128,13 +128,14 @@ def test_workers_that_always_die_end_in_one_line_after_all_else_is_answered(alon
 
 
 def test_an_interrupted_run_keeps_what_has_arrived(alone, memo):
-    prompts = [f"slow {i}" for i in range(40)]
+    prompts = [*(f"p{i}" for i in range(20)), *(f"wait {i}" for i in range(20))]
     backend = over(functools.partial(FaultyBackend, alone.folder), batch=2)
     assert backend.name == "faulty"
 
     def interrupt() -> None:
-        while len(alone.asked()) < 10:
+        while sum(prompt.startswith("wait") for prompt in alone.asked()) < 2:  # both workers wait
             time.sleep(0.01)
+        time.sleep(0.5)  # ray now and then loses an interrupt that comes together with a result
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -142,6 +143,7 @@ def test_an_interrupted_run_keeps_what_has_arrived(alone, memo):
         generate(backend, prompts, SAMPLING, memo=memo)
     kept = memo.get([memo_key("faulty", prompt, SAMPLING, seed) for seed, prompt in enumerate(prompts)]).values()
     assert 4 <= len(kept) < 40
+    (alone.folder / "go").touch()
     assert generate(backend, prompts, SAMPLING, memo=memo) == expected(prompts)
     asked_once = {
         answer for prompt, answer in zip(prompts, expected(prompts), strict=True) if alone.asked().count(prompt) == 1
