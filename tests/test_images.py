@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import byte_tokenizer
 from transformers import (
     BertConfig,
     BertModel,
@@ -22,7 +23,6 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from helpers.embedding.encoder import fit_encoder
 from helpers.embedding.images import ClipEncoder, load_clip, pixel_features
 from helpers.storage import CourseError
-from tiny_models import byte_tokenizer
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT = {**SIZES, "vocab_size": 257, "max_position_embeddings": 20}
