@@ -156,8 +156,6 @@ class RayBackend:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
         """As `Backend.generate`; `done` is called in this thread for each batch that has arrived.
 
-        Ray now and then loses an interrupt that comes together with a result: interrupt again.
-
         Raises:
             CourseError: no worker can be had, they die again and again, or they differ; what arrived before is done.
             Exception: whatever the backend in a worker raises.
