@@ -88,7 +88,7 @@ clean:
 $(VENV)/lab.stamp: pyproject.toml constraints.txt
 	$(PYTHON) helpers/requirements.py --python-only
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the packages of pyproject.toml into $(VENV) (about 2 GB, a few minutes)"
+	@echo "installing the packages of pyproject.toml into $(VENV) (about 3 GB, a few minutes)"
 	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]
 	touch $@
 
