@@ -7,6 +7,7 @@ with a memo on disk and a progress bar. All hand back raw answers; `whole_senten
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = [
     "log_likelihoods",
     "perplexity",
     "rewrite_plot",
+    "second_model",
     "side_by_side",
     "whole_sentences",
 ]
@@ -48,6 +50,14 @@ REWRITE_PROMPT = (
     "Here is the plot of a movie:\n\n{plot}\n\n"
     "Rewrite the plot with this change: {instruction}\n"
     "Answer with the new plot only, in three or four sentences."
+)
+
+# For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
+# its first token is the same as in a chat, without a space.
+QUESTION_AND_ANSWER = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
 )
 
 # A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
@@ -111,6 +121,16 @@ def exact_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
         CourseError: as `models.load_language_model`.
     """
     return LocalBackend(models.load_language_model(name, dtype=torch.float32), f"{name}, float32")
+
+
+def second_model() -> LocalBackend:
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers.
+
+    Its name tells the template too: the memo knows prompts as messages, and must not mix up two ways to write them.
+    """
+    lm = models.load_language_model("gemma-3-270m")
+    lm.tokenizer.chat_template = QUESTION_AND_ANSWER
+    return LocalBackend(lm, f"gemma-3-270m, {hashlib.sha256(QUESTION_AND_ANSWER.encode()).hexdigest()[:16]}")
 
 
 def generate(

@@ -49,7 +49,7 @@ from helpers.are.representations import blocks
 from helpers.are.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 from helpers.eagle.experiment import load_experiment
 from helpers.eagle.training import TARGETS
-from helpers.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens
+from helpers.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens, second_model
 from helpers.models import default_device, load_config, load_language_model, preferred_dtype
 from helpers.settings import PROJECT
 from helpers.storage import CourseError, atomic_file, explained
@@ -132,7 +132,7 @@ def train_edit(
 def backend_of(name: str) -> LocalBackend:
     """A model by name, as the notebooks load it; on the CPU where its blocks are to be sharded."""
     if name == "gemma-3-270m":
-        return are.second_model()
+        return second_model()
     if not sharding_is_asked():
         return local_backend(name)
     lm = load_language_model(name, device="cpu", dtype=preferred_dtype(default_device()))

@@ -26,7 +26,7 @@ from helpers.are.experiment import (
     taught_by_answers,
 )
 from helpers.are.representations import ReadOut
-from helpers.generation import LocalBackend, prompt_tokens
+from helpers.generation import LocalBackend
 from helpers.storage import CourseError
 
 AT = ReadOut((3, 4), positions=2)
@@ -92,16 +92,6 @@ def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch
     monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.full(len(prompts), True))
     with pytest.raises(CourseError, match="one of the two verdicts"):
         experiment.truth(small_world)
-
-
-def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(small_world, monkeypatch):
-    monkeypatch.setattr(experiment, "load_language_model", lambda name: tiny(layers=2))
-    tokenizer = experiment.second_model().lm.tokenizer
-    asked = (("system", "Be glad."), ("user", "tea?"), ("assistant", "Yes."), ("user", "rain?"))
-    text = tokenizer.decode(prompt_tokens(tokenizer, asked))
-    assert text == "Be glad.\n\nQuestion: tea?\nAnswer:\nYes.\n\nQuestion: rain?\nAnswer:\n"
-    begun = tokenizer.decode(prompt_tokens(tokenizer, (*asked, ("assistant", "It is"))))
-    assert begun == text + "It is"
 
 
 def test_an_edit_is_trained_once(monkeypatch):

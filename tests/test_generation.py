@@ -486,6 +486,18 @@ def test_bad_requests_are_refused(backend, call, message):
         call(backend)
 
 
+def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(lm, monkeypatch):
+    copied = models.LoadedModel(lm.model, copy.deepcopy(lm.tokenizer))
+    monkeypatch.setattr(models, "load_language_model", lambda name: copied)
+    tokenizer = generation.second_model().lm.tokenizer
+    asked = (("system", "Be glad."), ("user", "tea?"), ("assistant", "Yes."), ("user", "rain?"))
+    text = tokenizer.decode(generation.prompt_tokens(tokenizer, asked))
+    answers = "Be glad.\n\nQuestion: tea?\nAnswer:\nYes.\n\nQuestion: rain?\nAnswer:\n"
+    assert text == tokenizer.bos_token + answers, "without its first token Gemma is lost"
+    begun = tokenizer.decode(generation.prompt_tokens(tokenizer, (*asked, ("assistant", "It is"))))
+    assert begun == text + "It is"
+
+
 # Texts -------------------------------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ from helpers.generation import (
     plain_tokens,
     prompt_tokens,
 )
-from helpers.models import LoadedModel, language_model, load_language_model
+from helpers.models import LoadedModel, language_model
 from helpers.settings import by_profile, cache_dir
 from helpers.storage import CourseError
 
@@ -260,25 +260,6 @@ def truth_settings() -> EditSettings:
 def fairness_settings() -> EditSettings:
     """How the model is drawn to the opposite of stereotypes; chosen on stop parts."""
     return EditSettings(AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
-
-
-# For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
-# its first token is the same as in a chat, without a space.
-QUESTION_AND_ANSWER = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
-    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
-    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
-)
-
-
-def second_model() -> LocalBackend:
-    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers.
-
-    Its name tells the template too: the memo knows prompts as messages, and must not mix up two ways to write them.
-    """
-    lm = load_language_model("gemma-3-270m")
-    lm.tokenizer.chat_template = QUESTION_AND_ANSWER
-    return LocalBackend(lm, f"gemma-3-270m, {hashlib.sha256(QUESTION_AND_ANSWER.encode()).hexdigest()[:16]}")
 
 
 def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
