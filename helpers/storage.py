@@ -63,7 +63,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        for made in (temporary, *temporary.rglob("*")):  # as in `atomic_file`: libraries make private files, too
+            made.chmod(0o755 if made.is_dir() else 0o644)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     finally:

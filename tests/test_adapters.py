@@ -111,6 +111,7 @@ def test_a_kept_adapter_comes_back_the_same_also_by_peft_alone(lm, tmp_path):
     assert (folder / "README.md").read_text("utf-8") == "# A card\n"
     assert len(load_file(folder / "adapter_model.safetensors")) == 4
     assert not list(folder.glob("*.bin"))
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}, "others who share the cache read it"
 
 
 def test_an_adapter_of_another_model_is_refused(lm, tmp_path):
