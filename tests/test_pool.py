@@ -119,6 +119,7 @@ def test_a_silent_server_is_given_up(serve):
     silent, good = serve(lambda *asked: (stop.wait(20), echo(*asked))[1]), serve(slow_echo)
     assert generate(pool(silent, good, timeout=2, attempts=1), PROMPTS) == ANSWERS
     stop.set()
+    assert sorted(good.asked) == sorted(PROMPTS), "what the silent one was asked must not wait for it"
 
 
 def test_a_server_that_is_given_up_is_asked_again_later(serve, monkeypatch):
