@@ -20,7 +20,6 @@ BROWSER := { command -v chromium || command -v chromium-browser || command -v go
 
 # Two processes, one thread each: on two cores that is twice as fast as one process with two threads.
 PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope
-# Notebook 13 takes longest when nothing is cached, so `test` begins with it; begun last it leaves a core idle for long.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # Extensions of JupyterLab that fail on pages without it, where they are installed.
@@ -32,6 +31,7 @@ VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/n
 lab: $(VENV)/lab.stamp data
 	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
 
+# Notebook 13 takes longest when nothing is cached, so this begins with it; begun last it leaves a core idle for long.
 test: $(VENV)/test.stamp data
 	$(BIN)/python -m helpers.requirements
 	$(MAKE) lint
