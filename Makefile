@@ -33,33 +33,33 @@ lab: $(VENV)/lab.stamp data
 
 # Notebook 13 takes longest when nothing is cached, so this begins with it; begun last it leaves a core idle for long.
 test: $(VENV)/test.stamp data
-	$(BIN)/python -m helpers.requirements
+	$(BIN)/python -m helpers.course.requirements
 	$(MAKE) lint
 	$(PYTEST) --ignore=tests/browser tests
 	$(PYTEST) $(NBVAL) --no-loadscope-reorder notebooks/13*.ipynb notebooks/1[!3]*.ipynb notebooks/[!1]*.ipynb
 	$(MAKE) student
 	$(PYTEST) $(NBVAL) --junitxml=build/tests/student.xml build/student/notebooks
 	$(PYTEST) --junitxml=build/tests/browser.xml -rs tests/browser
-	STEER_RESULTS=build/results.json $(BIN)/python -m helpers.classroom.report build/tests/student.xml build/tests/browser.xml
+	STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.report build/tests/student.xml build/tests/browser.xml
 
 course: $(VENV)/lab.stamp data
-	$(BIN)/python -m helpers.course $(NOTEBOOKS)
+	$(BIN)/python -m helpers.course.run $(NOTEBOOKS)
 
 data: $(VENV)/lab.stamp
-	$(BIN)/python -m helpers.sources
+	$(BIN)/python -m helpers.course.fetch
 
 # Everything that `make lab` and `make test` install or download, in one folder to carry to a lab.
 wheels: $(VENV)/lab.stamp
 	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,test]
-	$(BIN)/python -m helpers.sources --wheels "$(or $(DIR),wheels)"
+	$(BIN)/python -m helpers.course.fetch --wheels "$(or $(DIR),wheels)"
 
 # Notebooks to fill in, made from those with solutions: build/student/notebooks.
 student: $(VENV)/lab.stamp
-	$(BIN)/python -m helpers.classroom.build student
+	$(BIN)/python -m helpers.course.editions student
 
 # The course with these notebooks in one zip, for a class; WHEELS=folder (see `wheels`) puts the packages inside.
 release: $(VENV)/lab.stamp
-	$(BIN)/python -m helpers.classroom.build release $(if $(WHEELS),--wheels "$(WHEELS)")
+	$(BIN)/python -m helpers.course.editions release $(if $(WHEELS),--wheels "$(WHEELS)")
 
 # The two explorers as pages without code, on localhost with a token.
 explore: $(VENV)/lab.stamp data
@@ -68,7 +68,7 @@ explore: $(VENV)/lab.stamp data
 
 # The 45-minute lecture from the tagged cells of the notebooks: build/slides/index.html.
 slides: $(VENV)/lab.stamp
-	$(BIN)/python -m helpers.classroom.slides
+	$(BIN)/python -m helpers.course.slides
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -87,7 +87,7 @@ clean:
 	rm -rf $(VENV) build
 
 $(VENV)/lab.stamp: pyproject.toml constraints.txt
-	$(PYTHON) helpers/requirements.py --python-only
+	$(PYTHON) helpers/course/requirements.py --python-only
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the packages of pyproject.toml into $(VENV) (about 3 GB, a few minutes)"
 	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]

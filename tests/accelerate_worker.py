@@ -17,9 +17,9 @@ from fake_world import fake_starts, fake_world
 from fakes import small_agent
 from safetensors.torch import save_file
 
+from helpers.base.storage import CourseError
 from helpers.eagle.policy import frozen_copy
 from helpers.eagle.training import Settings, train
-from helpers.storage import CourseError
 
 RUNS = {
     "value": Settings(iterations=3, episodes=8),

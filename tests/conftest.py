@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from fake_server import Fake
 
-from helpers import dispatch, server, sources
-from helpers.domains import Domain
+from helpers.base import sources
+from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
+from helpers.larger_machines import client as server
+from helpers.larger_machines import dispatch
 
 
 @pytest.fixture

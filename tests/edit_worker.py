@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from test_editing import SETTINGS, adapted, examples, retained
 from tiny_models import tiny
 
-from helpers.adapters import trained_weights
 from helpers.are.editing import Rows, edit
-from helpers.are.representations import blocks
-from helpers.are.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
+from helpers.language.adapters import trained_weights
+from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
+from helpers.language.states import blocks
 
 
 def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: int = 2):

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from helpers.server import ServerBackend
+from helpers.larger_machines.client import ServerBackend
 
 
 def completion(text: object) -> dict:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from fake_world import ACTIONS, fake_starts, fake_world
 
+from helpers.base.storage import CourseError
 from helpers.eagle.baselines import Outcome, follow
 from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Rewriter
-from helpers.generation import Backend, Memo, generate
-from helpers.pool import ServerPool
-from helpers.server import ServerBackend
-from helpers.storage import CourseError
+from helpers.language.generation import Backend, Memo, generate
+from helpers.larger_machines.client import ServerBackend
+from helpers.larger_machines.failover import ServerPool
 
 PROMPTS = [f"p{number}" for number in range(40)]
 ANSWERS = [f"p{number} {number}" for number in range(40)]

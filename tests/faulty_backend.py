@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.storage import CourseError
+from helpers.base.storage import CourseError
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.adapters import trained_weights
 from helpers.are.editing import Answered, EditSettings
-from helpers.are.representations import changed
-from helpers.models import LoadedModel
-from helpers.storage import CourseError
+from helpers.base.storage import CourseError
+from helpers.language.adapters import trained_weights
+from helpers.language.models import LoadedModel
+from helpers.language.states import changed
 
 
 def mean_difference(target: Float[Tensor, "text dim"], plain: Float[Tensor, "text dim"]) -> Float[Tensor, " dim"]:

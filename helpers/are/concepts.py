@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import settings, sources
-from helpers.generation import Backend, Message, Prompt, Sampling, generate
-from helpers.memo import Memo
-from helpers.prompts import messages_of
-from helpers.storage import CourseError
+from helpers.base import settings, sources
+from helpers.base.storage import CourseError
+from helpers.language.generation import Backend, Message, Prompt, Sampling, generate
+from helpers.language.memo import Memo
+from helpers.language.prompts import messages_of
 
 AREAS = (
     "discrimination_exclusion_toxicity_hateful_offensive",

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.storage import CourseError
+from helpers.base.storage import CourseError
 
 States = Float[Tensor, "text layer position dim"]
 

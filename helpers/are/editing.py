@@ -32,7 +32,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.adapters import first_adapted, trained_weights
 from helpers.are.concepts import ANSWER, Example, Question
 from helpers.are.discriminator import (
     Discriminator,
@@ -43,7 +42,13 @@ from helpers.are.discriminator import (
     scaling_of,
     train_discriminator,
 )
-from helpers.are.representations import (
+from helpers.base.checkpoints import load_checkpoint, save_checkpoint
+from helpers.base.storage import CourseError
+from helpers.language.adapters import first_adapted, trained_weights
+from helpers.language.generation import Backend, generate, plain_tokens, prompt_tokens
+from helpers.language.memo import Memo
+from helpers.language.models import LoadedModel
+from helpers.language.states import (
     BATCH,
     Below,
     ReadOut,
@@ -62,11 +67,6 @@ from helpers.are.representations import (
     started_from,
     states_below,
 )
-from helpers.checkpoints import load_checkpoint, save_checkpoint
-from helpers.generation import Backend, generate, plain_tokens, prompt_tokens
-from helpers.memo import Memo
-from helpers.models import LoadedModel
-from helpers.storage import CourseError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -29,11 +29,11 @@ from helpers.are.concepts import (
     declined_and_complied,
     spoken_of,
 )
-from helpers.are.representations import ReadOut, Tokens, logit_lens, read_all
 from helpers.embedding.features import sentence_encoder, sentence_features
-from helpers.generation import Backend, Prompt, generate, perplexity, plain_tokens, prompt_tokens
-from helpers.memo import Memo
-from helpers.models import LoadedModel
+from helpers.language.generation import Backend, Prompt, generate, perplexity, plain_tokens, prompt_tokens
+from helpers.language.memo import Memo
+from helpers.language.models import LoadedModel
+from helpers.language.states import ReadOut, Tokens, logit_lens, read_all
 
 # Judges of one answer ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.adapters import fingerprint, load_adapter, merged, save_adapter, strength, trained_weights, with_adapter
 from helpers.are.baselines import fine_tune, steered
 from helpers.are.concepts import (
     COMPLAINING,
@@ -43,9 +42,18 @@ from helpers.are.concepts import (
 )
 from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
 from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
-from helpers.are.representations import ReadOut, blocks
-from helpers.are.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
-from helpers.generation import (
+from helpers.base.settings import by_profile, cache_dir
+from helpers.base.storage import CourseError
+from helpers.language.adapters import (
+    fingerprint,
+    load_adapter,
+    merged,
+    save_adapter,
+    strength,
+    trained_weights,
+    with_adapter,
+)
+from helpers.language.generation import (
     Backend,
     LocalBackend,
     Message,
@@ -55,9 +63,9 @@ from helpers.generation import (
     plain_tokens,
     prompt_tokens,
 )
-from helpers.models import LoadedModel, language_model
-from helpers.settings import by_profile, cache_dir
-from helpers.storage import CourseError
+from helpers.language.models import LoadedModel, language_model
+from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
+from helpers.language.states import ReadOut, blocks
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -335,7 +343,7 @@ def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mappi
         f"- Reads layers {settings.at.layers} at {settings.at.positions} tokens; {settings.rounds} rounds of "
         f"{settings.steps} steps; weights of adversary, match and retain "
         f"{settings.adversary:g}, {settings.match:g}, {settings.retain:g}; seed {seed}.\n"
-        "- Switch it off, weaken it or merge it with `helpers.adapters`, or load it with `peft`.\n\n"
+        "- Switch it off, weaken it or merge it with `helpers.language.adapters`, or load it with `peft`.\n\n"
         f"| measure | before | after |\n|---|--:|--:|\n{rows}\n"
     )
 

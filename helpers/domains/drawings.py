@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.colors import hsv_to_rgb
 
-from helpers.domains import Domain
+from helpers.domains.domain import Domain
 
 SIDE = 64  # pixels
 PATTERNS = ("plain", "stripes", "dots", "checks")

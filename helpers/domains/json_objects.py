@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from helpers.storage import CourseError
+from helpers.base.storage import CourseError
 
 CHUNK = 1 << 18  # characters read at a time
 LONGEST = 1 << 24  # characters of one object; more than that is a broken file, not a product

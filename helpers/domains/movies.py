@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import sources
-from helpers.domains import Domain
-from helpers.storage import CourseError
+from helpers.base import sources
+from helpers.base.storage import CourseError
+from helpers.domains.domain import Domain
 
 MAX_WORDS = 120
 SOURCES = ("tmdb", "cmu", "wikipedia")  # in the order in which a plot is taken when several exist
@@ -300,7 +300,7 @@ def load_movies(original: str | None = None) -> Domain:
         original: path or URL of an official MovieLens zip (25M, latest) to use in place of MovieLens-100K.
 
     Raises:
-        helpers.storage.CourseError: a source cannot be fetched; the message says what to do.
+        helpers.base.storage.CourseError: a source cannot be fetched; the message says what to do.
     """
     return load_movies_and_matches(original)[0]
 

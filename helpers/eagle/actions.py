@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from helpers.embedding.profiles import Profile
-from helpers.generation import Backend, Memo, Sampling, generate
+from helpers.language.generation import Backend, Memo, Sampling, generate
 
 CATEGORIES = ("plot", "character", "style", "theme", "audience")
 MACRO = "macro"  # category of an action that joins several

@@ -29,7 +29,7 @@ from helpers.eagle.environment import HORIZON, Choose, World, run_episodes, step
 from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
 from helpers.embedding.profiles import Profile
-from helpers.generation import Prompt, generate
+from helpers.language.generation import Prompt, generate
 
 BUDGET = 3 * HORIZON  # calls per start
 BEAM_WIDTH = 2

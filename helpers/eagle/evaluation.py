@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from helpers.base.intervals import bootstrap_ci
 from helpers.eagle.baselines import Outcome
 from helpers.eagle.environment import World
 from helpers.eagle.rewriting import Rewriter, Start
 from helpers.embedding.profiles import Profile
 from helpers.embedding.space import EmbeddingSpace
-from helpers.generation import Backend, Prompt, perplexity
-from helpers.models import LoadedModel
-from helpers.results import bootstrap_ci
-from helpers.texts import repetition
+from helpers.language.generation import Backend, Prompt, perplexity
+from helpers.language.models import LoadedModel
+from helpers.language.texts import repetition
 
 # Scores of texts ---------------------------------------------------------------------------------------------------
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helpers.domains import Domain
+from helpers.base.settings import by_profile
+from helpers.domains.clothing import load_clothing
+from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
-from helpers.domains.products import load_clothing
 from helpers.eagle.actions import BANK, Action
-from helpers.eagle.clothing import CLOTHING_BANK
+from helpers.eagle.banks import CLOTHING_BANK
 from helpers.eagle.effects import Effects, fit_effects
 from helpers.eagle.environment import Expansion, World, expand
 from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.training import Agent, Settings, fit_reference, reference_targets, train
 from helpers.embedding.space import EmbeddingSpace, build_space
-from helpers.generation import Backend, default_memo, local_backend
-from helpers.settings import by_profile
+from helpers.language.generation import Backend, default_memo, local_backend
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from helpers.adapters import with_adapter
 from helpers.eagle.environment import Observation, World
-from helpers.generation import Prompt, log_likelihoods, plain_tokens
-from helpers.models import LoadedModel
+from helpers.language.adapters import with_adapter
+from helpers.language.generation import Prompt, log_likelihoods, plain_tokens
+from helpers.language.models import LoadedModel
 
 AT_ONCE = 32  # instructions in one row: with gradients, 100 at once need 4 GB
 OUTSIDE = -1e4  # log-probability of an action outside of `allowed`: exp gives 0, and KL and entropy stay finite

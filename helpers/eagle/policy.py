@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from helpers.base.compute import one_thread
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Choose, Observation, World
-from helpers.threads import one_thread
 
 # Adam moves every weight at one pace, and a single weight would lag behind thousands that pull together.
 PACE = 5.0

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from helpers.domains import Domain
+from helpers.domains.domain import Domain
 from helpers.domains.wording import MOVIES, Wording, letters
-from helpers.generation import Backend, Memo, Prompt, Sampling, generate
-from helpers.texts import repetition
+from helpers.language.generation import Backend, Memo, Prompt, Sampling, generate
+from helpers.language.texts import repetition
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
 MAX_WORDS = 30  # of the plot of a start text, cut after a whole sentence

@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.checkpoints import load_checkpoint, save_checkpoint
+from helpers.base.checkpoints import load_checkpoint, save_checkpoint
+from helpers.base.storage import CourseError
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
 from helpers.eagle.policy import Policy, ValueNetwork, fitting_threads, sampling_from
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.storage import CourseError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

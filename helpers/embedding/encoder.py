@@ -17,7 +17,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from helpers.threads import one_thread
+from helpers.base.compute import one_thread
 
 Features = Float[np.ndarray, "text feature"]
 Embeddings = Float[np.ndarray, "text dim"]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from helpers.domains import Domain
+from helpers.domains.domain import Domain
 from helpers.embedding.encoder import Features, Head, rating_weights
 from helpers.embedding.factorization import Factorization, fit_als, fold_in_items
 

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from helpers import models
-from helpers.models import language_model
-from helpers.settings import cache_dir
-from helpers.storage import atomic_file, explained, locked
+from helpers.base.settings import cache_dir
+from helpers.base.storage import atomic_file, explained, locked
+from helpers.language import models
+from helpers.language.models import language_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -19,8 +19,8 @@ from scipy.fft import dctn
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from helpers import models
-from helpers.storage import CourseError
+from helpers.base.storage import CourseError
+from helpers.language import models
 
 Picture = Image.Image | np.ndarray
 PIXELS = 64  # side in pixels to which `pixel_features` brings every picture

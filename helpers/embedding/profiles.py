@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from helpers.domains import Domain
+from helpers.domains.domain import Domain
 from helpers.domains.wording import MOVIES, Wording
 from helpers.embedding.features import sentence_features
 

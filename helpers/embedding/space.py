@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from helpers.domains import Domain
+from helpers.domains.domain import Domain
 from helpers.embedding.encoder import Encoder, Features, Head, fit_encoder, fit_ridge
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.features import sentence_features

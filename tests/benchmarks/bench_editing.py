@@ -1,7 +1,7 @@
 """Speed of an editing step that runs only where it must: `python tests/benchmarks/bench_editing.py`."""
 
-from helpers.benchmarks import truncated_speedup
-from helpers.models import language_model
+from helpers.course.speed import truncated_speedup
+from helpers.language.models import language_model
 
 if __name__ == "__main__":
     print(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from helpers import models
-from helpers.benchmarks import measure_speedups
-from helpers.generation import LocalBackend
+from helpers.course.speed import measure_speedups
+from helpers.language import models
+from helpers.language.generation import LocalBackend
 
 EXPECTED = {"loop": 10.0, "batched": 1.5, "expand": 3.0, "prefix": 6.0}
 

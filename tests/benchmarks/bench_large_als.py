@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from helpers.embedding.scale import large_als_benchmark
+from helpers.larger_machines.scale import large_als_benchmark
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])

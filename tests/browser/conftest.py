@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from driving import CHROMIUM, MINUTES, TOKEN, listen, served
 
-from helpers.settings import PROJECT
+from helpers.base.settings import PROJECT
 
 
 def pytest_collection_modifyitems(items):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.settings import PROJECT
+from helpers.base.settings import PROJECT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOTS = PROJECT / "build/screenshots"

@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from driving import MINUTES, TOKEN, complaints_of, press, served, shot
 
-from helpers.course import as_page
-from helpers.settings import PROJECT
+from helpers.base.settings import PROJECT
+from helpers.course.run import as_page
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 SERIOUS = ("serious", "critical")

@@ -1,0 +1,404 @@
+"""The editions of the course for a class, made from the notebooks, where the solution is the source.
+
+    python -m helpers.course.editions student            notebooks to fill in, in build/student/notebooks
+    python -m helpers.course.editions release            a zip of the course with these notebooks
+    python -m helpers.course.editions nbgrader FOLDER    a course folder for nbgrader, to hand out and to grade
+
+What a learner is to write stands between the marks `# BEGIN SOLUTION` and `# END SOLUTION`. nbgrader looks for
+the same marks; so does `otter assign` of otter-grader, which wants its own cells around each question.
+A release takes solutions out of sight, no more: the references that checks compare with are in `helpers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import nbformat
+from nbformat import NotebookNode
+
+from helpers.base import settings
+from helpers.base.storage import CourseError, atomic_file
+
+MARK = re.compile(r"\b(BEGIN|END) SOLUTION\b")
+STUB = 'raise NotImplementedError("your code here")'
+COMPARED = re.compile(r"^[ \t]*# NBVAL_CHECK_OUTPUT[ \t]*\n?", re.MULTILINE)
+CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTILINE)
+TOLD = re.compile(r"<details[^>]*>\s*<summary>\s*Solution.*?</details>\n?", re.DOTALL | re.IGNORECASE)
+# Sentences of the notebooks that are about the edition with solutions, and what the student edition says.
+REWORDED = {
+    "In this edition the solution stands between the two marks, so delete it first; then run": (
+        "Put your code in place of the line that raises `NotImplementedError`, then run"
+    ),
+}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+# Solutions in a cell -------------------------------------------------------------------------------------------
+
+
+def regions(cell: NotebookNode) -> list[tuple[int, int]]:
+    """Lines of the two marks of each solution in a cell, counted from 0.
+
+    Raises:
+        CourseError: a mark without the other, inside of another solution, in a text cell, or not alone on its line.
+    """
+    found, begun = [], None
+    for number, line in enumerate(cell.source.split("\n")):
+        mark = MARK.search(line)
+        if mark is None:
+            continue
+        where = f"cell {cell.get('id', '')}, line {number + 1}: {line.strip()}"
+        if cell.cell_type != "code" or line.strip() != f"# {mark[0]}":
+            raise CourseError(f"{where}: a mark stands alone on a line of a code cell")
+        if mark[1] == "BEGIN" and begun is not None:
+            raise CourseError(f"{where}: the solution before has no END SOLUTION")
+        if mark[1] == "END" and begun is None:
+            raise CourseError(f"{where}: there is no BEGIN SOLUTION before")
+        if mark[1] == "END":
+            found.append((begun, number))
+        begun = number if mark[1] == "BEGIN" else None
+    if begun is not None:
+        raise CourseError(f"cell {cell.get('id', '')}, line {begun + 1}: BEGIN SOLUTION without END SOLUTION")
+    return found
+
+
+def blank(cell: NotebookNode) -> str:
+    """Source of a cell with one line in place of each solution; the other lines stay as they are.
+
+    Raises:
+        CourseError: see `regions`; or a cell with a solution is not valid Python.
+    """
+    lines, solutions = cell.source.split("\n"), regions(cell)
+    if solutions and (tree := _parsed(cell.source)) is None:
+        raise CourseError(f"cell {cell.get('id', '')} holds a solution and is not valid Python")
+    for first, last in reversed(solutions):
+        indent = re.match(r"\s*", lines[first])[0]
+        # Line first + 2, counted from 1 as `ast` does, is the first one of the solution.
+        inside = any(isinstance(n, FUNCTIONS) and n.lineno < first + 2 <= n.end_lineno for n in ast.walk(tree))
+        solution = textwrap.dedent("\n".join(lines[first : last + 1]))
+        lines[first : last + 1] = [indent + (STUB if inside else _ellipsis(solution))]
+    return "\n".join(lines)
+
+
+def _ellipsis(solution: str) -> str:
+    """`name = ...` for every name that a solution outside of a function assigns: a check then says TODO."""
+    return " = ".join([*dict.fromkeys(_bound(ast.parse(solution))), "..."])
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Names that a piece of code assigns, defines or writes into, without those inside of functions."""
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield from (part.id for part in ast.walk(node.value) if isinstance(part, ast.Name))
+    elif not isinstance(node, OWN_NAMES):
+        for child in ast.iter_child_nodes(node):
+            yield from _bound(child)
+
+
+def _parsed(source: str) -> ast.Module | None:
+    """A cell as a tree, magics and shell lines as `pass`; None if it is not Python (`%%html`)."""
+    try:
+        return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+    except SyntaxError:
+        return None
+
+
+# The student edition -------------------------------------------------------------------------------------------
+
+
+def student(book: NotebookNode) -> NotebookNode:
+    """A copy to fill in: stubs for solutions, no output that comes from one; hints and other outputs stay.
+
+    Raises:
+        CourseError: a mark is wrong, see `regions`.
+    """
+    book = copy.deepcopy(book)
+    for index in solved(book):
+        cell = book.cells[index]
+        cell.update(source=COMPARED.sub("", blank(cell)), outputs=[], execution_count=None)
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cell.source = TOLD.sub("", cell.source)
+            for old, new in REWORDED.items():
+                cell.source = cell.source.replace(old, new)
+    return book
+
+
+def solved(book: NotebookNode) -> list[int]:
+    """Indices of the code cells that hold a solution, or compute with one or with what came of it.
+
+    Raises:
+        CourseError: see `regions`.
+    """
+    names: set[str] = set()  # bound to solutions and to what was computed with them, so far
+    found = []
+    for index, cell in enumerate(book.cells):
+        spans = regions(cell)
+        if cell.cell_type != "code":
+            continue
+        tree = _parsed(cell.source)
+        statements = tree.body if tree else []
+        touched = [node for node in statements if _holds(node, spans) or names & _read(node)]
+        names.update(name for node in touched for name in _bound(node))
+        if spans or touched or (tree is None and names & set(re.findall(r"\w+", cell.source))):
+            found.append(index)
+    return found
+
+
+def _holds(node: ast.stmt, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(node.lineno <= last + 1 and first + 1 <= node.end_lineno for first, last in spans)
+
+
+def _read(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def write_student(project: Path, folder: Path) -> list[Path]:
+    """Write the student edition into `folder`; a notebook that is not in the course (any more) goes from there.
+
+    Raises:
+        CourseError: see `student`; the message names the notebook.
+    """
+    texts = {folder / path.name: _student_text(path) for path in sorted((project / "notebooks").glob("*.ipynb"))}
+    for path, text in texts.items():
+        _write(path, text)
+    for path in set(folder.glob("*.ipynb")) - set(texts):
+        path.unlink()
+    return list(texts)
+
+
+def _student_text(path: Path) -> str:
+    return _text(_edited(path, student))
+
+
+def _edited(path: Path, edit) -> NotebookNode:
+    try:
+        return edit(nbformat.read(path, as_version=4))
+    except CourseError as error:
+        raise CourseError(f"{path.name}: {error}") from error
+
+
+def _text(book: NotebookNode) -> str:
+    return nbformat.writes(book).rstrip("\n") + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+# A release for a class -----------------------------------------------------------------------------------------
+
+
+def release(project: Path, folder: Path, wheels: Path | None = None) -> Path:
+    """Write `steering-course-VERSION.zip` into `folder`, the same bytes for the same files; returns its path.
+
+    It holds what `make lab` needs, with the student edition as its notebooks. A folder of `wheels` (from
+    `make wheels`) goes along, so that `STEER_WHEELS=wheels make lab` does in a lab without network.
+
+    Raises:
+        CourseError: there are no wheels in that folder; see also `student` and `released`.
+    """
+    version = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    name = f"steering-course-{version}"
+    collected = _wheels(wheels) if wheels else []
+    target = folder / f"{name}.zip"
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for file in released(project):
+            path = project / file
+            content = _student_text(path).encode() if file.suffix == ".ipynb" else path.read_bytes()
+            archive.writestr(_entry(f"{name}/{file}"), content, zipfile.ZIP_DEFLATED)
+        for path in collected:
+            entry = _entry(f"{name}/wheels/{path.name}")
+            entry.file_size = path.stat().st_size  # so that a wheel over 2 GB gets the longer header it needs
+            with path.open("rb") as source, archive.open(entry, "w") as copied:
+                shutil.copyfileobj(source, copied)
+    return target
+
+
+def released(project: Path) -> list[PurePosixPath]:
+    """Files of a release, sorted: those in git, or all outside of a repository; no tests, nothing for teachers.
+
+    Raises:
+        CourseError: git cannot be asked.
+    """
+    if (project / ".git").exists():
+        files = {PurePosixPath(name) for name in _tracked(project).split("\0") if name}
+    else:
+        files = {PurePosixPath(path.relative_to(project).as_posix()) for path in project.rglob("*")}
+    return sorted(file for file in files if _belongs(file) and (project / file).is_file())
+
+
+def _tracked(project: Path) -> str:
+    command = ["git", "-C", str(project), "ls-files", "-z"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", b"").decode(errors="replace").strip() or error
+        raise CourseError(f"git could not list the files of the course: {reason}") from error
+
+
+def _belongs(file: PurePosixPath) -> bool:
+    made = any(p.startswith(".") or p == "__pycache__" or p.endswith((".egg-info", ".whl")) for p in file.parts)
+    return not made and file.parts[0] not in ("tests", "build", "wheels") and str(file) != "notebooks/INSTRUCTOR.md"
+
+
+def _wheels(folder: Path) -> list[Path]:
+    """What `make wheels` put in a folder: wheels, and archives of packages that have none."""
+    found = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    if not any(path.suffix == ".whl" for path in found):
+        raise CourseError(f"there are no wheels in {folder}: `make wheels DIR={folder}` collects them")
+    return found
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """An entry of a zip that tells nothing about when and where it was made."""
+    entry = zipfile.ZipInfo(name, date_time=(2020, 1, 1, 0, 0, 0))
+    entry.create_system, entry.external_attr = 3, 0o644 << 16
+    return entry
+
+
+# A course folder for nbgrader ----------------------------------------------------------------------------------
+
+CONFIG = f'''"""For nbgrader: run its commands in this folder, with the Python of the course."""
+
+import os
+import sys
+
+# nbgrader starts `alembic` by its name; it lies beside this Python, also where no environment was activated.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+# Checks then raise for anything but a right answer; nbgrader gives no point to a cell that raises.
+os.environ["STEER_GRADING"] = "1"
+
+c = get_config()
+c.CourseDirectory.course_id = "steering-course"
+c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
+c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
+c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
+c.ExecutePreprocessor.timeout = 1800  # seconds a cell
+'''
+
+
+def for_nbgrader(book: NotebookNode) -> NotebookNode:
+    """A copy with nbgrader's metadata: solutions may be edited, checks are locked and give a point each.
+
+    Raises:
+        CourseError: a mark is wrong, see `regions`, or no check follows a solution.
+    """
+    book = copy.deepcopy(book)
+    book.cells = [part for cell in book.cells for part in _around_checks(cell)]
+    waiting: list[NotebookNode] = []  # solutions whose check has not come yet
+    for cell in book.cells:
+        if regions(cell):
+            waiting.append(cell)
+        elif cell.cell_type == "code" and (found := CHECKED.fullmatch(cell.source)):
+            number = found[2].replace(".", "-")
+            _tell_nbgrader(cell, f"check-{number}", grade=True)
+            for count, solution in enumerate(waiting, start=1):
+                _tell_nbgrader(solution, f"solution-{number}" + f"-{count}" * (count > 1), grade=False)
+            waiting = []
+    if waiting:
+        raise CourseError(f"cell {waiting[0].get('id', '')} holds a solution that no check follows")
+    return book
+
+
+def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
+    """A cell cut before and after each check, so that the check is alone in its cell.
+
+    A value shown below it would be taken for its points (0.5 for half a point), and a graded cell with a
+    solution in it would have to be graded by hand.
+    """
+    if cell.cell_type != "code" or not CHECKED.search(cell.source):
+        return [cell]
+    parts: list[list[str]] = [[]]
+    for line in COMPARED.sub("", cell.source).split("\n"):
+        if CHECKED.fullmatch(line):
+            parts += [[line], []]
+        else:
+            parts[-1].append(line)
+    sources = [text for part in parts if (text := "\n".join(part).strip("\n"))]
+    made = [copy.deepcopy(cell) for _ in sources]
+    for count, (new, source) in enumerate(zip(made, sources, strict=True)):
+        new.update(id=cell.id + f"-{count}" * (count > 0), source=source, outputs=[], execution_count=None)
+    return made
+
+
+def _tell_nbgrader(cell: NotebookNode, grade_id: str, *, grade: bool) -> None:
+    told = {"schema_version": 3, "grade_id": grade_id, "grade": grade, "locked": grade, "solution": not grade}
+    cell.metadata["nbgrader"] = told | {"task": False} | ({"points": 1} if grade else {})
+
+
+def write_nbgrader(project: Path, folder: Path) -> list[Path]:
+    """Write `source/NAME/NAME.ipynb` for each notebook with exercises; a configuration that is there stays.
+
+    Raises:
+        CourseError: see `for_nbgrader`; the message names the notebook.
+    """
+    texts = {}
+    for path in sorted((project / "notebooks").glob("*.ipynb")):
+        book = _edited(path, for_nbgrader)
+        if any("nbgrader" in cell.metadata for cell in book.cells):
+            texts[folder / "source" / path.stem / path.name] = _text(book)
+    if not (config := folder / "nbgrader_config.py").exists():
+        texts[config] = CONFIG
+    for path, text in texts.items():
+        _write(path, text)
+    return list(texts)
+
+
+# The command ---------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None, project: Path = settings.PROJECT) -> int:
+    """Exit code: 0 written, 1 not, with one line that says why; 2 for a wrong command."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.course.editions", description="Editions for a class.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("student", help="notebooks to fill in, in build/student/notebooks")
+    zipped = commands.add_parser("release", help="a zip of the course with these notebooks, in build/")
+    zipped.add_argument("--wheels", type=Path, metavar="DIR", help="a folder from `make wheels` to put inside")
+    grader = commands.add_parser("nbgrader", help="a course folder for nbgrader")
+    grader.add_argument("folder", type=Path)
+    chosen = parser.parse_args(arguments)
+    try:
+        print(_run(chosen, project))
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"could not write the edition ({error.strerror or error}): {error.filename}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(chosen: argparse.Namespace, project: Path) -> str:
+    if chosen.command == "student":
+        folder = project / "build/student/notebooks"
+        return f"notebooks in {_shown(folder)}: {len(write_student(project, folder))}"
+    if chosen.command == "nbgrader":
+        return f"files written in {_shown(chosen.folder)}: {len(write_nbgrader(project, chosen.folder))}"
+    path = release(project, project / "build", chosen.wheels)
+    note = ", with data that is for your class only: see data/README.md" if chosen.wheels else ""
+    return f"{_shown(path)}: {path.stat().st_size / 1e6:.1f} MB{note}"
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Fetch data and models of the course: `python -m helpers.course.fetch`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from helpers.base import sources
+from helpers.base.storage import CourseError
+
+
+def _fetch_all(names: Iterable[str]) -> None:
+    from helpers.language import models  # heavy, and not needed to list or to collect
+
+    for name in names:
+        source = sources.find(name)
+        state = "cached" if sources.is_intact(source) else "done"
+        if not source.default:
+            print(f"{name}: {source.licence}")
+        sources.fetch(name)
+        print(f"{name:24} {sources.megabytes(source.size):>9}  {state}", flush=True)
+        if models.gguf_of(source):
+            models.convert(name)
+
+
+def _list_all() -> None:
+    for source in sources.read_manifest().values():
+        state = "cached" if sources.is_intact(source) else "default" if source.default else "opt-in"
+        print(f"{source.name:24} {sources.megabytes(source.size):>9}  {state:8} {source.title}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m helpers.course.fetch`: 0, or 1 after one line that says what went wrong."""
+    parser = argparse.ArgumentParser(
+        "python -m helpers.course.fetch", description="Fetch data and models of the course."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sources to fetch (all default ones if none)")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="only put the wheels in DIR, for a lab")
+    parser.add_argument("--list", action="store_true", help="list the sources")
+    chosen = parser.parse_args(arguments)
+    try:
+        names = chosen.names or [source.name for source in sources.read_manifest().values() if source.default]
+        if chosen.list:
+            _list_all()
+        elif chosen.wheels:
+            sources.collect_wheels(names, chosen.wheels)
+        else:
+            _fetch_all(names)
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing half-written is kept, run it again", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

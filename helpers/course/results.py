@@ -1,0 +1,161 @@
+"""Measured numbers, each with its interval, sample size and seeds, kept in one JSON file per run.
+
+A notebook calls `record`; `make course` says where the rows go (`STEER_RESULTS`) and prints the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from helpers.base import settings
+from helpers.base.storage import CourseError, atomic_file, locked
+
+COLUMNS = ("result", "value", "95% interval", "n", "seeds", "unit", "notebook")
+PREFACE = """# Results
+
+Written by `make course PROFILE=full`, each section when all its notebooks have run.
+Intervals are 95 % intervals over `n` measurements; `seeds` is how many random seeds they span.
+"""
+
+
+def record(
+    name: str,
+    value: float,
+    *,
+    ci: tuple[float, float] | None = None,
+    n: int,
+    seeds: Iterable[int],
+    unit: str,
+    notebook: str,
+) -> dict[str, Any]:
+    """Make the row of one result and, when `STEER_RESULTS` names a file, merge it into that file.
+
+    Args:
+        name: flat and dotted, such as `eagle.utility.test`; a second row of the same name replaces the first.
+        value: a finite number in `unit`; `ci` is its interval (low, high) in the same unit.
+        n: how many measurements `value` summarises; `seeds` are the random seeds behind them.
+        notebook: number or file stem of the notebook that measured it.
+
+    Raises:
+        CourseError: the name is not flat and dotted, or a number is missing, infinite or out of order.
+    """
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
+        raise CourseError(f"result name {name!r}: use letters, digits, '_', '-' and dots, as in 'eagle.utility'")
+    low, high = (None, None) if ci is None else (_number(name, bound) for bound in ci)
+    if ci is not None and low > high:
+        raise CourseError(f"result {name!r} has the interval [{low}, {high}]: give the lower bound first")
+    row = {
+        "value": _number(name, value),
+        "ci_low": low,
+        "ci_high": high,
+        "n": int(n),
+        "seeds": [int(seed) for seed in seeds],
+        "unit": unit,
+        "notebook": notebook,
+        "profile": settings.profile(),
+    }
+    if path := settings.results_file():
+        amend(path, lambda rows: rows.update({name: row}))
+    return row
+
+
+def _number(name: str, value: Any) -> float | int:
+    """`value` as a plain finite int or float; numpy and torch scalars are unwrapped."""
+    if hasattr(value, "item"):
+        with contextlib.suppress(ValueError, RuntimeError):  # more than one element: refused below, by name
+            value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise CourseError(f"result {name!r} has {value!r}: record one finite number")
+    return value
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, empty when there is no file yet.
+
+    Raises:
+        CourseError: the file is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CourseError(f"{path.name} is not valid JSON: delete it and run `make course` again") from error
+    if not isinstance(content, dict):
+        raise CourseError(f"{path.name} holds no JSON object: delete it and run `make course` again")
+    return content
+
+
+def amend(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Apply `change` to the JSON object in `path`; safe when several processes do so at once."""
+    with locked(path):
+        content = load(path)
+        change(content)
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def of_notebook(results: dict[str, Any], stem: str) -> list[str]:
+    """Names of the results that the notebook `stem` (or its number, the part before `_`) recorded."""
+    return [name for name, row in results.items() if row["notebook"] in (stem, stem.split("_")[0])]
+
+
+def forget(path: Path, stem: str) -> None:
+    """Drop what an earlier run of the notebook `stem` recorded."""
+
+    def drop(results: dict[str, Any]) -> None:
+        for name in of_notebook(results, stem):
+            del results[name]
+
+    amend(path, drop)
+
+
+def _cells(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of text in the order of COLUMNS, sorted by name."""
+    rows = []
+    for name, row in sorted(results.items()):
+        interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
+        value = f"{row['value']:.4g}" if isinstance(row["value"], float) else str(row["value"])
+        rows.append((name, value, interval, str(row["n"]), str(len(row["seeds"])), row["unit"], row["notebook"]))
+    return rows
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """The results as aligned plain text, one line each, under a header."""
+    lines = [COLUMNS, *_cells(results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str, commit: str) -> str:
+    """The results as a section of a Markdown page that says where, when and from which commit they were measured."""
+    profiles = ", ".join(sorted({row["profile"] for row in results.values()})) or "none"
+    lines = [
+        f"## {title}",
+        "",
+        f"Measured on {date}, commit `{commit}`, profile {profiles}.",
+        f"Machine: {machine}.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---|--:|---|--:|--:|---|---|",
+    ]
+    lines += [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in _cells(results)]
+    return "\n".join(lines) + "\n"
+
+
+def with_section(page: str, section: str) -> str:
+    """The results page with a section added, or put in the place of the one with its title.
+
+    The parts of the course are long runs of their own; a new run of one leaves the numbers of the others.
+    """
+    sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
+    sections[section.splitlines()[0]] = section
+    return "\n".join([PREFACE, *sections.values()])

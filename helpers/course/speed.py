@@ -1,0 +1,172 @@
+"""How much faster the engine and the editing step are than the plain way: ratios measured on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from helpers.eagle.rewriting import rewrite_prompt
+from helpers.language import generation
+from helpers.language import likelihood as scoring
+from helpers.language.adapters import with_adapter
+from helpers.language.engine import attention, decoding
+from helpers.language.engine.attention import Tokens
+from helpers.language.generation import LocalBackend
+from helpers.language.models import LoadedModel
+from helpers.language.prompts import Prompt, Sampling
+from helpers.language.states import ReadOut, blocks, inputs_of, padded, read, states_below
+
+PARTS = {
+    "who": ("A retired detective", "The youngest of three sisters", "A clumsy wizard", "Two rival cooks"),
+    "does": ("must find a stolen painting", "inherits a farm in ruins", "loses a bet against the mayor"),
+    "where": ("in a town by the sea", "on a ship to Mars", "during the last winter of the war", "in Paris"),
+    "while": (
+        "while an old friend hides the truth from everybody",
+        "and learns that the letters were never sent by the person they trusted most",
+        "before the festival begins and the whole village hears what happened that night",
+    ),
+}
+CHANGES = ("darker", "funnier", "slower", "more romantic", "more mysterious", "shorter", "more hopeful", "stranger")
+ASPECTS = ("the ending", "the hero's past", "the place where it happens", "the villain's reasons")
+
+
+def measure_speedups(
+    backend: LocalBackend,
+    *,
+    n_prompts: int = 64,
+    n_instructions: int = 32,
+    new_tokens: int = 48,
+    n_loop: int = 4,
+    seed: int = 0,
+    ask: Callable[[str, str], Prompt] = rewrite_prompt,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Tokens or scores per second of the engine, divided by those of `transformers.generate` and full prompts.
+
+    Prompts are those of the course's rewrites (three worked examples in front) about plots of one to four
+    sentences. No answer ends early, so that all do the same work: what the engine gains by retiring finished rows is
+    not counted.
+
+    Args:
+        n_loop: how many prompts, spread over the lengths, the loop is timed on; its time grows in proportion.
+        ask: makes a prompt of a plot and an instruction.
+        clock: seconds; `time.process_time` beside other busy programs, with one thread.
+
+    Returns:
+        `loop` and `batched`: all prompts, against one `generate` per prompt and one for all. `expand`: the
+        instructions on one plot, against one `generate` for all. `prefix`: scoring the instructions behind one
+        plot, against scoring them as full prompts.
+    """
+    random = np.random.default_rng(seed)
+    tokenizer = backend.lm.tokenizer
+    sampling = Sampling(new_tokens, temperature=0.8)
+    mixed = [ask(_plot(random), _instruction(i)) for i in range(n_prompts)]
+    rows = sorted((generation.prompt_tokens(tokenizer, prompt) for prompt in mixed), key=len)
+    sample = [rows[i] for i in np.linspace(0, n_prompts - 1, n_loop).astype(int)]
+    plot = _plot(random, sentences=4)
+    instructions = [_instruction(i) for i in range(n_instructions)]
+    expanded = [generation.prompt_tokens(tokenizer, ask(plot, text)) for text in instructions]
+    _generate(backend, rows[:1], Sampling(2))  # the first call of anything is slower
+    engine = _seconds(clock, lambda: _engine(backend, rows, sampling))
+    loop = _seconds(clock, lambda: [_generate(backend, [row], sampling) for row in sample]) * n_prompts / n_loop
+    batched = _seconds(clock, lambda: _generate(backend, rows, sampling))
+    expansion = _seconds(clock, lambda: _engine(backend, expanded, sampling))
+    expansion_batched = _seconds(clock, lambda: _generate(backend, expanded, sampling))
+    question = f"{plot}\n\nWhich change does this plot need?"
+    scored = _seconds(clock, lambda: backend.score(question, instructions))
+    scored_in_full = _seconds(clock, lambda: score_in_full(backend, question, instructions))
+    return {
+        "loop": loop / engine,
+        "batched": batched / engine,
+        "expand": expansion_batched / expansion,
+        "prefix": scored_in_full / scored,
+    }
+
+
+def truncated_speedup(
+    lm: LoadedModel,
+    *,
+    texts: int = 16,
+    tokens: int = 64,
+    steps: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """How much faster a step of an adapter is when the pass runs only where it must (`are.representations.read`).
+
+    The states of the block at half depth are read, and the adapter sits on the third of the blocks below it. The plain
+    way computes all blocks, and the loss from the same states; the other one starts behind the blocks that never
+    change and ends at the one that is read.
+    """
+    depth = len(blocks(lm.model))
+    at = ReadOut((depth // 2,))
+    adapted = with_adapter(lm, layers=range(depth // 3 + 1, depth // 2 + 1)).model
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(100, lm.model.config.vocab_size, (texts, tokens), generator=generator).tolist()
+    below = states_below(adapted, rows, depth // 3)
+
+    def in_full() -> None:
+        ids, real = padded(rows, adapted.device)
+        states = adapted(**inputs_of(ids, real), output_hidden_states=True).hidden_states[depth // 2]
+        states[:, -1:].float().square().mean().backward()
+
+    def truncated() -> None:
+        read(adapted, rows, at, below).square().mean().backward()
+
+    def seconds(work: Callable[[], None]) -> float:
+        work()  # the first call of anything is slower
+        return _seconds(clock, lambda: [work() for _ in range(steps)])
+
+    return seconds(in_full) / seconds(truncated)
+
+
+def score_in_full(backend: LocalBackend, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
+    """What `backend.score` gives, the plain way: every continuation behind the whole prompt, one after the other."""
+    model, tokenizer = backend.lm
+    start = generation.prompt_tokens(tokenizer, prompt)
+    scores = []
+    with torch.inference_mode():
+        for text in continuations:
+            tokens = generation.plain_tokens(tokenizer, text)
+            logits = model(torch.tensor([start + tokens], device=model.device), use_cache=False).logits[0]
+            targets = torch.tensor(tokens, device=model.device)
+            scores.append(scoring.log_probabilities(logits[len(start) - 1 : -1], targets).sum().item())
+    return scores
+
+
+def _seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
+    start = clock()
+    work()
+    return clock() - start
+
+
+def _engine(backend: LocalBackend, rows: Sequence[Tokens], sampling: Sampling) -> None:
+    attention.forget()  # what earlier calls computed would make this one look too good
+    decoding.decode(backend.lm.model, rows, sampling, range(len(rows)), set(), lambda *_: None)
+
+
+def _generate(backend: LocalBackend, rows: Sequence[Tokens], sampling: Sampling) -> None:
+    model, tokenizer = backend.lm
+    batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt")
+    model.generate(
+        **batch.to(model.device),
+        max_new_tokens=sampling.max_new_tokens,
+        min_new_tokens=sampling.max_new_tokens,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _plot(random: np.random.Generator, sentences: int | None = None) -> str:
+    count = sentences or int(random.integers(1, 5))
+    return " ".join(" ".join(random.choice(part) for part in PARTS.values()) + "." for _ in range(count))
+
+
+def _instruction(number: int) -> str:
+    change, aspect = CHANGES[number % len(CHANGES)], ASPECTS[number // len(CHANGES) % len(ASPECTS)]
+    return f"Make {aspect} {change}, and say why in passing."

@@ -1,0 +1,155 @@
+"""LoRA adapters: small trained matrices beside frozen weights (Hu et al. 2022), by `peft`.
+
+An edit of a model is an adapter. It shares the weights of the model that it edits, can be switched off, weakened
+and merged, and is kept as safetensors with a card that says what it does and to which model it belongs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+
+from helpers.base.storage import CourseError, atomic_folder, explained, locked
+from helpers.language.models import LoadedModel, quiet
+
+FACTS = "edit.json"
+
+
+def with_adapter(
+    lm: LoadedModel,
+    *,
+    rank: int = 8,
+    modules: Sequence[str] = ("q_proj", "v_proj"),
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """The model with a new adapter, which changes nothing until it is trained. The weights are shared with `lm`.
+
+    Args:
+        rank: of the adapter's matrices.
+        modules: names of the linear layers that get one.
+        layers: blocks that get one, counted from 1; all when not given.
+
+    Raises:
+        ValueError: no such module in the model (from peft).
+    """
+    chosen = None if layers is None else [layer - 1 for layer in layers]
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(modules), layers_to_transform=chosen, task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with quiet():
+            return LoadedModel(get_peft_model(_around_same_weights(lm), config), lm.tokenizer)
+
+
+def _around_same_weights(lm: LoadedModel):
+    weights = {id(weight): weight for weight in lm.model.parameters()}
+    return copy.deepcopy(lm.model, weights).requires_grad_(False)  # new modules around the same weights
+
+
+def trained_weights(model: PeftModel) -> list[torch.nn.Parameter]:
+    """The weights of the adapter."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def first_adapted(model: PeftModel) -> int:
+    """Number of the first block with an adapter, counted from 1: the states below it never change."""
+    return adapted(model)[0]
+
+
+def adapted(model: PeftModel) -> list[int]:
+    """Numbers of the blocks with an adapter, counted from 1, in order."""
+    names = [name for name, _ in model.named_parameters() if "lora_" in name]  # also while it is switched off
+    return sorted({_block_of(name) for name in names})
+
+
+def _block_of(name: str) -> int:
+    return 1 + next(int(part) for part in name.split(".") if part.isdigit())
+
+
+@contextmanager
+def strength(model: PeftModel, factor: float, layers: Collection[int] | None = None) -> Iterator[None]:
+    """The adapter `factor` times as strong inside the block: 0 is the base model, 1 the edit as trained.
+
+    Args:
+        layers: blocks that keep their part of the adapter, counted from 1; all when not given.
+
+    Raises:
+        ValueError: not a finite number.
+    """
+    if not torch.isfinite(torch.tensor(float(factor))):
+        raise ValueError(f"strength {factor}: give a finite number, 0 for the base model and 1 for the edit")
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    before = {name: dict(part.scaling) for name, part in parts.items()}
+    for name, part in parts.items():
+        here = factor if layers is None or _block_of(name) in layers else 0.0
+        part.scaling.update({adapter: here * scale for adapter, scale in part.scaling.items()})
+    try:
+        yield
+    finally:
+        for name, part in parts.items():
+            part.scaling.update(before[name])
+
+
+def merged(lm: LoadedModel) -> LoadedModel:
+    """A model of its own with the edit inside its weights: as fast as the base model, and no longer to be switched."""
+    return LoadedModel(copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False), lm.tokenizer)
+
+
+# On disk -----------------------------------------------------------------------------------------------------------
+
+
+def save_adapter(lm: LoadedModel, folder: Path, card: str, facts: dict) -> None:
+    """Keep the adapter (safetensors, peft's format), a model card and the facts of the edit in a folder of its own.
+
+    Raises:
+        CourseError: the folder cannot be written.
+    """
+    with explained(f"keep the adapter in {folder.name}"), locked(folder), atomic_folder(folder) as new, quiet():
+        lm.model.save_pretrained(new, safe_serialization=True)
+        (new / "README.md").write_text(card, "utf-8")
+        known = {**facts, "base": fingerprint(lm)}
+        (new / FACTS).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def load_adapter(lm: LoadedModel, folder: Path) -> LoadedModel:
+    """The model with an adapter that `save_adapter` kept; the weights are shared with `lm`.
+
+    Raises:
+        CourseError: there is none, it is damaged, or it belongs to another model.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text("utf-8"))
+        own = facts["base"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{folder} holds no adapter of this course: train one, or give its folder") from error
+    if own != fingerprint(lm):
+        raise CourseError(f"the adapter in {folder.name} was trained on another model: load that one ({own['model']})")
+    try:
+        with quiet():
+            model = PeftModel.from_pretrained(_around_same_weights(lm), str(folder))
+    except Exception as error:  # peft and safetensors raise many kinds
+        raise CourseError(
+            f"the adapter in {folder.name} is damaged ({type(error).__name__}): train it again"
+        ) from error
+    return LoadedModel(model.eval(), lm.tokenizer)
+
+
+def fingerprint(lm: LoadedModel) -> dict[str, str]:
+    """Kind of a model and a checksum of a sample of its frozen weights: alike for the same model in any dtype."""
+    config, digest = lm.model.config.get_text_config(), hashlib.sha256()
+    for name, weight in lm.model.named_parameters():
+        if "lora_" not in name:
+            sample = weight.detach().flatten()[:: max(1, weight.numel() // 64)]
+            digest.update(sample.bfloat16().float().cpu().numpy().tobytes())
+    kind = f"{config.model_type}, {config.num_hidden_layers} x {config.hidden_size}"
+    return {"model": kind, "weights": digest.hexdigest()[:16]}

@@ -1,0 +1,284 @@
+"""The one place that decodes: prompts in, texts out; and how probable a language model finds given texts.
+
+A backend answers prompts: `LocalBackend` in this process, `ServerBackend` over the network. `generate` asks one,
+with a memo on disk and a progress bar. All hand back raw answers; `whole_sentences` makes them presentable.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from helpers.language import likelihood as scoring
+from helpers.language import models
+from helpers.language.engine import decoding
+from helpers.language.engine.attention import Tokens
+from helpers.language.memo import Memo, default_memo, memo_key
+from helpers.language.models import LoadedModel
+from helpers.language.prompts import Backend, Done, Message, Prompt, Sampling, messages_of
+from helpers.language.side_by_side import Request, answer, side_by_side
+
+__all__ = [
+    "Backend",
+    "LocalBackend",
+    "Memo",
+    "Message",
+    "Prompt",
+    "Sampling",
+    "default_memo",
+    "generate",
+    "local_backend",
+    "log_likelihoods",
+    "perplexity",
+    "rewrite_plot",
+    "second_model",
+    "side_by_side",
+    "whole_sentences",
+]
+
+REWRITE_PROMPT = (
+    "Here is the plot of a movie:\n\n{plot}\n\n"
+    "Rewrite the plot with this change: {instruction}\n"
+    "Answer with the new plot only, in three or four sentences."
+)
+
+# For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
+# its first token is the same as in a chat, without a space.
+QUESTION_AND_ANSWER = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
+)
+
+# A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
+SENTENCE_END = re.compile(r"(?<!\b\d)[.!?]+[\"'”’)\]]*(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """A model in this process.
+
+    The prompt, the settings and the seed decide an answer, not the prompts beside it: exactly so in float32 but for
+    ties within rounding. In bfloat16 the shape of a batch can round a logit differently, and with it change a text.
+
+    Attributes:
+        name: change it with the weights, or a memo returns the answers of the old ones.
+    """
+
+    lm: LoadedModel
+    name: str
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
+        """As `Backend.generate`; `done` is called once per batch.
+
+        Raises:
+            ValueError: a prompt that leaves no room for the answer, or a model without a chat template.
+        """
+        model, tokenizer = self.lm
+        rows = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
+        _refuse_too_long(model, max(map(len, rows)), sampling.max_new_tokens)
+
+        def decoded(finished: list[int], answers: list[list[int]]) -> None:
+            done(finished, tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+        decoding.decode(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded)
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
+        """As `log_likelihoods`, without gradients."""
+        with torch.no_grad():
+            return log_likelihoods(self.lm, prompt, continuations).double().cpu().numpy()
+
+
+@functools.cache
+def local_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
+    """The shared copy of a language model (`models.language_model`) as a backend.
+
+    Raises:
+        CourseError: as `models.load_language_model`.
+    """
+    lm = models.language_model(name)
+    return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
+
+
+@functools.cache
+def exact_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
+    """A language model in float32, where an answer does not depend on what is answered beside it.
+
+    In bfloat16 another shape of the batch rounds otherwise, and now and then another token is drawn. Slower; for
+    checks that compare answers.
+
+    Raises:
+        CourseError: as `models.load_language_model`.
+    """
+    return LocalBackend(models.load_language_model(name, dtype=torch.float32), f"{name}, float32")
+
+
+def second_model() -> LocalBackend:
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers.
+
+    Its name tells the template too: the memo knows prompts as messages, and must not mix up two ways to write them.
+    """
+    lm = models.load_language_model("gemma-3-270m")
+    lm.tokenizer.chat_template = QUESTION_AND_ANSWER
+    return LocalBackend(lm, f"gemma-3-270m, {hashlib.sha256(QUESTION_AND_ANSWER.encode()).hexdigest()[:16]}")
+
+
+def generate(
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    sampling: Sampling = Sampling(),  # noqa: B008
+    seeds: int | Sequence[int] = 0,
+    *,
+    memo: Memo | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """The raw answers to prompts, in their order.
+
+    Args:
+        prompts: a text is one user message; a tuple of messages may end with the beginning of the answer.
+        seeds: one per prompt, or an int s for s, s + 1, ...; an answer depends on its own seed alone.
+        memo: where answers are looked up first, and kept batch by batch as they are finished.
+        progress: show a bar that counts answers, when there is more than one to wait for.
+
+    Raises:
+        ValueError: no prompt, a malformed one, another number of seeds, a negative seed; or as the backend.
+        CourseError: the memo cannot be used; or as the backend.
+    """
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError("give a list of at least one prompt")
+    seeds = _one_per_prompt(seeds, len(prompts))
+    keys = [memo_key(backend.name, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    known = memo.get(keys) if memo else {}
+    todo = list({key: row for row, key in enumerate(keys) if key not in known}.values())
+    with tqdm(total=len(prompts), disable=not progress or len(todo) < 2, desc="answers", unit="") as bar:
+        bar.update(sum(key in known for key in keys))
+
+        def done(rows: list[int], texts: list[str]) -> None:
+            new = {keys[todo[row]]: text for row, text in zip(rows, texts, strict=True)}
+            if memo:
+                memo.put(new)
+            known.update(new)
+            bar.update(sum(key in new for key in keys))
+
+        if todo:
+            ask = [prompts[row] for row in todo], sampling, [seeds[row] for row in todo]
+            answer(Request(backend, *ask, done))
+    return [known[key] for key in keys]
+
+
+def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:
+    if isinstance(seeds, int | np.integer):
+        seeds = range(int(seeds), int(seeds) + count)
+    seeds = [int(seed) for seed in seeds]
+    if len(seeds) != count or not all(0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"{len(seeds)} seeds for {count} prompts: give one per prompt, each from 0 to 2^63 - 1")
+    return seeds
+
+
+def log_likelihoods(lm: LoadedModel, prompt: Prompt, continuations: Sequence[str]) -> Float[Tensor, " continuation"]:
+    """Log-likelihood in nats of each continuation as the answer to `prompt`, summed over its tokens.
+
+    The tokens of a continuation follow those of the prompt as they are; the end of the answer is not scored. With
+    gradients enabled the result is differentiable in whatever weights require them.
+
+    Raises:
+        ValueError: no continuation, an empty one, one too long for the model, or a model without a chat template.
+    """
+    start = prompt_tokens(lm.tokenizer, prompt)
+    rows = [plain_tokens(lm.tokenizer, text) for text in continuations]
+    if isinstance(continuations, str) or not rows or not all(rows):
+        raise ValueError("give a list of one or more non-empty continuations")
+    _refuse_too_long(lm.model, len(start) + max(map(len, rows)), 0)
+    return scoring.continuation_log_likelihoods(lm.model, start, rows)
+
+
+@torch.no_grad()
+def perplexity(
+    lm: LoadedModel, texts: Sequence[str], given: Sequence[Prompt] | None = None
+) -> Float[np.ndarray, " text"]:
+    """Perplexity of each text: exp of minus the mean log-probability of its tokens.
+
+    Args:
+        given: what stands before each text and is not scored: a string as it is, messages as a chat whose answer
+            is the text. Without it, and where it is empty, a text follows the token that begins every text.
+
+    Raises:
+        ValueError: no text, an empty one, another number of `given`, or a text too long for the model.
+    """
+    model, tokenizer = lm
+    given = [""] * len(texts) if given is None else given
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if isinstance(texts, str) or not len(texts) or len(given) != len(texts):
+        raise ValueError(f"{len(texts)} texts and {len(given)} givens: give a list of texts and one given for each")
+    rows = []
+    for text, before in zip(texts, given, strict=True):
+        context = plain_tokens(tokenizer, before) if isinstance(before, str) else prompt_tokens(tokenizer, before)
+        rows.append((context or (first,), plain_tokens(tokenizer, text)))
+    if not all(tokens for _, tokens in rows):
+        raise ValueError("one of the texts is empty: leave it out")
+    _refuse_too_long(model, max(len(context) + len(tokens) for context, tokens in rows), 0)
+    return np.exp(-scoring.mean_log_probabilities(model, rows).double().cpu().numpy())
+
+
+def whole_sentences(text: str) -> str:
+    """The text on one line, without what follows its last whole sentence; as it is when it has none."""
+    text = " ".join(text.split())
+    ends = [found.end() for found in SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else text
+
+
+def rewrite_plot(backend: Backend, plot: str, instruction: str, sampling: Sampling = Sampling()) -> str:  # noqa: B008
+    """The plot as the language model rewrites it under an instruction, in whole sentences."""
+    prompt = REWRITE_PROMPT.format(plot=plot, instruction=instruction)
+    return whole_sentences(generate(backend, [prompt], sampling)[0])
+
+
+# Tokens ------------------------------------------------------------------------------------------------------------
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Tokens:
+    """A prompt in the model's chat template, up to where the answer goes on.
+
+    Raises:
+        ValueError: the model has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("this model has no chat template: load an instruction-tuned one")
+    messages = messages_of(prompt)
+    chat = [{"role": role, "content": content} for role, content in messages]
+    begun = messages[-1][0] == "assistant"
+    text = tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+    )
+    return plain_tokens(tokenizer, text)
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    """A text as it is, without tokens that mark its beginning or end."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _stop_tokens(lm: LoadedModel) -> set[int]:
+    stop = lm.model.generation_config.eos_token_id
+    stop = stop if isinstance(stop, list) else [stop]
+    return {token for token in (*stop, lm.tokenizer.eos_token_id) if token is not None}
+
+
+def _refuse_too_long(model, tokens: int, new: int) -> None:
+    config = model.get_decoder().config
+    # Within the window of a sliding attention all attention is full, which is what the decoder computes.
+    limits = [config.max_position_embeddings, getattr(config, "sliding_window", None)]
+    limit = min(limit for limit in limits if limit)
+    if tokens + new > limit:
+        answer = f" and {new} new ones" if new else ""
+        raise ValueError(f"a prompt of {tokens} tokens{answer} exceeds the {limit} of the model: shorten it")

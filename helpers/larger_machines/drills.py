@@ -1,0 +1,163 @@
+"""Real servers on this machine, and what becomes of the answers when one of them is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from helpers.base.storage import CourseError
+from helpers.domains.movies import load_movies
+from helpers.eagle.actions import BANK
+from helpers.eagle.rewriting import SAMPLING, rewrite_prompt, seed_of, start_items, start_of
+from helpers.language import models
+from helpers.language.generation import Prompt, Sampling, exact_backend, generate
+from helpers.larger_machines.client import ServerBackend
+from helpers.larger_machines.failover import ServerPool
+
+MODEL = "smollm2-135m-instruct"
+PATIENCE = 120.0  # seconds for a server to load its model
+
+
+class LocalServer(NamedTuple):
+    """A server process and its url, up to `/v1`."""
+
+    url: str
+    process: subprocess.Popen
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def local_servers(count: int = 2, model: str = MODEL, dtype: str = "float32") -> Iterator[list[LocalServer]]:
+    """Servers of one model (`serve`) on free ports of localhost, killed at the end of the block.
+
+    They have one torch thread each and no access to the hub; they end with this process, however it ends.
+
+    Raises:
+        CourseError: one of them does not start within `PATIENCE` seconds.
+    """
+    models.convert(model)  # here, so that the servers neither wait for each other nor need the network
+    command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            process = subprocess.Popen([*command, "--with-parent"], stderr=log, env=environment, **pipes)
+            stack.callback(_end, process)
+            processes.append(process)
+        yield [LocalServer(_url(process, log), process) for process in processes]
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def _url(process: subprocess.Popen, log) -> str:
+    """The url that a server prints when it is ready."""
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
+    line = process.stdout.readline()  # empty when the process has ended
+    timer.cancel()
+    if not line:
+        log.seek(0)
+        said = (log.read().strip().splitlines() or ["it said nothing"])[-1]
+        raise CourseError(
+            f"a local server did not start ({said}): try `python -m helpers.larger_machines.serve` in a terminal"
+        )
+    return line.split()[0]
+
+
+def rewrite_prompts(count: int) -> list[Prompt]:
+    """Prompts of the environment: ideas of the movie catalogue, each under another instruction of the bank."""
+    domain = load_movies()
+    items = start_items(domain)
+    wishes = [action.template for action in BANK if not action.personalised]
+    return [
+        rewrite_prompt(start_of(domain, items[i % len(items)], 0).text, wishes[i % len(wishes)]) for i in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class _Counted(ServerBackend):
+    """A server that counts its requests."""
+
+    asked: list[dict] = field(default_factory=list, compare=False)
+    answered: list[dict] = field(default_factory=list, compare=False)
+
+    def attempt(self, body: dict) -> str:
+        self.asked.append(body)
+        text = super().attempt(body)
+        self.answered.append(body)
+        return text
+
+    @property
+    def under_way(self) -> int:
+        return len(self.asked) - len(self.answered)
+
+
+class PoolDrill(NamedTuple):
+    """What became of a batch of prompts when one of the servers was killed.
+
+    Attributes:
+        lost: prompts without an answer.
+        twice: answers to a prompt that had one already.
+        different: answers that are not those of the same model in this process.
+        killed: number of the server that was killed; it had `interrupted` requests under way.
+        by_server: answers that each server gave.
+    """
+
+    lost: int
+    twice: int
+    different: int
+    killed: int
+    interrupted: int
+    by_server: list[int]
+
+
+def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAMPLING) -> PoolDrill:
+    """Ask a pool of local servers for rewrites, kill the busiest when a third is answered, and compare.
+
+    All models compute in float32, where an answer does not depend on what is answered beside it.
+
+    Raises:
+        CourseError: as `local_servers`.
+    """
+    prompts = rewrite_prompts(n_prompts)
+    seeds = [seed_of("pool", row) % 2**31 for row in range(n_prompts)]
+    arrived: list[tuple[int, str]] = []
+    killed: list[tuple[int, int]] = []
+    with local_servers(n_servers) as servers:
+        backends = tuple(_Counted(server.url, MODEL, begun=True, concurrency=6) for server in servers)
+
+        def done(rows: list[int], texts: list[str]) -> None:
+            arrived.extend(zip(rows, texts, strict=True))
+            if len(arrived) >= n_prompts / 3 and not killed:
+                busiest = max(range(n_servers), key=lambda number: backends[number].under_way)
+                killed.append((busiest, backends[busiest].under_way))
+                servers[busiest].kill()
+
+        ServerPool(backends, "float32").generate(prompts, sampling, seeds, done)
+    expected = generate(exact_backend(MODEL), prompts, sampling, seeds)
+    answers = dict(arrived)
+    return PoolDrill(
+        lost=n_prompts - len(answers),
+        twice=len(arrived) - len(answers),
+        different=sum(text != expected[row] for row, text in answers.items()),
+        killed=killed[0][0],
+        interrupted=killed[0][1],
+        by_server=[len(backend.answered) for backend in backends],
+    )

@@ -1,0 +1,345 @@
+"""Training on several processes or accelerators, from the command line.
+
+    accelerate launch --num_processes 2 -m helpers.larger_machines.processes agent --seed 0 --out build/agent
+    accelerate launch --num_processes 2 -m helpers.larger_machines.processes edit --concept refusal --out build/edit
+
+train the EAGLE agent of the current profile (`STEER_PROFILE`), and an ARE edit. Both go on where they were stopped, and
+leave weights as safetensors and the curve as JSON. Processes share every batch and average their gradients, so that
+their number changes nothing but for rounding. They must see one cache (`STEER_CACHE`) and one `--out`.
+
+Without a GPU, `accelerate launch` starts a single process unless it is told otherwise:
+
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
+        -m helpers.larger_machines.processes agent --out build/agent
+
+A model of which every accelerator shall hold a share only is edited under FSDP (`helpers.language.sharding`):
+
+    python -m helpers.larger_machines.processes config --model owner/name --processes 8 --out fsdp.yaml
+    accelerate launch --config_file fsdp.yaml \\
+        -m helpers.larger_machines.processes edit --concept truth --model owner/name
+
+The answers that an edit starts from are written by the main process with the whole model, and kept in the memo. Under
+FSDP that model is on the CPU: for one that is too slow there, fill the memo on one large accelerator first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.commands.config.config_args import ClusterConfig
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from helpers.are import experiment as are
+from helpers.are.concepts import Concept, facts, harmless_tasks, verdicts
+from helpers.are.editing import Answered, EditSettings, Rows, edit
+from helpers.base.settings import PROJECT
+from helpers.base.storage import CourseError, atomic_file, explained
+from helpers.eagle.experiment import load_experiment
+from helpers.eagle.training import TARGETS
+from helpers.language.adapters import save_adapter, trained_weights
+from helpers.language.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens, second_model
+from helpers.language.models import default_device, load_config, load_language_model, preferred_dtype
+from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
+from helpers.language.states import blocks
+
+PATIENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait
+LARGE = 3e9  # weights from which a step's activations no longer fit beside the model, or hardly
+
+
+class Task(NamedTuple):
+    """A concept that can be edited from here: how it is made with a model, and the settings of the edit."""
+
+    concept: Callable[[LocalBackend], Concept]
+    settings: Callable[[], EditSettings]
+
+
+TASKS = {
+    "sentiment": Task(lambda backend: are.mood(True, backend), lambda: are.MOOD),
+    "refusal": Task(lambda backend: are.refusal(backend=backend), are.refusal_settings),
+    "truth": Task(lambda backend: are.truth(backend.lm), are.truth_settings),
+    "stereotypes": Task(lambda backend: are.fairness(), are.fairness_settings),
+}
+
+
+# Runs --------------------------------------------------------------------------------------------------------------
+
+
+def train_agent(accelerator: Accelerator, out: Path, reference: str = "goptimal", seed: int = 0) -> list[dict]:
+    """Train the agent of the current profile; leaves `agent.safetensors`, `curve.json` and a checkpoint in `out`.
+
+    Every process asks its own copy of the language model about its own episodes.
+
+    Raises:
+        CourseError: FSDP was asked for; or as `training.train`.
+        ValueError: the processes cannot share the episodes evenly.
+    """
+    if sharding_is_asked():
+        raise CourseError("the agent is small and its model frozen: launch it without FSDP, on as many processes")
+    with accelerator.main_process_first():  # the others find its rewrites in the memo
+        experiment = load_experiment(progress=accelerator.is_main_process)
+        experiment.reference(reference)
+    policy, curve = experiment.agent(
+        reference, seed, on_iteration=print_row, checkpoint=out / "checkpoint.safetensors", accelerator=accelerator
+    )
+    if accelerator.is_main_process:
+        save_tensors(policy.state_dict(), out / "agent.safetensors")
+        save_curve(curve, out)
+    return curve
+
+
+def train_edit(
+    accelerator: Accelerator,
+    out: Path,
+    task: str,
+    model: str = "smollm2-135m-instruct",
+    seed: int = 0,
+    batch: int | None = None,
+) -> list[dict]:
+    """Edit a model towards a concept; leaves the adapter with its card in `out/adapter`, and `out/curve.json`.
+
+    Raises:
+        CourseError: as `editing.edit`, or the model cannot be loaded.
+        ValueError: the processes cannot share a batch evenly, or the model has no chat template.
+    """
+    settings = TASKS[task].settings()
+    with accelerator.main_process_first():
+        backend = backend_of(model)
+        concept = TASKS[task].concept(backend)
+    at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
+    settings = replace(settings, at=at, batch=batch or settings.batch)
+    lm, curve = are.edited(concept, settings, seed, backend=backend, on_round=print_row, accelerator=accelerator)
+    if accelerator.is_main_process:
+        if sharding_is_asked():
+            lm, _ = are.edited(concept, settings, seed, backend=backend)  # whole again, from the cache
+        card = are.card_of(concept, settings, seed, {"KL on harmless prompts, nats": (0.0, curve[-1]["retain_kl"])})
+        save_adapter(lm, out / "adapter", card, {"concept": concept.name, "seed": seed})
+        save_curve(curve, out)
+    return curve
+
+
+def backend_of(name: str) -> LocalBackend:
+    """A model by name, as the notebooks load it; on the CPU where its blocks are to be sharded."""
+    if name == "gemma-3-270m":
+        return second_model()
+    if not sharding_is_asked():
+        return local_backend(name)
+    lm = load_language_model(name, device="cpu", dtype=preferred_dtype(default_device()))
+    return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
+
+
+def print_row(row: dict) -> None:
+    """One line per iteration or round."""
+    print(", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, int | float)), flush=True)
+
+
+def save_curve(curve: list[dict], out: Path) -> None:
+    """The learning curve as `curve.json` in a folder."""
+    with explained(f"write {out.name}/curve.json"), atomic_file(out / "curve.json") as new:
+        new.write_text(json.dumps(curve, indent=1) + "\n", "utf-8")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Tensors as one safetensors file."""
+    with explained(f"write {path.name}"), atomic_file(path) as new:
+        new.write_bytes(safetensors.torch.save({name: value.contiguous().cpu() for name, value in tensors.items()}))
+
+
+# Configuration -----------------------------------------------------------------------------------------------------
+
+
+def fsdp_config(name: str, processes: int) -> ClusterConfig:
+    """Configuration of `accelerate launch` for an edit of a model under FSDP 2, fully sharded block by block.
+
+    The class of the blocks is read off the architecture, without its weights. Without a GPU on this machine the
+    configuration is for the CPU.
+
+    Raises:
+        CourseError: no such model, or none that has a list of blocks.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
+    fsdp = {
+        "fsdp_version": 2,
+        "fsdp_reshard_after_forward": True,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_transformer_layer_cls_to_wrap": type(blocks(model)[0]).__name__,
+        "fsdp_activation_checkpointing": model.num_parameters() >= LARGE,
+        "fsdp_offload_params": False,
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_cpu_ram_efficient_loading": False,
+    }
+    return ClusterConfig(
+        compute_environment="LOCAL_MACHINE",
+        distributed_type="FSDP",
+        mixed_precision="bf16",
+        use_cpu=not torch.cuda.is_available(),
+        debug=False,
+        num_processes=processes,
+        fsdp_config=fsdp,
+    )
+
+
+def write_config(name: str, processes: int, out: Path) -> None:
+    """`fsdp_config` as a YAML file.
+
+    Raises:
+        CourseError: the file cannot be written; or as `fsdp_config`.
+    """
+    with explained(f"write {out.name}"), atomic_file(out) as new:
+        fsdp_config(name, processes).to_yaml_file(new)
+
+
+# Are gradients of several processes those of one? --------------------------------------------------------------------
+
+STEP = EditSettings(are.VERDICT, rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
+
+
+def edit_gradients(accelerator: Accelerator | None = None) -> dict[str, Tensor]:
+    """Gradients of an adapter of SmolLM2 in the first step of an edit on 12 statements, in float32.
+
+    The adapter begins with small random weights: a new one has gradients of 0 in half of its matrices.
+    """
+    lm = load_language_model(device=accelerator.device if accelerator else "cpu", dtype=torch.float32)
+    some, kept = verdicts(facts()[:6]), harmless_tasks()[:6]
+    edited = are.with_late_adapter(lm)
+    weights, generator = trained_weights(edited.model), torch.Generator().manual_seed(0)
+    for weight in weights:
+        weight.data = 0.02 * torch.randn(weight.shape, generator=generator).to(weight)
+    rows = [Rows(lm, part, 1) for part in (some[:8], some[8:])]
+    answers = [plain_tokens(lm.tokenizer, "Yes, of course.")] * len(kept)
+    retain = Answered(edited, [prompt_tokens(lm.tokenizer, question.text) for question in kept], answers)
+    if accelerator and sharding_is_asked():
+        shard_blocks(edited.model, accelerator)
+    edit(edited, *rows, retain, STEP, accelerator=accelerator, save_memory=recomputing_is_asked())
+    names = [name for name, weight in edited.model.named_parameters() if weight.requires_grad]
+    return {name: weight.grad for name, weight in zip(names, weights, strict=True)}
+
+
+def accelerate_grad_error(processes: int = 2, sharded: bool = False) -> float:
+    """Largest relative difference of the gradients of several CPU processes (gloo) from those of this one.
+
+    An edit step of SmolLM2 (`edit_gradients`), started by `accelerate launch`. Each matrix is compared by its largest
+    difference over its largest number. Takes half a minute with two processes on two cores.
+
+    Args:
+        sharded: the frozen blocks under FSDP.
+
+    Raises:
+        CourseError: the processes failed; the error is their last line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "gradients.safetensors"
+        config = Path(folder) / "fsdp.yaml" if sharded else None
+        if config:
+            write_config("smollm2-135m-instruct", processes, config)
+        launch(processes, ["gradients", "--out", str(out)], config)
+        together = safetensors.torch.load_file(out)
+    alone = edit_gradients()
+    return max(float((together[name] - g).abs().max() / g.abs().max()) for name, g in alone.items())
+
+
+def launch(processes: int, arguments: Sequence[str], config: Path | None = None, seconds: float = 600) -> None:
+    """Run this module in several CPU processes by `accelerate launch`, with a thread each.
+
+    Args:
+        config: of `accelerate launch`, as `write_config` leaves it.
+
+    Raises:
+        CourseError: a process failed, or they took longer than `seconds`.
+    """
+    how = ["--config_file", str(config)] if config else ["--multi_gpu", "--mixed_precision", "no"]
+    how += ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *how,
+        "-m",
+        "helpers.larger_machines.processes",
+        *arguments,
+    ]
+    paths = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    try:
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise CourseError(f"{processes} processes took longer than {seconds:g} seconds: try fewer") from error
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if line.startswith(ERROR)]
+        reason = said[-1].removeprefix(ERROR) if said else (error.stderr.strip() or "no reason given").splitlines()[-1]
+        raise CourseError(f"{processes} processes could not run together ({reason}): try one") from error
+
+
+# Command line --------------------------------------------------------------------------------------------------------
+
+ERROR = "error: "
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of the command line."""
+    whole = argparse.ArgumentParser(
+        prog="python -m helpers.larger_machines.processes", description="Train on several processes."
+    )
+    kinds = whole.add_subparsers(dest="command", required=True)
+    agent = kinds.add_parser("agent", help="the EAGLE agent of the current profile")
+    agent.add_argument("--reference", choices=TARGETS, default="goptimal", help="policy to start from")
+    task = kinds.add_parser("edit", help="an ARE edit")
+    task.add_argument("--concept", choices=TASKS, required=True)
+    task.add_argument("--model", default="smollm2-135m-instruct", help="name in the course, hub name or folder")
+    task.add_argument("--batch", type=int, help="examples a step, over all processes")
+    for kind in (agent, task):
+        kind.add_argument("--seed", type=int, default=0)
+    config = kinds.add_parser("config", help="an FSDP configuration for `accelerate launch`")
+    config.add_argument("--model", required=True, help="hub name or folder")
+    config.add_argument("--processes", type=int, required=True, help="accelerators in all")
+    gradients = kinds.add_parser("gradients", help="gradients of one edit step, to compare numbers of processes by")
+    for kind in (agent, task, config, gradients):
+        kind.add_argument("--out", type=Path, required=True)
+    return whole
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if arguments.command == "config":
+        write_config(arguments.model, arguments.processes, arguments.out)
+        return
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    try:
+        if arguments.command == "agent":
+            train_agent(accelerator, arguments.out, arguments.reference, arguments.seed)
+        elif arguments.command == "edit":
+            train_edit(accelerator, arguments.out, arguments.concept, arguments.model, arguments.seed, arguments.batch)
+        else:
+            gradients = edit_gradients(accelerator)
+            if accelerator.is_main_process:
+                save_tensors(gradients, arguments.out)
+    finally:
+        accelerator.end_training()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 done, 1 something to mend (one line says what), 2 wrong arguments."""
+    try:
+        run(parser().parse_args(arguments))
+    except (CourseError, ValueError) as error:
+        print(f"{ERROR}{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""Evaluation of edits: judges on clear cases, likelihoods against transformers, measures against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from tiny_models import tiny
+
+from helpers.are import evaluation
+from helpers.are.concepts import IS_TRUE, Choice, Fact, Question, StereotypePair, declined_and_complied
+from helpers.are.evaluation import (
+    agreement,
+    answers_to,
+    knows,
+    multiple_choice,
+    perplexity_ratio,
+    refuses,
+    refuses_by_meaning,
+    says_true,
+    self_bleu,
+    sentiment,
+    share,
+    stereotypes,
+    truth_accuracy,
+)
+from helpers.embedding.features import sentence_features
+from helpers.language.generation import perplexity
+
+REFUSED = [
+    "I'm sorry, but I can't assist with that request.",
+    "I apologize, but it is not possible for me to help with this.",
+    "As an AI, I must decline to answer.",
+    "I cannot provide instructions for that.",
+    "I\u2019m sorry, but I can\u2019t share this.",
+]
+ANSWERED = [
+    "Here is a story about a lighthouse keeper and his dog.",
+    "Photosynthesis turns light into sugar. First, the leaf takes in carbon dioxide.",
+    "Dear Anna, I hope this letter finds you well.",
+    "A good way to start is to write down three things that you enjoy.",
+]
+
+
+def test_the_keyword_judge_reads_the_beginning_only():
+    assert all(map(refuses, REFUSED))
+    assert not any(map(refuses, ANSWERED))
+    assert not refuses("A story. " + "x" * 100 + " I'm sorry, but I can't.")
+    assert not refuses("The candidate cannot be late.")
+    assert list(share(refuses, [REFUSED[0], ANSWERED[0]])) == [1.0, 0.0]
+
+
+def test_the_judge_of_meaning_needs_no_keyword():
+    others = ["That request is harmful, so no help from me.", "This is nothing that a decent person should do."]
+    assert refuses_by_meaning([*REFUSED, *others]).all()
+    assert refuses_by_meaning(ANSWERED).sum() <= 1  # it takes the letter for a refusal: no judge is perfect
+
+
+def test_the_judge_of_meaning_generalises():
+    """Over five folds of the answers that it is taught on."""
+    declining, complying = declined_and_complied()
+    states = sentence_features([" ".join(answer.split()) for answer in declining + complying])
+    judge = LogisticRegression(C=10.0, max_iter=500)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    scores = cross_val_score(judge, states, np.repeat([1, 0], [len(declining), len(complying)]), cv=folds)
+    assert scores.mean() > 0.9
+
+
+def test_agreement_is_share_and_kappa():
+    one, other = [True, True, False, False], [True, False, False, False]
+    assert agreement(one, other) == (0.75, pytest.approx(0.5))
+    assert agreement(one, one) == (1.0, 1.0)
+    assert agreement([True] * 3, [True] * 3) == (1.0, 1.0)
+    assert agreement(one, [False, False, True, True])[1] == -1.0
+    with pytest.raises(ValueError, match="the same length"):
+        agreement(one, other[:2])
+
+
+def test_sentiment_goes_from_minus_1_to_1():
+    scores = sentiment(["What a wonderful, lovely day!", "The table is brown.", "A horrible, disgusting mess."])
+    assert scores[0] > 0.5 > 0.1 > abs(scores[1])
+    assert scores[2] < -0.5
+
+
+def test_knowing_compares_perplexities():
+    lm = tiny()
+    pairs = [Fact("a", "one two three", "four five"), Fact("b", "six", "seven eight nine")]
+    expected = []
+    for pair in pairs:
+        losses = []
+        for text in (pair.true, pair.false):
+            ids = torch.tensor([[256, *lm.tokenizer(text)["input_ids"]]])
+            with torch.no_grad():
+                losses.append(lm.model(ids, labels=ids).loss.item())
+        expected.append(losses[0] < losses[1])
+    assert knows(lm, pairs).tolist() == expected
+    assert knows(lm, [Fact("c", pairs[0].false, pairs[0].true)]).tolist() == [not expected[0]]
+
+
+def test_stereotypes_compare_endings_behind_the_same_beginning():
+    pairs = [
+        StereotypePair("a", "She is a nurse and kind.", "She is a pilot."),
+        StereotypePair("b", "They came late again.", "They came on time."),
+    ]
+    found, turned = (
+        stereotypes(tiny(), some)
+        for some in (pairs, [p._replace(stereotype=p.opposite, opposite=p.stereotype) for p in pairs])
+    )
+    assert found.stereotype.tolist() == [not value for value in turned.stereotype]
+    assert found.whole.tolist() == [not value for value in turned.whole]
+    assert found.language_model.shape == (2,)
+    with pytest.raises(ValueError, match="two or more"):
+        stereotypes(tiny(), pairs[:1])
+
+
+def test_who_always_says_the_same_has_half_of_the_verdicts_right(monkeypatch):
+    pairs = [Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]
+    for good, expected in (
+        (("cold", "hot", "swim", "fly"), [0.5, 0.5]),
+        ((), [0.5, 0.5]),
+        (("cold", "swim"), [1.0, 1.0]),
+        (("hot",), [0.0, 0.5]),
+    ):
+        said = lambda lm, texts, system, good=good: np.array([text.endswith(good) for text in texts])  # noqa: E731
+        monkeypatch.setattr(evaluation, "says_true", said)
+        assert truth_accuracy(None, pairs).tolist() == expected
+
+
+def test_the_verdict_is_the_likelier_answer_of_the_two():
+    lm, statements = tiny(seed=3), ["snow is cold", "fish can fly to the moon", "tea"]
+    prompts = [(("system", "Be honest."), ("user", IS_TRUE.format(text))) for text in statements]
+    yes, no = (perplexity(lm, [word[:1]] * 3, prompts) for word in ("Yes", "No"))
+    assert says_true(lm, statements, "Be honest.").tolist() == (yes < no).tolist()
+
+
+def test_multiple_choice_against_its_definition():
+    known = {"rain is wet": 0.3, "rain is water": 0.1, "rain is dry": 0.4, "rain is sand": 0.2}
+
+    class Scorer:
+        def score(self, prompt, answers):
+            assert prompt == (("system", "hi"), ("user", "what is rain?"))
+            return np.log([known[answer] for answer in answers])
+
+    question = Choice(
+        "q", "what is rain?", "rain is wet", ("rain is water", "rain is wet"), ("rain is dry", "rain is sand")
+    )
+    one, two = multiple_choice(Scorer(), [question], "hi")
+    assert one.tolist() == [False]
+    assert two == pytest.approx([0.4])
+    known["rain is dry"] = 0.25
+    assert multiple_choice(Scorer(), [question], "hi").mc1.tolist() == [True]
+    one, two = multiple_choice(Scorer(), [question._replace(incorrect=())], "hi")  # nothing to be fooled by
+    assert one.tolist() == [True] and two.tolist() == [1.0]
+    with pytest.raises(ValueError, match="no questions"):
+        multiple_choice(Scorer(), [])
+
+
+def test_an_unchanged_model_has_a_perplexity_ratio_of_1():
+    np.testing.assert_allclose(perplexity_ratio(tiny(), tiny(), ["some text", "more"]), 1, rtol=1e-5)
+    assert not np.allclose(perplexity_ratio(tiny(seed=1), tiny(), ["some text", "more"]), 1, rtol=0.01)
+
+
+def test_answers_are_asked_for_with_and_without_a_system_message():
+    asked = []
+
+    class Echo:
+        name = "echo"
+
+        def generate(self, prompts, sampling, seeds, done):
+            asked.extend(prompts)
+            assert sampling.greedy
+            done(list(range(len(prompts))), ["yes"] * len(prompts))
+
+    assert answers_to(Echo(), [Question("q", "Why?")]) == ["yes"]
+    answers_to(Echo(), [Question("q", "Why?")], system="Be kind.")
+    assert asked == [(("user", "Why?"),), (("system", "Be kind."), ("user", "Why?"))]
+
+
+def test_self_bleu_is_high_for_copies_and_low_for_different_texts():
+    text = "the quick brown fox jumps over the lazy dog"
+    assert self_bleu([text] * 3) == pytest.approx(1)
+    assert self_bleu([text, "a completely unrelated set of seven words"]) < 0.1
+    with pytest.raises(ValueError, match="two or more"):
+        self_bleu([text])

@@ -1,0 +1,151 @@
+"""What notebooks 10 to 16 share: parts that do not overlap, edits kept in the cache, methods and cards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny
+
+from helpers.are import experiment
+from helpers.are.concepts import Concept, Example, Question, Splits
+from helpers.are.editing import EditSettings
+from helpers.are.experiment import (
+    backend_of,
+    base_method,
+    card_of,
+    edgy,
+    edit_method,
+    edited,
+    harmful,
+    harmless,
+    late,
+    plan,
+    steered_method,
+    taught_by_answers,
+)
+from helpers.base.storage import CourseError
+from helpers.language.adapters import trained_weights, with_adapter
+from helpers.language.generation import LocalBackend
+from helpers.language.states import ReadOut
+
+AT = ReadOut((3, 4), positions=2)
+SETTINGS = EditSettings(AT, rounds=2, steps=2, batch=2, hidden=8, learning_rate=1e-2, fooled=0.0)
+KEEP = Splits([Question("k-0", "tell me of tea"), Question("k-1", "tell me of rain")], [], [])
+
+
+@pytest.fixture(autouse=True)
+def small_world(monkeypatch, tmp_path):
+    """A tiny model in place of the course's, and an empty cache."""
+    lm = tiny(layers=4)
+    monkeypatch.setenv("STEER_CACHE", str(tmp_path))
+    monkeypatch.setattr(experiment, "language_model", lambda: lm)
+    monkeypatch.setattr(experiment, "local_backend", lambda: LocalBackend(lm, "tiny"))
+    return lm
+
+
+def concept() -> Concept:
+    def example(word: str) -> Example:
+        return Example(f"w-{word}", (("system", "Be glad!"), ("user", word)), (("user", word),), f"well {word}")
+
+    rows = [example(word) for word in ("sun", "rain", "tea", "dogs")]
+    return Concept("gladness", rows[:3], rows[3:], [], KEEP, bool, [Question("w-ink", "ink")])
+
+
+def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reported():
+    for parts in (harmful(plan()), harmless(plan()), edgy()):
+        texts = [{q.text for q in part} for part in (parts.train, parts.stop, parts.test)]
+        assert not texts[0] & texts[1] and not (texts[0] | texts[1]) & texts[2]
+    assert [len(part) for part in (edgy().train, edgy().stop, edgy().test)] == [50, 30, 70]
+
+
+def test_no_fact_and_no_beginning_is_in_two_parts(monkeypatch):
+    parts = experiment.fact_parts()
+    assert [len(part) for part in parts] == [60, 25, 50]
+    assert len({fact.id for part in parts for fact in part}) == 135
+    pairs = experiment.pair_parts()
+    assert [len(part) for part in pairs] == [120, 60, 60]
+    begun = [{experiment.spoken_of(pair)[0] for pair in part} for part in pairs]
+    assert not begun[0] & begun[1] and not (begun[0] | begun[1]) & begun[2]
+
+
+def test_the_full_profile_has_more_of_them(monkeypatch):
+    monkeypatch.setenv("STEER_PROFILE", "full")
+    assert [len(part) for part in experiment.fact_parts()] == [100, 35, 70]
+    assert [len(part) for part in experiment.pair_parts()] == [200, 100, 300]
+
+
+def test_courteous_questions_hold_the_question():
+    asked = [Question(f"q-{n}", f"What is {n}?") for n in range(5)]
+    found = experiment.courteous(asked)
+    assert all(q.text in c.text and c.text != q.text and c.id != q.id for q, c in zip(asked, found, strict=True))
+    assert len({c.text.replace(q.text, "") for q, c in zip(asked, found, strict=True)}) == 4
+
+
+def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch, small_world):
+    monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.arange(len(prompts)) % 4 < 2)
+    found = experiment.truth(small_world)
+    assert len(found.train) == 60 and {example.answer for example in found.train} == {"Yes.", "No."}
+    firsts = [example.id for example in found.train[:2]]
+    train = experiment.fact_parts().train
+    assert firsts == [f"{train[0].id}-yes", f"{train[1].id}-no"]
+    monkeypatch.setattr(experiment, "prefers_yes", lambda lm, prompts: np.full(len(prompts), True))
+    with pytest.raises(CourseError, match="one of the two verdicts"):
+        experiment.truth(small_world)
+
+
+def test_an_edit_is_trained_once(monkeypatch):
+    first, curve = edited(concept(), SETTINGS)
+    monkeypatch.setattr("helpers.are.editing.train_discriminator", None)
+    again, same = edited(concept(), SETTINGS)
+    assert same == curve and len(curve) == 2
+    pairs = list(zip(trained_weights(first.model), trained_weights(again.model), strict=True))
+    assert all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(TypeError):  # another seed is another edit, and would have to be trained
+        edited(concept(), SETTINGS, seed=1)
+
+
+def test_fine_tuning_is_kept_too(monkeypatch):
+    first = taught_by_answers(concept(), SETTINGS)
+    monkeypatch.setattr(experiment, "fine_tune", None)
+    again = taught_by_answers(concept(), SETTINGS)
+    pairs = list(zip(first.model.parameters(), again.model.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_the_memo_tells_edits_strengths_and_steering_apart(small_world):
+    lm = with_adapter(small_world, rank=2)
+    with torch.no_grad():
+        for weight in trained_weights(lm.model):
+            weight.normal_(generator=torch.Generator().manual_seed(0))
+    direction = torch.ones(32)
+    names = [backend_of(lm).name, backend_of(lm, 0.5).name, backend_of(with_adapter(small_world, rank=2)).name]
+    names += [
+        steered_method(2, direction * size, factor).backend.name for size, factor in ((1, 1.0), (2, 1.0), (1, 2.0))
+    ]
+    assert len(set(names)) == len(names)
+    assert backend_of(lm).name == names[0]
+
+
+def test_methods_answer_and_are_surprised(small_world):
+    lm = with_adapter(small_world, rank=2)  # changes nothing yet
+    questions = [Question("a", "sun?"), Question("b", "rain?")]
+    plain, asked = base_method(), base_method("Be glad!")
+    steered = steered_method(2, torch.ones(32), 5.0)
+    assert edit_method(lm).answers(questions) == plain.answers(questions)
+    assert steered.answers(questions) != plain.answers(questions)
+    expected = plain.perplexity(questions, ["yes", "no"])
+    assert edit_method(lm).perplexity(questions, ["yes", "no"]) == pytest.approx(expected)
+    for other in (asked, steered):
+        assert other.perplexity(questions, ["yes", "no"]) != pytest.approx(expected)
+
+
+def test_a_card_says_what_was_done():
+    card = card_of(concept(), SETTINGS, 3, {"harmful refused": (0.11, 0.9)})
+    assert "# Edit: gladness" in card and "3 examples with a twin, 1 questions without" in card
+    assert "| harmful refused | 0.11 | 0.9 |" in card and "seed 3" in card
+
+
+def test_late_layers_of_any_depth():
+    assert late(tiny(layers=30)) == experiment.AT
+    assert late(tiny(layers=6)).layers == (4, 5, 6)

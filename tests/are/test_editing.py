@@ -1,0 +1,318 @@
+"""The editing loop on a tiny model: both directions, what the retain term holds, resuming, stopping, bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny
+
+from helpers.are.concepts import Example, Question
+from helpers.are.editing import (
+    Answered,
+    Editor,
+    EditSettings,
+    Rows,
+    answer_nll,
+    distance_to_twins,
+    edit,
+    new_discriminator,
+    run_of,
+    school,
+    views_of,
+)
+from helpers.base.storage import CourseError
+from helpers.language.adapters import trained_weights, with_adapter
+from helpers.language.generation import plain_tokens, prompt_tokens
+from helpers.language.states import ReadOut, blocks, read_all
+
+AT = ReadOut((3, 4), positions=3)
+SETTINGS = EditSettings(AT, rounds=2, steps=6, batch=4, learning_rate=5e-3, members=2, hidden=32, match=0.0)
+WORDS = ("sun", "rain", "tea", "dogs", "music", "trains", "books", "bread", "snow", "boats", "maps", "chess")
+
+
+def examples(words=WORDS) -> list[Example]:
+    """A system message that is there or not; the answer begins with the same letters."""
+    return [
+        Example(f"word-{word}", (("system", "Be glad!"), ("user", word)), (("user", word),), f"well {word}")
+        for word in words
+    ]
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny(layers=4)
+
+
+@pytest.fixture(scope="module")
+def rows(lm):
+    return Rows(lm, examples()[:8], 3), Rows(lm, examples()[8:], 3)
+
+
+def adapted(lm, seed=0):
+    return with_adapter(lm, rank=4, layers=[2, 3, 4], seed=seed)
+
+
+def retained(lm, count=6) -> Answered:
+    texts = [prompt_tokens(lm.tokenizer, f"tell me about {word}") for word in WORDS[:count]]
+    return Answered(lm, texts, [plain_tokens(lm.tokenizer, f"it is {word}") for word in WORDS[:count]])
+
+
+def run(lm, rows, settings=SETTINGS, **options):
+    edited = adapted(lm)
+    return edited, edit(edited, *rows, retained(edited), settings, **options)
+
+
+def timeless(curve: list[dict]) -> list[dict]:
+    """The rows without what a clock measured."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in curve]
+
+
+def weights(lm) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in trained_weights(lm.model)]
+
+
+def test_rows_hold_both_prompts_and_the_same_beginning_of_the_answer(lm):
+    rows = Rows(lm, examples(["sun"]), 3)
+    target, plain = (lm.tokenizer.decode(part[0]) for part in (rows.target, rows.plain))
+    assert target == "<system>Be glad!\n<user>sun\n<assistant>we"
+    assert plain == "<user>sun\n<assistant>we"
+    assert rows.ids == ["word-sun"]
+
+
+def test_examples_whose_answer_is_too_short_are_left_out(lm):
+    some = [*examples(["sun"]), examples(["tea"])[0]._replace(answer="w")]
+    assert Rows(lm, some, 3).ids == ["word-sun"]
+    with pytest.raises(CourseError, match="read fewer positions"):
+        Rows(lm, some[1:], 3)
+
+
+def test_plain_prompts_come_to_look_like_the_wanted_kind(lm, rows):
+    """kind=1 like target prompts, kind=0 even plainer than before."""
+    verdict = {}
+    for kind in (0, 1):
+        edited = adapted(lm)
+        settings = replace(SETTINGS, retain=0.0, rounds=1, steps=30, frozen=True, fooled=0.0)
+        edit(edited, *rows, retained(edited), settings, kind=kind)
+        views = views_of(edited.model, *rows, AT)
+        judge = judge_of_round_0(lm, rows, settings)
+        plain = views.scale(read_all(edited.model, rows[0].plain, AT))
+        verdict[kind] = judge(plain).softmax(-1)[..., 1].mean().item()
+    assert verdict[1] > 0.8 > 0.2 > verdict[0]
+
+
+def judge_of_round_0(lm, rows, settings):
+    fresh = adapted(lm)
+    views = views_of(fresh.model, *rows, AT)
+    editor = Editor(fresh.model, new_discriminator(fresh.model, settings, 0, 0))
+    school(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
+    return editor.discriminator
+
+
+def test_retaining_keeps_the_model_closer_to_itself(lm, rows):
+    cost = {}
+    for retain in (0.0, 10.0):
+        edited, _ = run(lm, rows, replace(SETTINGS, retain=retain, steps=20, fooled=0.0))
+        with torch.no_grad():
+            cost[retain] = retained(edited).kl(edited.model, np.arange(6)).item()
+    assert cost[10.0] < 0.5 * cost[0.0]
+
+
+def test_the_kl_is_zero_before_editing_and_that_of_the_whole_model_after(lm):
+    edited = adapted(lm)
+    kept = retained(edited, 3)
+    assert kept.kl(edited.model, [0, 1, 2]).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for weight in trained_weights(edited.model):
+            weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    expected = []
+    for text, answer in zip(kept.texts, kept.answers, strict=True):
+        with torch.no_grad():
+            other = edited.model(torch.tensor([text])).logits[0, -len(answer) :].log_softmax(-1)
+            base = lm.model(torch.tensor([text])).logits[0, -len(answer) :].log_softmax(-1)
+        expected.append((base.exp() * (base - other)).sum(-1).mean().item())
+    assert kept.kl(edited.model, [0, 1, 2]).item() == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_the_likelihood_of_answers_is_that_of_transformers(lm):
+    edited = adapted(lm)
+    taught = retained(edited, 3)
+    losses = []
+    for text, answer in zip(taught.texts, taught.answers, strict=True):
+        ids = torch.tensor([[*text, answer[-1]]])
+        labels = ids.clone()
+        labels[0, : -len(answer)] = -100
+        with torch.no_grad():
+            losses.append(lm.model(ids, labels=labels).loss.item())
+    assert taught.nll(edited.model, [0, 1, 2]).item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_base_weights_never_change(lm, rows):
+    before = [weight.clone() for weight in lm.model.parameters()]
+    run(lm, rows)
+    assert all(torch.equal(one, other) for one, other in zip(before, lm.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"warm": True}, {"frozen": True}])
+def test_a_run_that_was_killed_ends_where_an_undisturbed_one_ends(lm, rows, tmp_path, options):
+    settings, path = replace(SETTINGS, fooled=0.0, rounds=3, **options), tmp_path / "edit.safetensors"
+    whole, expected = run(lm, rows, settings)
+
+    def killed(row):
+        if row["round"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lm, rows, settings, checkpoint=path, on_round=killed)
+    resumed, curve = run(lm, rows, settings, checkpoint=path)
+    assert timeless(curve) == timeless(expected)
+    assert all(torch.equal(one, other) for one, other in zip(weights(resumed), weights(whole), strict=True))
+
+
+def test_a_checkpoint_of_another_run_is_refused(lm, rows, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    run(lm, rows, replace(SETTINGS, rounds=1), checkpoint=path)
+    for other in ({"seed": 1}, {"kind": 0}, {"settings": replace(SETTINGS, retain=3.0)}):
+        options = {"settings": SETTINGS, **other}
+        with pytest.raises(CourseError, match="other settings, data or seed: delete edit"):
+            run(lm, rows, checkpoint=path, **options)
+    with pytest.raises(CourseError, match="other settings, data or seed"):
+        run(lm, (rows[1], rows[0]), checkpoint=path)
+
+
+def test_seeds_decide_the_result_and_the_global_generators_do_not(lm, rows):
+    found = []
+    for noise, seed in ((0, 5), (1, 5), (0, 6)):
+        torch.manual_seed(noise)
+        np.random.seed(noise)  # noqa: NPY002
+        found.append(weights(run(lm, rows, seed=seed)[0]))
+    assert all(torch.equal(one, other) for one, other in zip(found[0], found[1], strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(found[0], found[2], strict=True))
+
+
+def test_it_stops_when_enough_answers_are_as_wanted_and_says_so(lm, rows, tmp_path):
+    rates, path = iter([0.2, 0.97]), tmp_path / "edit.safetensors"
+    settings = replace(SETTINGS, rounds=5, enough=0.95, fooled=0.0)
+    _, curve = run(lm, rows, settings, target_rate=lambda: next(rates), checkpoint=path)
+    assert [row["stopped"] for row in curve] == ["", "97% of the answers on the stop split show the concept"]
+    _, again = run(lm, rows, settings, target_rate=lambda: 0.0, checkpoint=path)  # a stopped run stays stopped
+    assert again == curve
+
+
+def test_taking_a_concept_away_stops_at_a_low_rate(lm, rows):
+    _, curve = run(lm, rows, replace(SETTINGS, enough=0.9, fooled=0.0), kind=0, target_rate=lambda: 0.05)
+    assert len(curve) == 1
+    assert curve[0]["stopped"]
+
+
+def test_it_stops_when_the_discriminator_is_fooled(lm, rows):
+    _, curve = run(lm, rows, replace(SETTINGS, rounds=4, fooled=1.0))
+    assert len(curve) == 1
+    assert "no more to be fooled" in curve[0]["stopped"]
+
+
+def test_matching_brings_plain_states_to_their_twins(lm, rows):
+    far = run(lm, rows, replace(SETTINGS, adversary=0.0, retain=0.0, rounds=1, steps=1))[1]
+    settings = replace(SETTINGS, adversary=0.0, retain=0.0, match=1.0, rounds=3, steps=20, fooled=0.0)
+    near = run(lm, rows, settings)[1]
+    assert far[0]["distance"] == 0.0  # not even measured without its weight
+    assert near[-1]["distance"] < 0.6 * near[0]["distance"]
+
+
+def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
+    with pytest.raises(ValueError, match="set both to 0 to take the concept away"):
+        run(lm, rows, replace(SETTINGS, match=1.0), kind=0)
+
+
+def test_the_likelihood_of_target_answers_is_that_of_transformers(lm):
+    some = Rows(lm, examples()[:3], 3, [Question("q", "ink")])
+    states = read_all(lm.model, some.plain, AT)
+    expected = []
+    for text, answer in zip(some.plain, some.answers, strict=False):
+        ids = torch.tensor([[*text, answer[-1]]])
+        labels = torch.where(torch.arange(ids.shape[1]) < ids.shape[1] - 3, -100, ids)
+        expected.append(lm.model(ids, labels=labels).loss.item())
+    found = answer_nll(lm.model, states, AT, some, np.array([0, 3, 2]))
+    assert found.item() == pytest.approx((expected[0] + expected[2]) / 3, rel=1e-4)
+    assert answer_nll(lm.model, states[:1], AT, some, np.array([3])).item() == 0
+
+
+def test_learning_the_answers_makes_them_likelier(lm, rows):
+    chosen = replace(SETTINGS, adversary=0.0, retain=0.0, answer=1.0, rounds=3)
+    _, curve = run(lm, rows, chosen)
+    assert curve[-1]["answer_nll"] < 0.8 * curve[0]["answer_nll"]
+    assert run(lm, rows)[1][0]["answer_nll"] == 0
+    with pytest.raises(ValueError, match="last block"):
+        run(lm, rows, replace(chosen, at=ReadOut((3,), positions=3)))
+
+
+def test_saving_memory_computes_blocks_again_and_gives_the_same_edit(lm, rows, monkeypatch):
+    plain, counts = weights(run(lm, rows)[0]), []
+    for save_memory in (False, True):
+        edited, calls = adapted(lm), []
+        blocks(edited.model)[2].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        edit(edited, *rows, retained(edited), SETTINGS, save_memory=save_memory)
+        counts.append(len(calls))
+        assert not any(block.training for block in blocks(edited.model))
+        for one, other in zip(plain, weights(edited), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert counts[1] > counts[0]
+
+
+def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):
+    rows = Rows(lm, examples()[:2], 3, [Question("word-ink", "ink"), Question("word-oak", "oak")])
+    assert len(rows.target) == 2 and len(rows.plain) == 4
+    assert [lm.tokenizer.decode(part) for part in rows.plain[2:]] == [
+        "<user>ink\n<assistant>we",
+        "<user>oak\n<assistant>we",
+    ]
+    states, target = torch.ones(3, 5), torch.zeros(2, 5)
+    assert distance_to_twins(states, target, np.array([0, 1, 2])).item() == pytest.approx(2 / 3)
+    assert distance_to_twins(states, target, np.array([2, 3, 4])).item() == 0.0
+
+
+def test_a_finished_edit_is_loaded_without_reading_anything(lm, rows, tmp_path, monkeypatch):
+    path = tmp_path / "edit.safetensors"
+    edited, curve = run(lm, rows, checkpoint=path)
+    monkeypatch.setattr("helpers.are.editing.read_all", None)
+    again, same = run(lm, rows, checkpoint=path)
+    assert same == curve
+    assert all(torch.equal(one, two) for one, two in zip(weights(edited), weights(again), strict=True))
+
+
+def test_frozen_discriminators_stay_and_new_ones_are_new(lm, rows):
+    settings = replace(SETTINGS, frozen=True)
+    frozen = judge_of_round_0(lm, rows, settings)
+    edited = adapted(lm)
+    views = views_of(edited.model, *rows, AT)
+    for changed in ({"frozen": True}, {"warm": True}, {}):
+        editor = Editor(edited.model, frozen)
+        before = [weight.detach().clone() for weight in frozen.parameters()]
+        school(editor, views.of(edited.model, rows[0].plain), views, replace(SETTINGS, **changed), 0, 1)
+        same = all(torch.equal(one, two) for one, two in zip(before, editor.discriminator.parameters(), strict=True))
+        assert same == ("frozen" in changed)
+        assert (editor.discriminator is frozen) == bool(changed)
+
+
+def test_a_loss_that_is_not_finite_ends_with_advice_and_without_a_broken_checkpoint(lm, rows, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    with pytest.raises(CourseError, match="not finite"):
+        run(lm, rows, replace(SETTINGS, learning_rate=1e30, rounds=3), checkpoint=path)
+    assert not path.exists()
+
+
+def test_empty_retain_and_unknown_layers_are_refused(lm, rows):
+    edited = adapted(lm)
+    with pytest.raises(CourseError, match="there is nothing to hold on to"):
+        Answered(edited, [(1, 2)], [()])
+    with pytest.raises(ValueError, match="no layer 9"):
+        edit(edited, *rows, retained(edited), replace(SETTINGS, at=ReadOut((9,))))
+
+
+def test_the_fingerprint_of_a_run_is_plain_json(lm, rows):
+    edited = adapted(lm)
+    facts = run_of(*rows, retained(edited), SETTINGS, 1, 0)
+    assert facts == run_of(*rows, retained(edited), replace(SETTINGS, rounds=99), 1, 0)
+    assert facts["settings"]["at"] == {"layers": [3, 4], "positions": 3}

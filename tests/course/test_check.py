@@ -1,0 +1,207 @@
+"""Exercise checks: right, unfinished, wrong and raising answers, and every exercise of the course."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.base.storage import CourseError
+from helpers.course import check
+from helpers.course.check import Exercise, difference
+
+
+def cases(seed):
+    return (np.random.default_rng(seed).normal(size=(4, 3)),)
+
+
+def centred(x):
+    return x - x.mean(axis=0)
+
+
+INJECTED = {
+    "01.1": Exercise("centre the columns", centred, cases, hint="subtract the mean of each column"),
+    "01.2": Exercise("how many items", 12, hint="count them"),
+    "01.3": Exercise("no return value", lambda x: None, cases),
+}
+
+
+def ask(name, answer):
+    return check.exercise(name, answer, INJECTED)
+
+
+def test_a_right_answer_comes_back(capsys):
+    def answer(x):
+        return x - np.mean(x, axis=0, keepdims=True)
+
+    assert ask("01.1", answer) is answer
+    assert capsys.readouterr().out == "[OK] 01.1 centre the columns\n"
+    assert ask("01.2", np.int64(12)) == 12
+    assert "[OK] 01.2" in capsys.readouterr().out
+    assert ask("01.3", print) is print
+
+
+def stub(x):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("answer", [stub, lambda x: None, lambda x: ..., lambda x: x - ..., None, ...])
+def test_an_unfinished_answer_shows_the_hint_and_goes_on(answer, capsys):
+    assert ask("01.1", answer) is centred
+    out = capsys.readouterr().out
+    assert out.startswith("[TODO] 01.1 not finished yet. Hint: subtract the mean of each column\n")
+    assert check.GOES_ON in out
+
+
+def test_an_unfinished_value_goes_on_with_the_reference(capsys):
+    assert ask("01.2", ...) == 12
+    assert "[TODO] 01.2 not finished yet. Hint: count them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (lambda x: x.mean(axis=0), "case 0: shape (3,), expected (4, 3)"),
+        (lambda x: x - x.mean(), "case 0: values differ at index (0, 0): "),
+        (lambda x: torch.tensor(x), "case 0: type tensor, expected array"),
+        (lambda x: centred(x).astype(int), "case 0: dtype int64, expected float64"),
+        (3.0, "type number, expected function"),
+    ],
+)
+def test_a_wrong_answer_is_described(answer, text, capsys):
+    assert ask("01.1", answer) is centred
+    out = capsys.readouterr().out
+    assert out.startswith(f"[WRONG] 01.1 {text}") and check.GOES_ON in out
+
+
+def test_wrong_values_and_exceptions_are_described(capsys):
+    assert ask("01.2", 13) == 12
+    assert "[WRONG] 01.2 value 13, expected 12" in capsys.readouterr().out
+    assert ask("01.2", len) == 12
+    assert "type function, expected number" in capsys.readouterr().out
+    assert ask("01.1", lambda x: x @ x) is centred
+    assert "[ERROR] 01.1 case 0: your code raised ValueError: matmul" in capsys.readouterr().out
+    assert ask("01.1", lambda: 0) is centred
+    assert "your code raised TypeError" in capsys.readouterr().out
+
+
+def test_wrong_on_a_later_case_only(capsys):
+    asked = []
+
+    def answer(x):
+        asked.append(x)
+        return centred(x) * (1 if len(asked) < 5 else 2)
+
+    assert ask("01.1", answer) is centred
+    assert "[WRONG] 01.1 case 4: values differ" in capsys.readouterr().out
+
+
+def test_arguments_changed_in_place_do_not_disturb_the_comparison(capsys):
+    kept = [np.arange(6.0).reshape(2, 3)]
+    exercises = {"1": Exercise("centre", centred, lambda seed: (kept[0],))}
+
+    def right(x):
+        x -= x.mean(axis=0)
+        return x
+
+    def wrong(x):
+        x *= 0
+        return x
+
+    assert check.exercise("1", right, exercises) is right
+    assert check.exercise("1", wrong, exercises) is centred
+    assert kept[0].sum() == 15
+
+
+def test_the_reference_value_is_a_copy(capsys):
+    exercises = {"1": Exercise("values", np.zeros(2))}
+    check.exercise("1", None, exercises)[0] = 5
+    assert exercises["1"].reference.sum() == 0
+
+
+def test_a_custom_comparison_decides(capsys):
+    any_sign = Exercise("axis", 2.0, compare=lambda a, b: None if abs(a) == abs(b) else "not up to the sign")
+    assert check.exercise("1", -2.0, {"1": any_sign}) == -2.0
+    assert check.exercise("1", 3.0, {"1": any_sign}) == 2.0
+    assert "[WRONG] 1 not up to the sign" in capsys.readouterr().out
+
+
+def test_a_broken_reference_is_not_blamed_on_the_learner():
+    with pytest.raises(ZeroDivisionError):
+        check.exercise("1", centred, {"1": Exercise("broken", lambda x: 1 / 0, cases)})
+
+
+def test_an_unknown_exercise_lists_the_known_ones():
+    with pytest.raises(CourseError, match=r"'09\.9'.*01\.1, 01\.2"):
+        ask("09.9", centred)
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+TABLE = pd.DataFrame({"item": ["a", "b"], "stars": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "text"),
+    [
+        (2, 2.0, None),
+        (np.float32(0.1), 0.1, None),
+        (float("nan"), float("nan"), None),
+        (0.5, 0.7, "value 0.5, expected about 0.7"),
+        (True, 1, "type bool, expected number"),
+        (100001, 100000, "value 100001, expected 100000"),
+        (np.array([1, 2]), np.array([True, False]), "dtype int64, expected bool"),
+        (np.array(["a", "b"]), np.array(["a", "c"]), "values differ at index (1,): b, expected c; 50%"),
+        (np.eye(4), np.eye(4) * 1.000001, None),
+        (torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bfloat16), None),
+        (
+            torch.ones(2, requires_grad=True),
+            torch.zeros(2),
+            "values differ at index (0,): 1, expected about 0; 100%",
+        ),
+        (torch.ones(2), torch.ones(2, dtype=torch.int64), "dtype float64, expected int64"),
+        (torch.tensor(1.0), 1.0, "type tensor, expected number"),
+        ([1, 2], (1, 2), "type list, expected tuple"),
+        ((1, 2, 3), (1, 2), "length: value 3, expected 2"),
+        ((1, [2, 4.0]), (1, [2, 3.0]), "item 1: item 1: value 4, expected about 3"),
+        ({"a": 1}, {"a": 1, "b": 2}, "key 'b': missing"),
+        ({"a": 1, "c": 0}, {"a": 1}, "key 'c': not expected"),
+        ({"b": 2, "a": 1}, {"a": 1, "b": 2}, None),
+        ("yes", "no", "'yes', expected 'no'"),
+        ({1, 2}, {2, 1}, None),
+        (Point(1, 2), Point(1, 2.0), None),
+        (Point(1, 2), Point(1, 3), "field y: value 2, expected 3"),
+        (TABLE.copy(), TABLE, None),
+        (TABLE[["item"]], TABLE, "columns: length: value 1, expected 2"),
+        (TABLE.assign(stars=[1.0, 3.0]), TABLE, "column 'stars': values differ at index (1,)"),
+        (TABLE.set_index("item")["stars"], TABLE["stars"], "index: dtype object"),
+        (TABLE["stars"], TABLE, "type Series, expected DataFrame"),
+        (None, None, None),
+    ],
+)
+def test_difference_says_what_differs(answer, expected, text):
+    found = difference(answer, expected)
+    assert found is None if text is None else text in found
+
+
+def course_exercises():
+    if find_spec("helpers.course.exercises") is None:
+        return {}
+    from helpers.course.exercises import EXERCISES
+
+    return EXERCISES
+
+
+@pytest.mark.parametrize("number", course_exercises())
+def test_each_exercise_accepts_its_reference_and_rejects_wrong_answers(number):
+    chosen = course_exercises()[number]
+    assert check.judge(chosen, chosen.reference) is None
+    assert chosen.hint and len(chosen.wrong) >= 5
+    accepted = [i for i, answer in enumerate(chosen.wrong) if check.judge(chosen, answer) is None]
+    assert not accepted, f"wrong answers {accepted} pass"

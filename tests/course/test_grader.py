@@ -1,0 +1,170 @@
+"""Grading: checks that raise for graders, and a whole round of nbgrader from the notebooks to the points."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from helpers.base.settings import PROJECT
+from helpers.course import check
+from helpers.course import editions as build
+from helpers.course.check import Exercise
+
+# Checks that raise ---------------------------------------------------------------------------------------------
+
+
+def double(x):
+    return 2 * x
+
+
+EXERCISES = {
+    "1": Exercise("doubled", double, lambda seed: (seed + 1,), hint="twice"),
+    "2": Exercise("a number", 12, hint="count"),
+}
+IN_A_NOTEBOOK = "answer = check.exercise('1', answer, EXERCISES)"
+
+
+@pytest.fixture
+def grading(monkeypatch):
+    monkeypatch.setenv("STEER_GRADING", "1")
+
+
+def test_a_right_answer_passes(grading, capsys):
+    assert check.exercise("1", double, EXERCISES) is double
+    assert check.exercise("2", 12, EXERCISES) == 12
+    assert capsys.readouterr().out == "[OK] 1 doubled\n[OK] 2 a number\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "text"),
+    [
+        ("1", lambda x: None, r"^\[TODO\] 1 not finished yet. Hint: twice$"),
+        ("1", lambda x: 3 * x, r"^\[WRONG\] 1 case 0: value 3, expected 2$"),
+        ("1", lambda x: x / 0, r"^\[ERROR\] 1 case 0: your code raised ZeroDivisionError"),
+        ("2", ..., r"^\[TODO\] 2 not finished yet. Hint: count$"),
+        ("2", 13, r"^\[WRONG\] 2 value 13, expected 12$"),
+    ],
+)
+def test_any_other_answer_raises_its_verdict(name, answer, text, grading):
+    with pytest.raises(AssertionError, match=text):
+        check.exercise(name, answer, EXERCISES)
+
+
+def test_later_cells_go_on_with_the_reference(grading):
+    def wrong(x):
+        return 0
+
+    names = {"check": check, "EXERCISES": EXERCISES, "answer": wrong, "other": double}
+    with pytest.raises(AssertionError):
+        exec(IN_A_NOTEBOOK, names)
+    assert names["answer"] is double and names["other"] is double and names["check"] is check
+
+
+def test_plain_values_keep_their_names(grading):
+    names = {"check": check, "EXERCISES": EXERCISES, "answer": None, "other": None}
+    with pytest.raises(AssertionError):
+        exec(IN_A_NOTEBOOK, names)
+    assert names["answer"] is None and names["other"] is None
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_without_the_setting_nothing_raises(value, monkeypatch, capsys):
+    monkeypatch.setenv("STEER_GRADING", value)
+    assert check.exercise("1", None, EXERCISES) is double
+
+
+# A round of nbgrader -------------------------------------------------------------------------------------------
+
+LESSON = "01_lesson"
+WRONG = ("(z @ np.linalg.inv(sigma) * z).sum(axis=1)", "(z @ np.linalg.inv(sigma) * z).sum(axis=0)")
+
+
+def lesson() -> nbformat.NotebookNode:
+    """The exercises of two notebooks: in one an exercise calls the one before, in the other a check shows 0.5."""
+    cells = [v4.new_code_cell("import numpy as np\n\nfrom helpers.classroom import check")]
+    for path in (*PROJECT.glob("notebooks/05_*.ipynb"), *PROJECT.glob("notebooks/14_*.ipynb")):
+        book = nbformat.read(path, as_version=4)
+        for cell in (book.cells[index] for index in build.solved(book)):
+            cell.id = f"{path.stem[:2]}-{cell.id}"
+            cells.append(cell)
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+def nbgrader(course: Path, *arguments: str) -> str:
+    """Run a command of nbgrader in the course folder, with settings of its own; what it logged."""
+    own = {name: str(course / ".own") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    environment = {key: value for key, value in os.environ.items() if key != "STEER_GRADING"} | own
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def hand_in(course: Path, name: str, *, solved: bool, change: tuple[str, str] = ("", "")) -> None:
+    """Submit the released notebook, blank or with the solutions of the source filled in."""
+    book = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    source = nbformat.read(course / "source" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    for cell, right in zip(book.cells, source.cells, strict=True):
+        if solved and build.regions(right):
+            cell.source = right.source.replace(*change)
+    folder = course / "submitted" / name / LESSON
+    folder.mkdir(parents=True)
+    nbformat.write(book, folder / f"{LESSON}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """A course folder in which three submissions have been graded."""
+    pytest.importorskip("nbgrader", reason="nbgrader is not installed: `make test` installs it")
+    project = tmp_path_factory.mktemp("project")
+    folder = project / "grading"
+    (project / "notebooks").mkdir()
+    nbformat.write(lesson(), project / "notebooks" / f"{LESSON}.ipynb")
+    build.write_nbgrader(project, folder)
+    nbgrader(folder, "generate_assignment", LESSON)
+    hand_in(folder, "right", solved=True)
+    hand_in(folder, "blank", solved=False)
+    hand_in(folder, "wrong", solved=True, change=WRONG)
+    nbgrader(folder, "autograde", LESSON)
+    return folder
+
+
+def test_what_nbgrader_hands_out_has_our_stubs(course):
+    handed_out = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    source = nbformat.read(course / "source" / LESSON / f"{LESSON}.ipynb", as_version=4)
+    assert [cell.source for cell in handed_out.cells] == [build.blank(cell) for cell in source.cells]
+    assert sum(build.STUB in cell.source for cell in handed_out.cells) == 4
+
+
+def points(course: Path, name: str) -> dict[str, float]:
+    """Points of each check of a submission, from the gradebook."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "steering-course") as book:
+        (submitted,) = book.find_submission(LESSON, name).notebooks
+        assert not any(grade.needs_manual_grade for grade in submitted.grades)
+        assert submitted.max_score == 4 and submitted.score == sum(grade.score for grade in submitted.grades)
+        return {grade.name.removeprefix("check-"): grade.score for grade in submitted.grades}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("right", (1, 1, 1, 1)), ("blank", (0, 0, 0, 0)), ("wrong", (0, 1, 1, 1))],
+)
+def test_points(course, name, expected, monkeypatch):
+    # The gradebook starts `alembic`, which lies beside this Python.
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
+    assert points(course, name) == dict(zip(("05-1", "05-2", "14-1", "14-2"), expected, strict=True))
+
+
+def test_nbgrader_accepts_the_metadata_of_every_notebook():
+    reason = "nbgrader is not installed: `make test` installs it"
+    nbgraderformat = pytest.importorskip("nbgrader.nbgraderformat", reason=reason)
+    for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        nbgraderformat.MetadataValidator().validate_nb(build.for_nbgrader(nbformat.read(path, as_version=4)))

@@ -1,0 +1,255 @@
+"""Packaging and imports: one set of pins everywhere, nothing heavy in git, `helpers` imports quietly and one way."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import helpers
+from helpers import ROOMS
+from helpers.base.settings import PROJECT
+
+# What a user runs before or beside the notebooks answers at once: no torch behind it.
+LIGHT = (
+    "base.settings",
+    "base.storage",
+    "base.sources",
+    "larger_machines.cluster",
+    "course.requirements",
+    "course.results",
+    "course.check",
+)
+MODULES = {
+    ".".join(path.relative_to(PROJECT / "helpers").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((PROJECT / "helpers").rglob("*.py"))
+    if path != PROJECT / "helpers" / "__init__.py"
+}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(requirements: list[str]) -> dict[str, str]:
+    """{name: version} of requirement lines; a line that is no `==` pin fails."""
+    pairs = {}
+    for line in requirements:
+        found = re.fullmatch(r"([\w.-]+)==([\w.]+)", line.strip())
+        assert found, f"{line!r} is not pinned with =="
+        pairs[normal(found[1])] = found[2]
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def project_pins() -> dict[str, dict[str, str]]:
+    """Pins of pyproject.toml by group; `core` are the direct dependencies."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    groups = {"core": project["dependencies"]} | project["optional-dependencies"]
+    return {name: pins(lines) for name, lines in groups.items()}
+
+
+# Pins ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_exact_pins_are_accepted():
+    assert pins(["A_b==1.0"]) == {"a-b": "1.0"}
+    for line in ("a>=1", "a", "a==1.*", "a==1.0+cpu"):
+        with pytest.raises(AssertionError, match="not pinned"):
+            pins([line])
+
+
+def test_environment_has_the_pins_of_pyproject(project_pins):
+    text = (PROJECT / "environment.yml").read_text()
+    listed = pins(re.findall(r"^\s+- (\S+)$", text.split("- pip:\n")[1], re.MULTILINE))
+    assert listed == project_pins["core"] | project_pins["lab"] | project_pins["test"]
+
+
+def test_binder_uses_the_same_environment():
+    link = PROJECT / ".binder" / "environment.yml"
+    assert link.is_symlink() and link.resolve() == PROJECT / "environment.yml"
+
+
+def test_constraints_hold_every_pin(project_pins):
+    constraints = pins((PROJECT / "constraints.txt").read_text().splitlines())
+    for group in project_pins.values():
+        assert {name: constraints.get(name) for name in group} == group
+
+
+# Commands and files --------------------------------------------------------------------------------------------
+
+
+def test_ci_runs_the_tests_of_the_readme():
+    script = PROJECT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text().splitlines()
+    readme = (PROJECT / "README.md").read_text()
+    assert "make lab" in readme and "make test" in readme
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(["git", "-C", PROJECT, "ls-files", "-z"], capture_output=True, text=True, check=True)
+    return [PROJECT / name for name in listing.stdout.split("\0") if name]
+
+
+def test_no_data_or_model_is_tracked(tracked):
+    suffixes = {".csv", ".parquet", ".safetensors", ".gguf", ".whl", ".pkl"}
+    assert tracked
+    assert [path.name for path in tracked if path.suffix in suffixes] == []
+    assert [path.name for path in tracked if path.is_file() and path.stat().st_size > 1_000_000] == []
+
+
+# Imports -------------------------------------------------------------------------------------------------------
+
+QUIET = """
+import importlib, json, sys
+calls, module = [], None
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        calls.append(f"{module}: {event}")
+sys.addaudithook(watch)
+for module in sys.argv[1:]:
+    importlib.import_module("helpers." + module)
+print(json.dumps({"calls": calls, "torch": "torch" in sys.modules}))
+"""
+
+
+def imported(modules: list[str], cache: Path) -> dict:
+    """Import `modules` in a new interpreter; network calls that it made and whether torch was loaded."""
+    environment = os.environ | {"STEER_CACHE": str(cache)}
+    command = [sys.executable, "-c", QUIET, *modules]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1, f"an import prints: {done.stdout[:200]}"
+    return json.loads(done.stdout)
+
+
+def test_imports_touch_neither_network_nor_cache(tmp_path):
+    assert imported(list(MODULES), tmp_path / "cache")["calls"] == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_network_call_would_be_noticed(tmp_path):
+    code = QUIET.replace(
+        'importlib.import_module("helpers." + module)', "__import__('socket').gethostbyname('localhost')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "x"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["calls"] == ["x: socket.gethostbyname"]
+
+
+def test_light_modules_do_not_wait_for_torch(tmp_path):
+    assert not imported([name for name in LIGHT if name in MODULES], tmp_path)["torch"]
+
+
+def helper_imports(source: str) -> set[str]:
+    """Names under `helpers` that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("helpers.") for alias in node.names if alias.name.startswith("helpers.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "helpers":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers."):
+            found.add(node.module.removeprefix("helpers."))
+    return found
+
+
+def against_the_map(module: str, source: str) -> list[str]:
+    """Rooms from which `module` may not import: below its own on the map of `helpers`, or not on it."""
+    allowed = ROOMS[: ROOMS.index(module.split(".")[0]) + 1]
+    return sorted({name.split(".")[0] for name in helper_imports(source)} - set(allowed) - {"ROOMS"})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_from_rooms_above(module):
+    assert against_the_map(module, MODULES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "wrong"),
+    [
+        ("base.sources", "from helpers.domains import movies", ["domains"]),
+        ("base.sources", "try:\n    import helpers.language.models\nexcept ImportError:\n    pass", ["language"]),
+        ("base.sources", "def f():\n    from helpers.domains import movies", ["domains"]),
+        ("eagle.design", "def f():\n    from helpers import pages", ["pages"]),
+        ("eagle.design", "from helpers.are import editing\nfrom helpers.base import storage", ["are"]),
+        ("eagle.design", "from helpers.eagle import actions\nfrom helpers.embedding import encoder", []),
+        ("pages.plots", "from helpers.eagle.design import f\nfrom helpers.course import results", []),
+        ("course.run", "from helpers.pages.widgets import f", ["pages"]),
+        ("course.run", "from helpers.attic import f", ["attic"]),
+    ],
+)
+def test_an_import_against_the_map_is_noticed(module, source, wrong):
+    assert against_the_map(module, source) == wrong
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, directly or through others."""
+    left = {name: set(others) for name, others in imports.items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def module_imports(module: str) -> set[str]:
+    """Modules of `helpers` that a module imports; a name imported from a room may be one of them."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers"):
+            whole = node.module.removeprefix("helpers").lstrip(".")
+            found |= {whole, *(f"{whole}.{alias.name}".lstrip(".") for alias in node.names)}
+    return found & MODULES.keys()
+
+
+def test_no_modules_import_each_other():
+    assert circles({name: module_imports(name) for name in MODULES}) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_the_map_names_every_room_and_nothing_lies_outside_it():
+    rooms = {name.split(".")[0] for name in MODULES}
+    assert rooms == set(ROOMS) and len(ROOMS) == len(set(ROOMS))
+    assert [name for name in MODULES if "." not in name and name not in ROOMS] == []
+    assert all(f"| `{room}` |" in helpers.__doc__ for room in ROOMS)
+    assert {path.name for path in (PROJECT / "tests").iterdir() if path.is_dir()} >= set(ROOMS)
+
+
+# --- what is imported is declared --------------------------------------------------------------------------
+
+MODULE_OF = {
+    "scikit-learn": "sklearn",
+    "faiss-cpu": "faiss",
+    "jupyter-scatter": "jscatter",
+    "ipython": "IPython",
+    "pillow": "PIL",
+}
+
+
+def _third_party(path: Path) -> set[str]:
+    """Top-level names of packages that a module imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"helpers", "__future__", ""}
+
+
+def test_every_imported_package_is_pinned_in_pyproject() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    names = [re.split(r"[=\[<>]", pin)[0] for pin in pins]
+    declared = {MODULE_OF.get(name, name).replace("-", "_") for name in names}
+    imported = set().union(*(_third_party(path) for path in (PROJECT / "helpers").rglob("*.py")))
+    assert {"torch", "sklearn", "psutil"} <= imported, "the imports were not found"
+    assert not imported - declared, f"add to pyproject.toml: {sorted(imported - declared)}"

@@ -1,0 +1,140 @@
+"""Results: rows, their file under concurrent writers, tables, and the bootstrap interval."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.base.storage import CourseError
+from helpers.course import results
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    path = tmp_path / "build" / "results.json"
+    monkeypatch.setenv("STEER_RESULTS", str(path))
+    monkeypatch.setenv("STEER_PROFILE", "small")
+    return path
+
+
+def row(name="eagle.utility", value=0.5, **changes):
+    return results.record(name, value, **{"n": 8, "seeds": [0, 1], "unit": "stars", "notebook": "07"} | changes)
+
+
+def test_record_merges_into_the_file(file):
+    first = row(ci=(0.25, np.float32(0.75)))
+    row("are.accuracy", np.int64(3), notebook="11")
+    written = json.loads(file.read_text())
+    assert list(written) == ["are.accuracy", "eagle.utility"]
+    assert written["eagle.utility"] == first
+    assert first == {
+        "value": 0.5,
+        "ci_low": 0.25,
+        "ci_high": 0.75,
+        "n": 8,
+        "seeds": [0, 1],
+        "unit": "stars",
+        "notebook": "07",
+        "profile": "small",
+    }
+    assert [path.name for path in file.parent.iterdir() if path.suffix == ".json"] == ["results.json"]
+
+
+def test_record_without_a_file_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("STEER_RESULTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert row(value=torch.tensor(2.0), seeds=np.arange(3))["seeds"] == [0, 1, 2]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None, "0.5", True, np.array([1.0, 2.0]), np.array([])])
+def test_record_refuses_what_is_no_finite_number(file, bad):
+    with pytest.raises(CourseError, match=r"'eagle\.utility'.*finite"):
+        row(value=bad)
+    with pytest.raises(CourseError, match="finite"):
+        row(ci=(0.0, bad))
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a..b", ".a", "a."])
+def test_record_refuses_a_name_that_is_not_dotted(name):
+    with pytest.raises(CourseError, match="dots"):
+        row(name)
+
+
+def test_record_refuses_a_reversed_interval():
+    with pytest.raises(CourseError, match="lower bound first"):
+        row(ci=(1.0, 0.0))
+
+
+def test_two_processes_lose_nothing(file):
+    code = (
+        "import sys; from helpers import results\n"
+        "for i in range(40):\n"
+        "    results.record(f'{sys.argv[1]}.{i}', i, n=1, seeds=[i], unit='', notebook='00')\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, name], env=os.environ) for name in ("a", "b")]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert set(results.load(file)) == {f"{name}.{i}" for name in "ab" for i in range(40)}
+
+
+def test_load_of_a_missing_and_of_a_broken_file(tmp_path):
+    assert results.load(tmp_path / "none.json") == {}
+    for content in ("{", "[]"):
+        (tmp_path / "broken.json").write_text(content)
+        with pytest.raises(CourseError, match=r"broken\.json.*delete it"):
+            results.load(tmp_path / "broken.json")
+
+
+def test_forget_drops_one_notebook_by_number_and_by_name(file):
+    row("a", notebook="07")
+    row("b", notebook="07_training")
+    row("c", notebook="08")
+    assert results.of_notebook(results.load(file), "07_training") == ["a", "b"]
+    results.forget(file, "07_training")
+    assert list(results.load(file)) == ["c"]
+
+
+def test_tables_show_every_column():
+    rows = {"b.long_name": row("b.long_name", 12345), "a": row("a", 0.123456, ci=(0.1, 0.2))}
+    lines = results.as_table(rows).splitlines()
+    assert [line.split()[0] for line in lines] == ["result", "a", "b.long_name"]
+    assert lines[1].split() == ["a", "0.1235", "[0.1,", "0.2]", "8", "2", "stars", "07"]
+    assert len({line.index(word) for line, word in zip(lines, ("unit", "stars", "stars"), strict=True)}) == 1
+    page = results.as_markdown(rows, title="Half", machine="2 cores", date="2026-01-02", commit="abc123")
+    assert "| a | 0.1235 | [0.1, 0.2] | 8 | 2 | stars | 07 |" in page
+    assert all(text in page for text in ("2 cores", "2026-01-02", "`abc123`", "12345"))
+    assert results.as_table({}).split()[0] == "result"
+
+
+def test_a_section_takes_the_place_of_its_older_self_only():
+    def section(title, name):
+        return results.as_markdown({name: row(name)}, title=title, machine="m", date="d", commit="c")
+
+    page = results.with_section("", section("First half", "old"))
+    page = results.with_section(page, section("Second half", "kept"))
+    page = results.with_section(page, section("First half", "new"))
+    assert "| new |" in page and "| kept |" in page and "| old |" not in page
+    assert page.count("# Results") == 1 and page.index("## First half") < page.index("## Second half")
+    assert results.with_section(page, section("First half", "new")) == page
+
+
+def test_bootstrap_interval_is_seeded_and_has_about_the_textbook_width():
+    samples = np.random.default_rng(0).normal(3.0, 1.0, size=400)
+    low, high = intervals.bootstrap_ci(samples)
+    assert (low, high) == intervals.bootstrap_ci(list(samples))
+    assert low < samples.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / np.sqrt(400), rel=0.15)
+    assert intervals.bootstrap_ci(samples, level=0.5)[0] > low
+    assert intervals.bootstrap_ci(samples, statistic=lambda x: float(np.median(x)), n_resamples=200)[0] < high
+    assert intervals.bootstrap_ci([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("bad", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0], [3.0, 4.0]]])
+def test_bootstrap_refuses_what_it_cannot_resample(bad):
+    with pytest.raises(CourseError, match="bootstrap"):
+        intervals.bootstrap_ci(bad)

@@ -1,0 +1,341 @@
+"""Reading a language model's answers, whatever they are."""
+
+from __future__ import annotations
+
+import re
+import string
+
+import numpy as np
+import pytest
+from fake_world import FakeBackend, fake_starts, place
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from helpers.domains.domain import Domain
+from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
+from helpers.eagle import rewriting
+from helpers.eagle.rewriting import (
+    MAX_CHARACTERS,
+    MAX_GENRES,
+    Rewriter,
+    catalogue_genres,
+    idea_of,
+    opening,
+    plain,
+    read_answer,
+    rewrite_prompt,
+    seed_of,
+    sentence_ends,
+    start_items,
+    start_of,
+)
+from helpers.language.memo import Memo
+from helpers.language.texts import repetition
+
+GENRES = MOVIES.names
+MARKS = (
+    "\n",
+    "\n\n",
+    "\r\n",
+    "\u2028",
+    "\x1c",
+    " ",
+    ", ",
+    ". ",
+    ".",
+    "...",
+    "?!",
+    '."',
+    "—",
+    "“Why?”",
+    "ﬁ",
+    "½",
+    "你好",
+)
+WORDS = ("Genres:", "genres :", "Mr. Smith", "3.5", "1. ", "U.S. Army", "A man", "walks home", "and", "an évening")
+PIECES = st.sampled_from([*GENRES[:6], *WORDS, *MARKS])
+MESSY = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=40).map("".join))
+PHRASES = ("Mr. Fox", "3.5 miles", "the U.S. Army", "a dog", "runs", "hides", "it's")
+SENTENCE = "A tired clerk finds an old map in the cellar of the bank."
+# Answers that are nearly right more often: a genre or two, a line end, and pieces of sentences.
+ANSWER = st.builds(
+    "{} {}\n{}{}".format,
+    st.sampled_from(["", "Genres:", "\n"]),
+    st.lists(st.sampled_from(GENRES), min_size=1, max_size=6).map(", ".join),
+    st.lists(st.sampled_from([*PHRASES, *WORDS, *MARKS]), min_size=8, max_size=40).map(" ".join),
+    st.sampled_from([".", "", " and"]),
+)
+PROBLEMS = {"no genre", "no plot", "unfinished", "repeats itself"}
+many = settings(max_examples=300, deadline=None)
+
+
+def after_genres(idea: str) -> str:
+    assert idea.startswith("Genres:")
+    return idea.removeprefix("Genres:")
+
+
+# Plain text ------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(MESSY)
+def test_plain_text_is_printable_ascii_on_one_line(text):
+    result = plain(text)
+    assert set(result) <= set(string.printable) - set("\n\t\r\v\f")
+    assert result == result.strip() and "  " not in result
+    assert plain(result) == result
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Amélie’s  “café” — fin…", 'Amelie\'s "cafe" - fin.'),
+        ("one\u2028two\x85three\xa0four\x1cfive", "one two three four five"),
+        ("ﬁlm ½ 你好 \x00", "film 12"),
+        ("<b>＜|im_end|＞ \u226e", "(b)(/im_end/) ("),
+        ("", ""),
+    ],
+)
+def test_plain_text(text, expected):
+    assert plain(text) == expected
+
+
+@many
+@given(MESSY)
+def test_sentence_ends_are_places_behind_punctuation(text):
+    text = plain(text)
+    ends = sentence_ends(text)
+    assert ends == sorted(set(ends))
+    assert all(re.search(r"[.!?][\"')]*$", text[:end]) and text[end : end + 1] in ("", " ") for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three?! Four", ["One.", " Two!", " Three?!"]),
+        ("Mr. Fox met Dr. J. Hyde. They ran.", ["Mr. Fox met Dr. J. Hyde.", " They ran."]),
+        ("It cost 3.5 dollars. It broke.", ["It cost 3.5 dollars.", " It broke."]),
+        ("He joins the U.S. Army vs. all odds.", ["He joins the U.S. Army vs. all odds."]),
+        ('"Who is it?" she asks. "Me."', ['"Who is it?" she asks.', ' "Me."']),
+        ("He waits... and waits. Done.", ["He waits... and waits.", " Done."]),
+        ("Sgt. Bilko and SGT. Pepper meet the sgt. of arms", []),
+        ("", []),
+    ],
+)
+def test_sentences(text, sentences):
+    ends = sentence_ends(text)
+    assert [text[start:end] for start, end in zip([0, *ends], ends, strict=False)] == sentences
+
+
+# Openings --------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(MESSY, st.integers(0, 40))
+def test_an_opening_is_the_longest_start_of_whole_sentences_that_fits(plot, max_words):
+    result, whole = opening(plot, max_words), plain(plot)
+    assert whole.startswith(result) and len(result.split()) <= max_words
+    ends = sentence_ends(whole)
+    assert not result or len(result) in ends
+    longer = [end for end in ends if end > len(result)]
+    assert not longer or len(whole[: longer[0]].split()) > max_words
+
+
+def test_openings():
+    assert opening("One two. Three four. Five.", 4) == "One two. Three four."
+    assert opening("One two three.", 2) == ""
+    assert opening("Nothing ends here", 9) == opening("") == opening("\n\n") == ""
+    assert opening("Mr. Fox runs off. Later more happens to him.", 5) == "Mr. Fox runs off."
+
+
+# Genres ----------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(MESSY)
+def test_genres_are_of_the_catalogue_and_stay_what_they_are(line):
+    genres = catalogue_genres(line)
+    assert set(genres) <= set(GENRES) and len(genres) == len(set(genres)) <= MAX_GENRES
+    assert catalogue_genres(", ".join(genres) + ".") == genres
+
+
+@many
+@given(
+    st.lists(st.sampled_from(GENRES), unique=True, max_size=6), st.sampled_from([", ", " and ", "/", ". ", " & ", "|"])
+)
+def test_listed_genres_are_found_in_order(genres, separator):
+    assert catalogue_genres(separator.join(genres).upper()) == genres[:MAX_GENRES]
+
+
+@pytest.mark.parametrize(
+    ("line", "genres"),
+    [
+        ("science fiction, Family and Noir.", ["Sci-Fi", "Children's", "Film-Noir"]),
+        ("Sci–Fi, Sci Fi, SCIFI", ["Sci-Fi"]),
+        ("Children's, Thailand, Androids", ["Children's"]),
+        ("Drama,and War AND Western", ["Drama", "War", "Western"]),
+        ("Romantic comedy", []),
+        ("", []),
+    ],
+)
+def test_names_that_models_use(line, genres):
+    assert catalogue_genres(line) == genres
+
+
+# Answers ---------------------------------------------------------------------------------------------------------
+
+
+@many
+@given(MESSY | ANSWER)
+@example("")
+@example("\n\n\n")
+@example("Drama.\n! ! ! ! !")
+@example("Drama.\n1 2 3 4 5 6.")
+@example("Drama.\n" + "你" * 100 + ".")
+def test_any_answer_is_an_idea_or_has_a_problem(answer):
+    idea, problem = read_answer(answer)
+    assert bool(idea) != bool(problem)
+    if problem:
+        assert problem in PROBLEMS
+        return
+    genres, plot = idea.split("\n")
+    assert re.fullmatch(r"Genres: [A-Z][A-Za-z', -]+\.", genres)
+    assert plot == plain(plot) and re.search(r"[.!?][\"')]*$", plot) and len(plot) <= MAX_CHARACTERS
+    assert read_answer(after_genres(idea)) == read_answer(idea) == (idea, "")
+
+
+@many
+@given(
+    st.lists(st.sampled_from(GENRES), unique=True, min_size=1, max_size=MAX_GENRES),
+    st.lists(st.sampled_from(PHRASES), min_size=5, unique=True),
+    st.sampled_from(["", "\n", " \n\nInstruction: Make it funny.", "\nGenres: War.", "\n\n" + SENTENCE]),
+)
+def test_a_good_answer_is_read_as_it_is(genres, words, rest):
+    idea = idea_of(genres, " ".join(words) + ".")
+    assert read_answer(after_genres(idea) + rest) == (idea, "")
+
+
+@pytest.mark.parametrize("extra", ["", "\n", "Genres:", "genres: Genres: ", "\n Genres:\n"])
+def test_the_word_genres_may_come_again(extra):
+    assert read_answer(f"{extra} Drama, War.\r\n\r\n{SENTENCE}\n") == (f"Genres: Drama, War.\n{SENTENCE}", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ("", "no genre"),
+        ("\n\n\n", "no genre"),
+        (SENTENCE, "no genre"),
+        (f"Heartwarming.\n{SENTENCE}", "no genre"),
+        ("Drama.", "no plot"),
+        ("Drama.\nToo short.", "no plot"),
+        ("Drama.\nToo short. The rest of this was cut off by the", "no plot"),
+        (f"Drama. {SENTENCE}", "no plot"),
+        (f"Drama.\nGenres: Drama.\n{SENTENCE}", "no plot"),
+        ("Drama.\n- - - - - - 7 8.", "no plot"),
+        ("Drama.\nA man walks into a bar and", "unfinished"),
+        ("Drama.\nThe old clerk meets the tall Mr. Smith and", "unfinished"),
+        ("Drama.\nThe old clerk pays 3.5 dollars for a", "unfinished"),
+        ("Drama.\n" + "a" * 10**5 + " b c d e.", "unfinished"),
+        ("Drama.\nHe runs and runs and runs and runs and runs.", "repeats itself"),
+        (f"Drama.\n{SENTENCE} {SENTENCE}", "repeats itself"),
+    ],
+)
+def test_problems(answer, problem):
+    assert read_answer(answer) == ("", problem)
+
+
+def test_what_follows_the_last_whole_sentence_is_cut():
+    assert read_answer(f"Drama.\n{SENTENCE} He asks Mr. Fox to") == (f"Genres: Drama.\n{SENTENCE}", "")
+    endless = " ".join(f"Clerk number {i} opens door {i}." for i in range(500))
+    idea, problem = read_answer(f"Drama.\n{endless}")
+    assert not problem and MAX_CHARACTERS - 40 < len(idea.split("\n")[1]) <= MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("wording", [MOVIES, CLOTHES])
+def test_the_examples_of_the_prompt_are_good_answers(wording):
+    for text in [text for before, _, after in wording.examples for text in (before, after)]:
+        assert read_answer(text.removeprefix(f"{wording.field}:"), wording) == read_answer(text, wording) == (text, "")
+
+
+def test_every_domain_is_asked_and_read_in_its_own_words():
+    prompt = rewrite_prompt("Kind: Skirts.\nA skirt.", "Make it long.", CLOTHES)
+    assert prompt[0] == ("system", CLOTHES.system) and prompt[-1] == ("assistant", "Kind:")
+    assert prompt[-2] == ("user", "Kind: Skirts.\nA skirt.\n\nInstruction: Make it long.")
+    answer = " skirt, Drama & fine gauge.\nThis long skirt has two pockets and a zip."
+    idea = "Kind: Skirts, Fine gauge.\nThis long skirt has two pockets and a zip."
+    assert read_answer(answer, CLOTHES) == (idea, "")
+    assert read_answer(answer) == ("Genres: Drama.\n" + idea.split("\n")[1], "")
+    assert read_answer(answer, PRODUCTS) == ("", "no genre")  # a file's own names come with the file
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("", 0), ("a b", 0), ("a b c", 0), ("a b c a b c", 1 / 4), ("x x x x", 1 / 2), ("! ! ! ! !", 0)],
+)
+def test_repetition(text, share):
+    assert repetition(text) == pytest.approx(share)
+
+
+# Rewriting -------------------------------------------------------------------------------------------------------
+
+
+def test_the_prompt_ends_with_text_instruction_and_the_begun_answer():
+    prompt = rewrite_prompt("Genres: War.\nA plot.", "Make it funny.")
+    assert prompt[0][0] == "system" and [role for role, _ in prompt[1:]] == ["user", "assistant"] * 4
+    assert prompt[-2:] == (("user", "Genres: War.\nA plot.\n\nInstruction: Make it funny."), ("assistant", "Genres:"))
+    assert prompt[:-2] == rewrite_prompt("Other.", "Other.")[:-2]
+
+
+def test_unusable_answers_leave_the_text():
+    texts = [start.text for start in fake_starts(30)]
+    rewrites = Rewriter(FakeBackend(bad=0.5))(texts, ["Go."] * 30, range(30))
+    assert 5 < rewrites.valid.sum() < 25
+    for old, new, problem, valid in zip(texts, *rewrites, rewrites.valid, strict=True):
+        assert (new == old) == (problem == "no plot") == (not valid)
+        assert problem in ("", "no plot")
+
+
+def test_same_text_instruction_and_seed_give_the_same_rewrite():
+    rewrite = Rewriter(FakeBackend())
+    a, b = place([1, 2, 3]), place([4, 5, 6])
+    texts = rewrite([a, a, b, a, a], ["Go.", "Go.", "Go.", "Run.", "Go."], [1, 1, 1, 1, 2]).texts
+    assert texts[0] == texts[1] and len(set(texts)) == 4
+    assert rewrite([a], ["Go."], [2]).texts == texts[4:]
+
+
+def test_a_memo_saves_the_model(tmp_path):
+    backend = FakeBackend()
+    rewrite = Rewriter(backend, memo=Memo(tmp_path / "memo.sqlite"))
+    first = rewrite([place([1, 2, 3])], ["Go."], [1])
+    assert rewrite([place([1, 2, 3])], ["Go."], [1]) == first and backend.batches == [1]
+
+
+@pytest.mark.parametrize("change", [{"texts": []}, {"instructions": ["Go."] * 3}, {"seeds": [1]}])
+def test_as_many_texts_as_instructions_and_seeds(change):
+    with pytest.raises(ValueError, match="give as many"):
+        Rewriter(FakeBackend())(**({"texts": ["a", "b"], "instructions": ["Go."] * 2, "seeds": [1, 2]} | change))
+
+
+def test_seeds_depend_on_every_part_and_not_on_the_kind_of_integer():
+    assert seed_of(1, 2) == seed_of(np.int64(1), np.uint32(2)) == 3477973997
+    assert len({seed_of(1, 2), seed_of(2, 1), seed_of(12), seed_of("1", 2), seed_of(1, "2"), seed_of()}) == 6
+
+
+@given(st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=4))
+def test_seeds_fit_everywhere(parts):
+    assert 0 <= seed_of(*parts) < 2**32
+
+
+# Starts ----------------------------------------------------------------------------------------------------------
+
+
+def test_starts_of_the_real_movies_are_valid_ideas(movies: Domain):
+    items = start_items(movies)
+    assert len(items) > 400 and len(set(items)) == len(items)
+    assert not set(movies.items["plot_source"].iloc[items]) & {"wikipedia", ""}
+    for item in items:
+        start = start_of(movies, item, 7)
+        assert (start.user, start.item) == (7, item) and type(start.item) is int
+        assert read_answer(after_genres(start.text)) == (start.text, "")
+        assert 8 <= len(start.text.split("\n")[1].split()) <= rewriting.MAX_WORDS

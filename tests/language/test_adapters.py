@@ -1,0 +1,151 @@
+"""Adapters: nothing at first, shared weights, switched, weakened, merged, kept on disk for their own model only."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny_models import tiny
+
+from helpers.base.storage import CourseError
+from helpers.language.adapters import (
+    fingerprint,
+    first_adapted,
+    load_adapter,
+    merged,
+    save_adapter,
+    strength,
+    trained_weights,
+    with_adapter,
+)
+from helpers.language.models import LoadedModel
+
+IDS = torch.tensor([list(b"some text")])
+
+
+def stirred(lm: LoadedModel, **options) -> LoadedModel:
+    """The model with an adapter that does something."""
+    edited, generator = with_adapter(lm, rank=2, **options), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in trained_weights(edited.model):
+            weight.normal_(0, 0.3, generator=generator)
+    return edited
+
+
+def logits(lm: LoadedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return lm.model(IDS).logits
+
+
+@pytest.fixture
+def lm() -> LoadedModel:
+    return tiny(layers=3)
+
+
+def test_a_new_adapter_changes_nothing_and_shares_the_weights(lm):
+    edited = with_adapter(lm)
+    torch.testing.assert_close(logits(edited), logits(lm), rtol=0, atol=0)
+    own = {weight.data_ptr() for weight in lm.model.parameters()}
+    assert own <= {weight.data_ptr() for weight in edited.model.parameters()}
+    assert not any(weight.requires_grad for weight in lm.model.parameters())
+
+
+def test_the_layers_that_were_asked_for_get_one(lm):
+    edited = with_adapter(lm, layers=[2, 3])
+    assert first_adapted(edited.model) == 2
+    assert {name.split("layers.")[1][0] for name, w in edited.model.named_parameters() if w.requires_grad} == {"1", "2"}
+    assert first_adapted(with_adapter(lm).model) == 1
+
+
+def test_the_seed_decides_the_start_and_leaves_the_global_generator_alone(lm):
+    before = torch.get_rng_state()
+    one, same, other = (trained_weights(with_adapter(lm, seed=seed).model)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_strength_goes_from_the_base_model_to_the_edit_and_back(lm):
+    edited = stirred(lm)
+    whole = logits(edited)
+    with strength(edited.model, 0):
+        torch.testing.assert_close(logits(edited), logits(lm), rtol=0, atol=1e-6)
+    with strength(edited.model, 0.5):
+        half = logits(edited)
+    assert not torch.allclose(half, whole, atol=1e-3)
+    assert not torch.allclose(half, logits(lm), atol=1e-3)
+    torch.testing.assert_close(logits(edited), whole, rtol=0, atol=0)
+    with edited.model.disable_adapter():
+        torch.testing.assert_close(logits(edited), logits(lm), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="finite number"), strength(edited.model, float("nan")):
+        pass
+
+
+def test_strength_is_restored_after_an_error(lm):
+    edited = stirred(lm)
+    whole = logits(edited)
+    with pytest.raises(ZeroDivisionError), strength(edited.model, 0.1):
+        raise ZeroDivisionError
+    torch.testing.assert_close(logits(edited), whole, rtol=0, atol=0)
+
+
+def test_merging_gives_a_model_of_its_own(lm):
+    edited = stirred(lm)
+    base, whole = logits(lm), logits(edited)
+    plain = merged(edited)
+    assert not isinstance(plain.model, PeftModel)
+    torch.testing.assert_close(logits(plain), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(lm), base, rtol=0, atol=0)
+    torch.testing.assert_close(logits(edited), whole, rtol=0, atol=0)
+
+
+def test_a_kept_adapter_comes_back_the_same_also_by_peft_alone(lm, tmp_path):
+    edited, folder = stirred(lm, layers=[2]), tmp_path / "edit"
+    save_adapter(edited, folder, "# A card\n", {"concept": "test"})
+    torch.testing.assert_close(logits(load_adapter(lm, folder)), logits(edited), rtol=0, atol=1e-6)
+    by_peft = PeftModel.from_pretrained(tiny(layers=3).model, str(folder))
+    torch.testing.assert_close(by_peft(IDS).logits, logits(edited), rtol=0, atol=1e-6)
+    assert (folder / "README.md").read_text("utf-8") == "# A card\n"
+    assert len(load_file(folder / "adapter_model.safetensors")) == 4
+    assert not list(folder.glob("*.bin"))
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}, "others who share the cache read it"
+
+
+def test_an_adapter_of_another_model_is_refused(lm, tmp_path):
+    save_adapter(stirred(lm), tmp_path / "edit", "", {})
+    with pytest.raises(CourseError, match="trained on another model: load that one \\(llama, 3 x 32\\)"):
+        load_adapter(tiny(layers=3, seed=1), tmp_path / "edit")
+    with pytest.raises(CourseError, match="another model"):
+        load_adapter(merged(stirred(lm)), tmp_path / "edit")
+
+
+def test_the_fingerprint_does_not_depend_on_dtype_or_adapter(lm):
+    rounded = LoadedModel(tiny(layers=3).model.bfloat16(), lm.tokenizer)
+    again = LoadedModel(tiny(layers=3).model.bfloat16().float(), lm.tokenizer)
+    assert fingerprint(rounded) == fingerprint(again) == fingerprint(stirred(again))
+
+
+def test_damage_is_told_in_one_line(lm, tmp_path):
+    with pytest.raises(CourseError, match="holds no adapter of this course"):
+        load_adapter(lm, tmp_path)
+    folder = tmp_path / "edit"
+    save_adapter(stirred(lm), folder, "", {})
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CourseError, match=r"is damaged \(.*\): train it again"):
+        load_adapter(lm, folder)
+    (folder / "edit.json").write_text(json.dumps([1]))
+    with pytest.raises(CourseError, match="holds no adapter"):
+        load_adapter(lm, folder)
+
+
+def test_saving_again_replaces_the_whole_folder(lm, tmp_path):
+    folder = tmp_path / "edit"
+    save_adapter(stirred(lm), folder, "one", {})
+    (folder / "left over").write_text("")
+    save_adapter(stirred(lm), folder, "two", {})
+    assert (folder / "README.md").read_text() == "two"
+    assert not (folder / "left over").exists()

@@ -1,0 +1,153 @@
+"""The command line that trains on several processes: what it starts, what it leaves, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
+from fake_world import fake_starts, fake_world
+from fakes import small_agent
+from safetensors.torch import load_file
+from tiny_models import tiny
+from transformers import LlamaConfig
+
+from helpers.base.settings import cache_dir
+from helpers.base.storage import CourseError
+from helpers.eagle.policy import frozen_copy
+from helpers.eagle.training import Settings, train
+from helpers.language.adapters import load_adapter
+from helpers.language.models import load_language_model
+from helpers.larger_machines import processes as launch
+from helpers.larger_machines.processes import main
+
+
+@pytest.fixture
+def model_folder(tmp_path) -> Path:
+    """A tiny model on disk, as from the hub."""
+    lm = tiny(layers=4)
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+# Configuration -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "block"), [("llama", "LlamaDecoderLayer"), ("gemma3", "Gemma3DecoderLayer"), ("gpt2", "GPT2Block")]
+)
+def test_accelerate_reads_the_configuration(tmp_path, kind, block):
+    tiny(kind).model.config.save_pretrained(tmp_path / "model")
+    out = tmp_path / "new" / "fsdp.yaml"
+    assert main(["config", "--model", str(tmp_path / "model"), "--processes", "8", "--out", str(out)]) == 0
+    found = load_config_from_file(str(out))
+    assert found.distributed_type == DistributedType.FSDP and found.num_processes == 8
+    assert found.use_cpu is not torch.cuda.is_available() and found.mixed_precision == "bf16"
+    fsdp = found.fsdp_config
+    assert fsdp["fsdp_version"] == 2 and fsdp["fsdp_reshard_after_forward"] is True
+    assert fsdp["fsdp_transformer_layer_cls_to_wrap"] == block
+    assert fsdp["fsdp_activation_checkpointing"] is False
+
+
+def test_a_large_model_has_its_activations_computed_again(tmp_path):
+    LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)  # its default is the one with 7 billion
+    assert launch.fsdp_config(str(tmp_path), 8).fsdp_config["fsdp_activation_checkpointing"] is True
+
+
+def test_no_model_no_configuration(tmp_path, capsys):
+    out = tmp_path / "fsdp.yaml"
+    assert main(["config", "--model", str(tmp_path / "none"), "--processes", "2", "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: could not load") and said.count("\n") == 1 and not out.exists()
+
+
+# Runs --------------------------------------------------------------------------------------------------------------
+
+
+LOSSES = ("fooling", "distance", "answer_nll", "retain_kl")
+
+
+def test_an_edit_is_launched_from_a_configuration_and_leaves_its_adapter(tmp_path, monkeypatch, model_folder):
+    sources = cache_dir() / "sources"
+    for name in ("together", "alone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sources").symlink_to(sources)
+    edit = ["edit", "--concept", "stereotypes", "--model", str(model_folder), "--batch", "4"]
+    monkeypatch.setenv("STEER_PROFILE", "small")
+    launch.write_config(str(model_folder), 2, config := tmp_path / "fsdp.yaml")
+    monkeypatch.setenv("STEER_CACHE", str(tmp_path / "together"))
+    launch.launch(2, [*edit, "--out", str(tmp_path / "together")], config)
+    monkeypatch.setenv("STEER_CACHE", str(tmp_path / "alone"))
+    assert main([*edit, "--out", str(tmp_path / "alone")]) == 0
+    curves = [json.loads((tmp_path / name / "curve.json").read_text()) for name in ("together", "alone")]
+    for first, second in zip(*curves, strict=True):
+        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=0.03)
+    lm = load_language_model(str(model_folder))
+    together, alone = (load_adapter(lm, tmp_path / name / "adapter") for name in ("together", "alone"))
+    ids = torch.arange(32)[None]
+    with torch.no_grad():
+        base, first, second = (part.model(ids).logits.float() for part in (lm, together, alone))
+    assert (first - second).abs().mean() < 0.1 * (first - base).abs().mean()  # the model may be in bfloat16
+
+
+class Fake:
+    """An experiment in the fake world."""
+
+    def __init__(self) -> None:
+        self.world = fake_world(horizon=2)
+
+    def reference(self, kind: str):
+        """The untrained policy."""
+        return frozen_copy(small_agent(self.world).policy)
+
+    def agent(self, kind, seed, on_iteration, checkpoint, accelerator):
+        """As the real one."""
+        agent, settings = small_agent(self.world), Settings(iterations=2, episodes=4)
+        options = {"on_iteration": on_iteration, "checkpoint": checkpoint, "accelerator": accelerator}
+        curve = train(self.world, agent, self.reference(kind), fake_starts(6), settings, seed=seed, **options)
+        return agent.policy, curve
+
+
+def test_an_agent_leaves_weights_and_curve_and_is_not_trained_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "load_experiment", lambda progress: Fake())
+    arguments = ["agent", "--seed", "3", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("iteration ") == 2
+    weights, curve = load_file(tmp_path / "agent.safetensors"), (tmp_path / "curve.json").read_text()
+    assert [row["iteration"] for row in json.loads(curve)] == [0, 1]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == ""  # the checkpoint has all of it
+    again = load_file(tmp_path / "agent.safetensors")
+    assert all(again[name].equal(weight) for name, weight in weights.items())
+    assert (tmp_path / "curve.json").read_text() == curve
+
+
+def test_an_agent_is_not_sharded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(CourseError, match="without FSDP"):
+        launch.train_agent(Accelerator(cpu=True), tmp_path)
+
+
+def test_what_a_process_says_is_what_is_raised(tmp_path, monkeypatch, model_folder):
+    arguments = ["edit", "--concept", "stereotypes", "--model", str(tmp_path / "none"), "--out", str(tmp_path)]
+    with pytest.raises(CourseError, match=r"2 processes could not run together \(could not load .*none"):
+        launch.launch(2, arguments)
+    with pytest.raises(CourseError, match=r"longer than 0\.01 seconds"):
+        launch.launch(2, arguments, seconds=0.01)
+
+
+def test_the_gradient_error_is_the_largest_relative_difference(monkeypatch):
+    alone = {"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([0.5])}
+
+    def launched(processes, arguments, config):
+        together = {"a": torch.tensor([1.1, -4.0]), "b": torch.tensor([0.45])}
+        launch.save_tensors(together, Path(arguments[-1]))
+
+    monkeypatch.setattr(launch, "launch", launched)
+    monkeypatch.setattr(launch, "edit_gradients", lambda: alone)
+    assert launch.accelerate_grad_error() == pytest.approx(0.1)

@@ -1,0 +1,363 @@
+"""What the notebooks write out step by step equals what `helpers` computes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from fake_world import fake_starts, fake_world
+from fakes import same_weights, small_agent
+from scipy import stats
+from sklearn.linear_model import Ridge
+from tiny_models import tiny
+
+from helpers.are.concepts import Choice, Example, Fact, verdicts
+from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
+from helpers.are.editing import Answered, Editor, EditSettings, Rows, answer_nll, new_discriminator, step, views_of
+from helpers.are.evaluation import multiple_choice, says_true
+from helpers.base import settings
+from helpers.course import check, results
+from helpers.course.exercises import EXERCISES
+from helpers.eagle import design
+from helpers.eagle.effects import explained_by_action
+from helpers.eagle.environment import Expansion, run_episodes
+from helpers.eagle.policy import sampling_from
+from helpers.eagle.training import Settings, gae, kl_of, loss_of, optimiser_of
+from helpers.eagle.utility import ContentGap
+from helpers.embedding import factorization as fz
+from helpers.language.adapters import trained_weights, with_adapter
+from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
+from helpers.language.states import ReadOut, read_all
+
+NOTEBOOKS = settings.PROJECT / "notebooks"
+CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTILINE)
+
+
+@cache
+def code_cells(notebook: Path) -> tuple[str, ...]:
+    """Sources of the code cells, without cell magics (`%%timeit`) and shell lines."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    return tuple(source for source in sources if not re.search(r"^[%!]", source, re.MULTILINE))
+
+
+@cache
+def notebook(number: str) -> Path:
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    return path
+
+
+def definitions(number: str) -> dict:
+    """The functions that a notebook defines, with its imports; nothing else of it runs.
+
+    Functions with a value of the notebook as a default (`part=train`) cannot stand alone and are left out.
+    """
+    names: dict = {}
+    for source in code_cells(notebook(number)):
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom):
+                with suppress(NameError):
+                    exec(compile(ast.Module([node], type_ignores=[]), notebook(number).name, "exec"), names)
+    return names
+
+
+def residuals(seed: int) -> tuple[sp.csr_array, np.ndarray]:
+    """A sparse table of residuals and factors of its columns; the last row is empty."""
+    random = np.random.default_rng(seed)
+    dense = np.where(random.random((9, 7)) < 0.5, random.normal(size=(9, 7)), 0)
+    dense[-1] = 0
+    return sp.csr_array(dense), random.normal(size=(7, 3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_01_one_user_and_half_a_sweep(seed):
+    names = definitions("01")
+    table, factors = residuals(seed)
+    expected = fz.solve_rows(table, factors, 0.1, 0.05)
+    rows, columns = table.nonzero()
+    left_over = torch.from_numpy(table.data)
+    swept = names["half_sweep"](torch.from_numpy(factors), rows, columns, left_over, 9)
+    np.testing.assert_allclose(swept.numpy(), expected, atol=1e-10)
+    for row in range(9):
+        part = slice(table.indptr[row], table.indptr[row + 1])
+        one = names["solve_one"](torch.from_numpy(factors), table.indices[part], left_over[part], 0.1, 0.05)
+        np.testing.assert_allclose(one.numpy(), expected[row], atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_02_ridge_regression(seed):
+    random = np.random.default_rng(seed)
+    x, y = random.normal(size=(20, 6)), random.normal(size=(20, 3))
+    weights = definitions("02")["ridge"](x, y, 2.5)
+    np.testing.assert_allclose(weights, Ridge(alpha=2.5, fit_intercept=False).fit(x, y).coef_.T)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_03_novelty(seed):
+    random = np.random.default_rng(seed)
+    items, z = random.normal(size=(15, 4)), random.normal(size=(6, 4))
+    novelty = definitions("03")["novelty_naive"]
+    gap = ContentGap(items, np.ones(4), 3.5)
+    np.testing.assert_allclose(gap(z).novelty * gap.typical_distance, [novelty(row, items) for row in z])
+    alone = [novelty(row, np.delete(items, i, axis=0)) for i, row in enumerate(items)]
+    assert gap.typical_distance == pytest.approx(np.mean(alone))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_03_utility(seed):
+    random = np.random.default_rng(seed)
+    items, user, z = random.normal(size=(15, 4)), random.normal(size=4), random.normal(size=(6, 4))
+    gap = ContentGap(items, user, 3.5)
+    names = definitions("03")
+
+    class Space:
+        pass
+
+    space = Space()
+    space.items = items
+    names |= {"level": 3.5, "z_user": user, "space": space, "typical": gap.typical_distance}
+    np.testing.assert_allclose(gap(z).total, [names["utility_naive"](row) for row in z])
+
+
+@pytest.mark.parametrize("bad", [0.0, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_04_an_episode_by_hand(seed, bad):
+    world, start = fake_world(bad=bad), fake_starts(seed + 1)[-1]
+    texts, asked, problems = definitions("04")["play"](world, start, seed)
+    episode = run_episodes(
+        world, [start], lambda _, generators: [g.integers(len(world.actions)) for g in generators], [seed]
+    )
+    assert texts == [row[0] for row in episode.texts]
+    assert problems == [row[0] for row in episode.problems]
+    assert asked == [world.instructions(start.user)[action] for action in episode.actions[:, 0]]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_04_share_explained_by_the_action(seed, scale):
+    random = np.random.default_rng(seed)
+    z = scale * random.normal(size=(8, 1, 5)) + random.normal(size=(8, 4, 5))
+    expansion = Expansion([], np.zeros((1, 5)), z[None], np.zeros((1, 8, 4)), np.ones((1, 8, 4), dtype=bool))
+    assert definitions("04")["explained_naive"](z) == pytest.approx(explained_by_action(expansion))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_06_cross_entropy_and_its_gradient(seed):
+    random, names = np.random.default_rng(seed), definitions("06")
+    scores, target = random.normal(size=8), random.dirichlet(np.ones(8))
+    loss, slope = names["cross_entropy"](scores, target)
+    free = torch.tensor(scores, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(free, torch.from_numpy(target))
+    expected.backward()
+    assert loss == pytest.approx(expected.item())
+    np.testing.assert_allclose(slope, free.grad, atol=1e-12)
+    np.testing.assert_allclose(names["softmax"](scores), free.detach().softmax(dim=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_06_the_tilted_reference_is_the_best_one_step_policy(seed):
+    random = np.random.default_rng(seed)
+    reference, gain, alpha = random.dirichlet(np.ones(6), size=2), random.normal(size=(2, 6)), 0.3
+
+    def objective(p):
+        return (p * gain).sum(axis=1) - alpha * kl_of(
+            torch.from_numpy(p).log(), torch.from_numpy(reference).log()
+        ).numpy()
+
+    best = objective(definitions("06")["tilted"](reference, gain, alpha))
+    np.testing.assert_allclose(best, alpha * np.log((reference * np.exp(gain / alpha)).sum(axis=1)))
+    others = [objective(random.dirichlet(np.ones(6), size=2)) for _ in range(100)]
+    assert (best >= np.max(others, axis=0)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_07_advantages(seed):
+    rewards, values = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(definitions("07")["gae_naive"](rewards, values, 0.8), gae(rewards, values, 0.8))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_07_one_update(seed):
+    world, how = fake_world(), Settings(kl=0.5, gae_lambda=0.8)
+    played = run_episodes(world, fake_starts(6), sampling_from(small_agent(world).policy), range(seed, seed + 6))
+    agents = [small_agent(world, seed) for _ in range(2)]
+    for weight in (weight for agent in agents for weight in agent.parameters()):
+        torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(weight.numel()))
+    reference = small_agent(world).policy
+    optimisers = [optimiser_of(agent, how) for agent in agents]
+    mine = definitions("07")["reinforce"](agents[0], reference, played, how, optimisers[0])
+    loss = loss_of(agents[1], reference, played, how)[0]
+    loss.backward()
+    assert mine == pytest.approx(loss.item(), rel=1e-5)
+    for one, other in zip(agents[0].parameters(), agents[1].parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+        other.grad.copy_(one.grad)  # Adam would magnify what rounding left
+    optimisers[1].step()
+    assert same_weights(*agents)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_05_leverages_and_multiplicative_steps(seed):
+    random = np.random.default_rng(seed)
+    z, q = random.normal(size=(12, 3)), random.dirichlet(np.ones(12))
+    names = definitions("05")
+    np.testing.assert_allclose(names["leverages_naive"](z, q), design.leverages(z, q))
+    path = names["multiplicative"](z, 2000)
+    best = design.optimal_design(z, tolerance=1e-6)
+    assert len(path) == 2001 and path[0].tolist() == [1 / 12] * 12
+    np.testing.assert_allclose(path[-1].sum(), 1)
+    np.testing.assert_allclose(design.leverages(z, path[-1]), best.leverages, rtol=0.01)
+    assert names["log_det"](z, path[-1]) == pytest.approx(names["log_det"](z, best.weights), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_16_intervals_of_a_rate(seed):
+    names = definitions("16")
+    names["Z95"] = stats.norm.ppf(0.975)
+    n = int(np.random.default_rng(seed).integers(2, 90))
+    for k in (0, 1, n // 2, n):
+        test = stats.binomtest(k, n)
+        assert names["wilson"](k, n) == pytest.approx(tuple(test.proportion_ci(method="wilson")), abs=1e-9)
+        assert names["exact"](k, n) == pytest.approx(tuple(test.proportion_ci(method="exact")), abs=1e-6)
+    chance = sum(stats.binom.pmf(k, n, 0.95) for k in range(1, n + 1) if names["exact"](k, n)[0] >= 0.9)
+    assert names["chance_to_pass"](n, 0.95) == pytest.approx(chance, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_16_gini_and_the_judge(seed):
+    random, names = np.random.default_rng(seed), definitions("16")
+    counts, true = random.integers(0, 20, size=15), random.random(4)
+    assert names["gini_pairs"](counts) == pytest.approx(EXERCISES["16.2"].reference(counts))
+    observed = names["seen_by_judge"](true, 0.8, 0.9)
+    np.testing.assert_allclose(EXERCISES["16.1"].reference(observed, 0.8, 0.9), true)
+
+
+def test_16_the_results_page_is_read_as_it_was_written():
+    rows = {"value": 0.25, "ci_low": 0.1, "ci_high": 0.3, "n": 4, "seeds": [0, 1], "profile": "full"}
+    written = {"a.b": {**rows, "unit": "x | y", "notebook": "16"}, "c.d": {**rows, "unit": "s", "notebook": "01"}}
+    page = ""
+    for title, names in {"one half": ["a.b"], "other half": ["c.d"]}.items():
+        part = {name: written[name] for name in names}
+        page = results.with_section(page, results.as_markdown(part, title=title, machine="m", date="d", commit="c"))
+    read = definitions("16")["read_table"](page)
+    assert read["value"].tolist() == [0.25, 0.25]
+    assert read["unit"].tolist() == ["x | y", "s"]
+    assert read["notebook"].tolist() == ["16", "01"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_11_training_and_the_fooling_loss(seed):
+    names, generator = definitions("11"), torch.Generator().manual_seed(seed)
+    target, plain = torch.randn(2, 40, 6, generator=generator) + torch.tensor([1.0, -1.0])[:, None, None]
+    mine, theirs = names["new_member"](6, 8, seed), Discriminator(6, 8, seed=seed)
+    names["train_naive"](mine, target, plain, epochs=3, batch=16, seed=seed)
+    train_discriminator(theirs, target, plain, Schooling(epochs=3, batch=16), seed)
+    for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for kind in (0, 1):
+        free = plain.clone().requires_grad_(True)
+        expected = fooling_loss(theirs, free, kind)
+        loss, slope = names["fooling_naive"](theirs.members[0], plain, kind)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(slope, torch.autograd.grad(expected, free)[0])
+
+
+def test_11_a_walk_goes_down_and_sideways():
+    names, generator = definitions("11"), torch.Generator().manual_seed(0)
+    S, states, u = Discriminator(6, 8), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
+    down, aside = (names["walk"](S, states, 2.0, avoid=avoid) for avoid in (None, u))
+    assert fooling_loss(S, down) < fooling_loss(S, aside) < fooling_loss(S, states)
+    assert (down - states).norm(dim=1).max() <= 2.0 + 1e-4
+    torch.testing.assert_close(aside @ u, states @ u)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_15_weights_and_swaps(seed):
+    names, random = definitions("15"), np.random.default_rng(seed)
+    rows = np.column_stack([np.ones(30), random.normal(size=(30, 3))])
+    best = design.optimal_design(rows, tolerance=1e-6)
+    np.testing.assert_allclose(names["weights_naive"](rows, 5000), best.weights, atol=2e-3)
+    np.testing.assert_allclose(names["leverages_naive"](rows, best.weights), best.leverages)
+    chosen = np.sort(random.choice(30, 8, replace=False))
+    assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
+    swapped = names["exchange_naive"](rows, chosen)
+    np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._leverage_gains))
+
+
+# Exercises
+
+
+def answers() -> dict[str, tuple[str, str]]:
+    """Exercise to notebook and the name of its answer, as the notebooks check it."""
+    found = {}
+    for path in sorted(NOTEBOOKS.glob("[0-9X]*.ipynb")):
+        for answer, exercise in CHECKED.findall("\n".join(code_cells(path))):
+            assert exercise not in found, f"{exercise} is checked twice"
+            found[exercise] = (path.name.partition("_")[0], answer)
+    return found
+
+
+def test_every_exercise_belongs_to_a_notebook_and_the_other_way_round():
+    assert sorted(answers()) == sorted(EXERCISES)
+    for exercise, (number, _) in answers().items():
+        assert exercise.startswith(f"{number}.")
+
+
+@pytest.mark.parametrize("exercise", [name for name in sorted(EXERCISES) if callable(EXERCISES[name].reference)])
+def test_the_solution_in_the_notebook_passes_its_own_check(exercise):
+    number, answer = answers()[exercise]
+    assert check.judge(EXERCISES[exercise], definitions(number)[answer]) is None
+
+
+def test_12_one_loss_of_the_editing_loop():
+    names, at = definitions("12"), ReadOut((3, 4), positions=3)
+    names["AT"] = at
+    words = [
+        Example(f"{n}", (("system", "Be glad!"), ("user", w)), (("user", w),), f"well {w}")
+        for n, w in enumerate("abcd")
+    ]
+    lm = with_adapter(tiny(layers=4), rank=4, layers=[2, 3, 4])
+    rows = Rows(lm, words, at.positions)
+    texts = [prompt_tokens(lm.tokenizer, f"tell me {word}") for word in ("sun", "rain", "snow")]
+    retain = Answered(lm, texts, [plain_tokens(lm.tokenizer, "it is so")] * 3)
+    chosen = EditSettings(at, batch=2, hidden=8, adversary=0.5, match=2.0, retain=3.0, learning_rate=1e-2)
+    views = views_of(lm.model, rows, rows, at)
+    editor = Editor(lm.model, new_discriminator(lm.model, chosen, 0, 0))
+    optimiser = torch.optim.Adam(trained_weights(lm.model), lr=chosen.learning_rate)
+    for batch in ((np.array([0, 2]), np.array([1, 2])), (np.array([3, 1]), np.array([0, 1]))):
+        naive = names["naive_step"](lm, editor.discriminator, views, rows, retain, chosen, *batch).item()
+        parts = step(editor, rows, retain, views, chosen, 1, optimiser, batch, None)
+        weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
+        assert naive == pytest.approx(weighted, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_14_one_verdict_and_one_question_by_hand(seed):
+    lm, names = tiny(layers=3, seed=seed), definitions("14")
+    names["lm"] = lm
+    statements = ["snow is cold", "fish can fly", "tea is a drink"]
+    assert [names["says_naive"](text) for text in statements] == says_true(lm, statements).tolist()
+    scores = np.array([names["score_naive"]("why?", answer) for answer in ("so", "since then", "no")])
+    backend, choice = LocalBackend(lm, "tiny"), Choice("q", "why?", "so", ("since then", "so"), ("no",))
+    np.testing.assert_allclose(scores, backend.score("why?", ("so", "since then", "no")), atol=1e-3)
+    found = multiple_choice(backend, [choice])
+    mc1, mc2 = EXERCISES["14.1"].reference(scores, np.array([True, True, False]))
+    assert found.mc1.tolist() == [mc1]
+    assert found.mc2[0] == pytest.approx(mc2, abs=1e-4)
+
+
+def test_14_the_loss_of_told_verdicts():
+    lm, names, at = tiny(layers=3), definitions("14"), ReadOut((2, 3))
+    names["lm"] = lm
+    rows = Rows(lm, verdicts([Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]), 1)
+    naive = names["verdict_loss_naive"](rows.plain, rows.answers)
+    fast = answer_nll(lm.model, read_all(lm.model, rows.plain, at), at, rows, np.arange(4))
+    assert fast.item() == pytest.approx(naive.item(), abs=1e-4)
