@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+if os.environ.get("STEER_CHECK_SHAPES") == "1":  # before anything of helpers is imported
+    install_import_hook("helpers", "beartype.beartype")
+
 from fake_server import Fake
 
 from helpers.base import sources
