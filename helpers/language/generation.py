@@ -10,7 +10,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from helpers.language.engine import decoding
 from helpers.language.engine.attention import Tokens
 from helpers.language.memo import Memo, default_memo, memo_key
 from helpers.language.models import LoadedModel
-from helpers.language.prompts import Backend, Done, Message, Prompt, Sampling, messages_of
+from helpers.language.prompts import Backend, Done, Message, Prompt, Sampling, Stop, messages_of
 from helpers.language.side_by_side import Request, answer, side_by_side
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Message",
     "Prompt",
     "Sampling",
+    "Stop",
     "default_memo",
     "generate",
     "local_backend",
@@ -91,7 +92,10 @@ class LocalBackend:
         def decoded(finished: list[int], answers: list[list[int]]) -> None:
             done(finished, tokenizer.batch_decode(answers, skip_special_tokens=True))
 
-        decoding.decode(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded)
+        def enough(answer: list[int]) -> bool:
+            return sampling.stop.fires(tokenizer.decode(answer, skip_special_tokens=True))
+
+        decoding.decode(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded, enough if sampling.stop else None)
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """As `log_likelihoods`, without gradients."""
@@ -150,6 +154,8 @@ def generate(
         memo: where answers are looked up first, and kept batch by batch as they are finished.
         progress: show a bar that counts answers, when there is more than one to wait for.
 
+    An answer known without `sampling.stop` is cut where the rule fires, and so is what a backend gave beyond that.
+
     Raises:
         ValueError: no prompt, a malformed one, another number of seeds, a negative seed; or as the backend.
         CourseError: the memo cannot be used; or as the backend.
@@ -158,13 +164,14 @@ def generate(
         raise ValueError("give a list of at least one prompt")
     seeds = _one_per_prompt(seeds, len(prompts))
     keys = [memo_key(backend.name, prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    known = memo.get(keys) if memo else {}
+    known = _known(memo, keys, backend.name, prompts, sampling, seeds) if memo else {}
     todo = list({key: row for row, key in enumerate(keys) if key not in known}.values())
     with tqdm(total=len(prompts), disable=not progress or len(todo) < 2, desc="answers", unit="") as bar:
         bar.update(sum(key in known for key in keys))
 
         def done(rows: list[int], texts: list[str]) -> None:
-            new = {keys[todo[row]]: text for row, text in zip(rows, texts, strict=True)}
+            cut = sampling.stop.cut if sampling.stop else str
+            new = {keys[todo[row]]: cut(text) for row, text in zip(rows, texts, strict=True)}
             if memo:
                 memo.put(new)
             known.update(new)
@@ -174,6 +181,22 @@ def generate(
             ask = [prompts[row] for row in todo], sampling, [seeds[row] for row in todo]
             answer(Request(backend, *ask, done))
     return [known[key] for key in keys]
+
+
+def _known(
+    memo: Memo, keys: Sequence[str], name: str, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+) -> dict[str, str]:
+    """The answers in the memo by key; a whole answer also serves a request with a stopping rule."""
+    known = memo.get(keys)
+    if sampling.stop:
+        whole = replace(sampling, stop=None)
+        wholes = {
+            memo_key(name, prompt, whole, seed): key
+            for key, prompt, seed in zip(keys, prompts, seeds, strict=True)
+            if key not in known
+        }
+        known.update({wholes[key]: sampling.stop.cut(text) for key, text in memo.get(list(wholes)).items()})
+    return known
 
 
 def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:

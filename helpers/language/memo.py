@@ -96,7 +96,9 @@ def memo_key(name: str, prompt: Prompt, sampling: Sampling, seed: int) -> str:
 
     A greedy answer depends on neither the seed nor top-k and top-p, so they are left out of its key.
     """
-    how: list[float] = [int(sampling.max_new_tokens)]
+    how: list[float | str] = [int(sampling.max_new_tokens)]
     if not sampling.greedy:
         how += [float(sampling.temperature), int(sampling.top_k), float(sampling.top_p), int(seed)]
+    if sampling.stop:
+        how += ["stop", sampling.stop.name]
     return sha256(json.dumps([VERSION, name, messages_of(prompt), how]).encode()).hexdigest()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,35 @@ ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
+class Stop:
+    """A rule that ends an answer where its reader needs no more of it, for instance once a judge has made up its mind.
+
+    The answer is then the shortest prefix of the whole one, in whole words, for which `reached` is true: the same
+    text whether decoding ended early, a server ignored the rule, or the whole answer was in the memo.
+
+    Attributes:
+        name: part of the memo's keys; two rules that stop differently need different names.
+        reached: given the words so far, whether they are enough.
+    """
+
+    name: str
+    reached: Callable[[str], bool] = field(compare=False)
+
+    def fires(self, begun: str) -> bool:
+        """Whether the text so far, whose last word may be incomplete, is enough."""
+        return any(self.reached(begun[:end]) for end in _word_ends(begun)[-1:])
+
+    def cut(self, answer: str) -> str:
+        """The shortest prefix that is enough; the whole answer where none is."""
+        return next((answer[:end] for end in _word_ends(answer) if self.reached(answer[:end])), answer)
+
+
+def _word_ends(text: str) -> list[int]:
+    """Where each word ends that something follows."""
+    return [word.end() for word in re.finditer(r"\S+(?=\s)", text)]
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How an answer is drawn, token after token.
 
@@ -28,6 +58,7 @@ class Sampling:
         temperature: the logits are divided by it; 0 takes the likeliest token each time (greedy).
         top_k: only the k likeliest tokens can be drawn; 0 for all.
         top_p: of these, only the fewest whose probabilities reach p; 1 for all.
+        stop: a rule that ends an answer earlier.
 
     Raises:
         ValueError: a number outside its range.
@@ -37,6 +68,7 @@ class Sampling:
     temperature: float = 0.5
     top_k: int = 50
     top_p: float = 0.95
+    stop: Stop | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -77,7 +109,10 @@ class Backend(Protocol):
         """Part of the memo's keys: two backends that answer differently need different names."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
-        """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished."""
+        """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished.
+
+        An answer may go on behind the place where `sampling.stop` fires: `generation.generate` cuts it there.
+        """
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """Log-likelihood in nats of each continuation as the answer to a prompt."""

@@ -16,7 +16,7 @@ from helpers.course.speed import measure_speedups
 from helpers.language import generation, models
 from helpers.language import likelihood as scoring
 from helpers.language.engine import attention, decoding
-from helpers.language.generation import LocalBackend, Memo, Sampling, generate
+from helpers.language.generation import LocalBackend, Memo, Sampling, Stop, generate
 from helpers.language.prompts import messages_of
 
 LONG = "Write one sentence about a detective who is afraid of the dark and has to search a house without light."
@@ -67,12 +67,13 @@ def random_prompts(count: int, seed: int, trunk: int = 0, longest: int = 60) -> 
     return [(*begin, *random.integers(0, 20, random.integers(1, longest))) for _ in range(count)]
 
 
-def decoded(model, prompts, sampling, seeds=None, stop=frozenset()) -> list[list[int]]:
+def decoded(model, prompts, sampling, seeds=None, stop=frozenset(), enough=None) -> list[list[int]]:
     answers: dict[int, list[int]] = {}
-    seeds = range(len(prompts)) if seeds is None else seeds
-    decoding.decode(
-        model, prompts, sampling, seeds, stop, lambda rows, new: answers.update(zip(rows, new, strict=True))
-    )
+
+    def done(rows: list[int], new: list[list[int]]) -> None:
+        answers.update(zip(rows, new, strict=True))
+
+    decoding.decode(model, prompts, sampling, range(len(prompts)) if seeds is None else seeds, stop, done, enough)
     return [answers[row] for row in range(len(prompts))]
 
 
@@ -299,6 +300,80 @@ def test_an_int_seed_counts_up(backend):
     sampling = Sampling(6, temperature=1.5)
     counted = generate(backend, [PROMPTS[0]] * 3, sampling, 4)
     assert counted == generate(backend, [PROMPTS[0]] * 3, sampling, [4, 5, 6]) and len(set(counted)) > 1
+
+
+# Stopping rules ----------------------------------------------------------------------------------------------------
+
+
+class Speaker:
+    """A backend that always says the same."""
+
+    def __init__(self, text: str) -> None:
+        self.name, self.text, self.asked = "speaker", text, 0
+
+    def generate(self, prompts, sampling, seeds, done) -> None:
+        self.asked += len(prompts)
+        done(list(range(len(prompts))), [self.text] * len(prompts))
+
+
+def words(count: int) -> Stop:
+    return Stop(f"{count} words", lambda text: len(text.split()) >= count)
+
+
+@pytest.mark.parametrize(
+    ("rule", "cut"),
+    [
+        (words(1), "It\u2019s"),
+        (words(3), "It\u2019s no good,"),
+        (Stop("none", lambda text: text.endswith("no")), "It\u2019s no"),
+        (Stop("never", lambda text: False), "It\u2019s no good, nothing is.  "),
+        (Stop("last", lambda text: text.endswith("is.")), "It\u2019s no good, nothing is."),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_an_answer_is_the_shortest_prefix_in_words_that_is_enough(rule, cut, tmp_path):
+    memo, speaker = Memo(tmp_path / "memo.sqlite"), Speaker("It\u2019s no good, nothing is.  ")
+    ask = {"sampling": Sampling(9, stop=rule), "memo": memo}
+    assert generate(speaker, ["a"], **ask) == generate(speaker, ["a"], **ask) == [cut]
+    assert speaker.asked == 1 and generate(speaker, ["a"], Sampling(9)) == [speaker.text]
+
+
+def test_an_answer_known_in_whole_serves_a_stopping_rule(tmp_path):
+    memo, speaker = Memo(tmp_path / "memo.sqlite"), Speaker("One two three four.")
+    generate(speaker, ["a", "b"], Sampling(9), memo=memo)
+    assert generate(speaker, ["a", "c", "b"], Sampling(9, stop=words(2)), seeds=[0, 2, 1], memo=memo) == ["One two"] * 3
+    assert speaker.asked == 3
+    assert generate(speaker, ["c"], Sampling(9), 2, memo=memo) == [speaker.text] and speaker.asked == 4
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_decoding_ends_where_the_rule_fires(lm, backend, monkeypatch, temperature):
+    asked = PROMPTS[:5], Sampling(12, temperature), 3
+    whole = generate(backend, *asked)
+    rows, forward = [], type(lm.model).forward
+
+    def counted(self, **options):
+        rows.append(len(options["input_ids"]))
+        return forward(self, **options)
+
+    monkeypatch.setattr(type(lm.model), "forward", counted)
+    rule = words(2)
+    assert generate(backend, PROMPTS[:5], Sampling(12, temperature, stop=rule), 3) == [rule.cut(text) for text in whole]
+    assert rows[0] == 5 > rows[-1] and sum(rows) < 12 * 5 * 3 / 4
+
+
+def test_a_row_ends_at_a_multiple_of_tokens_of_its_own(tiny):
+    prompts, sampling = random_prompts(9, 16), Sampling(20, temperature=2.0, top_k=0)
+    whole = decoded(tiny, prompts, sampling)
+
+    def enough(answer: list[int]) -> bool:
+        return answer.count(answer[0]) > 1
+
+    def ends(answer: list[int]) -> int:
+        return next((end for end in range(decoding.CHECK, 20, decoding.CHECK) if enough(answer[:end])), 20)
+
+    assert decoded(tiny, prompts, sampling, enough=enough) == [answer[: ends(answer)] for answer in whole]
+    assert len({ends(answer) for answer in whole}) > 2
 
 
 # Which rows go together --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from helpers.base.storage import CourseError
 from helpers.language import memo
 from helpers.language.memo import Memo, default_memo, memo_key
-from helpers.language.prompts import Sampling
+from helpers.language.prompts import Sampling, Stop
 
 WRITER = """
 import sys
@@ -148,11 +148,26 @@ def test_what_changes_an_answer_changes_its_key():
     assert len(set(keys)) == len(keys) and all(len(key) == 64 for key in keys)
 
 
-OTHER = {"max_new_tokens": 65, "temperature": 0.6, "top_k": 51, "top_p": 0.9}
+OTHER = {"max_new_tokens": 65, "temperature": 0.6, "top_k": 51, "top_p": 0.9, "stop": Stop("full stop", bool)}
 
 
 def test_every_setting_is_part_of_the_key():
     assert set(OTHER) == {field.name for field in dataclasses.fields(Sampling)}, "add the new setting to memo_key"
+
+
+def test_keys_stay_as_they_are():
+    """A memo of answers that took hours is worth nothing once its keys change."""
+    drawn = memo_key("m", "Hello.", Sampling(), 1)
+    assert drawn == "e1a00086366dce4237c55563bbb8649a4e81f9ba8dc0e8130b622d27709a9fb8"
+    greedy = memo_key("m", "Hello.", Sampling(40, temperature=0), 1)
+    assert greedy == "86a4b10ffe864d07c9bfa1ac6cad6145351a1533c721a19e779f469e7d873368"
+
+
+def test_a_stopping_rule_is_known_by_its_name():
+    rules = [Stop("one", bool), Stop("one", str.isupper), Stop("two", bool)]
+    for temperature in (0, 1):
+        one, same, two = (memo_key("m", "Hello.", Sampling(40, temperature, stop=rule), 1) for rule in rules)
+        assert one == same != two
 
 
 def test_equal_requests_have_equal_keys():

@@ -29,6 +29,7 @@ from helpers.language.prompts import Sampling
 ROWS = 64  # decoded together: more gain little, and memory grows with them
 LARGE = 48  # rows from which a batch keeps a thread of its own busy
 BUFFER_BYTES = 1 << 30  # for keys and values of one batch
+CHECK = 4  # tokens after which a stopping rule is asked again: often enough to save, rarely enough to cost nothing
 GROUP_COST = 16  # computing a group's beginning apart costs about as much as this many tokens
 
 # Which rows go together -----------------------------------------------------------------------------------------------
@@ -117,12 +118,14 @@ def decode(
     seeds: Sequence[int],
     stop: Set[int],
     done: Callable[[list[int], list[list[int]]], None],
+    enough: Callable[[list[int]], bool] | None = None,
 ) -> None:
     """Continue every prompt until a token of `stop` (not part of the answer) or for `sampling.max_new_tokens`.
 
     Args:
         seeds: one per prompt; it alone decides the draws of that row.
         done: called with row numbers and their new tokens after each batch.
+        enough: asked every `CHECK` tokens whether a row may end with the tokens it has.
     """
     config = model.get_decoder().config
     token_bytes = 2 * config.num_hidden_layers * _kv_size(config)[0] * _kv_size(config)[1] * model.dtype.itemsize
@@ -136,7 +139,7 @@ def decode(
         rows = [row for group in groups for row in group.rows]
         with torch.inference_mode():
             batch = Batch(model, prompts, groups, sampling.max_new_tokens)
-            answers = batch.run(sampling, [seeds[row] for row in rows], stop, interrupted)
+            answers = batch.run(sampling, [seeds[row] for row in rows], stop, interrupted, enough)
         with one_at_a_time:
             if interrupted.is_set():
                 return
@@ -216,7 +219,12 @@ class Batch:
         self.buffer[:, :, self.place[row], :, start : start + computed.shape[3]] = computed
 
     def run(
-        self, sampling: Sampling, seeds: Sequence[int], stop: Set[int], interrupted: threading.Event
+        self,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        stop: Set[int],
+        interrupted: threading.Event,
+        enough: Callable[[list[int]], bool] | None = None,
     ) -> list[list[int]]:
         """The new tokens of each row; fewer when `interrupted`."""
         model, device = self.model, self.model.device
@@ -247,6 +255,8 @@ class Batch:
                     ended.add(index)
                 else:
                     answers[alive[index]].append(token)
+            if enough and step % CHECK == CHECK - 1:
+                ended.update(i for i, row in enumerate(alive) if i not in ended and enough(answers[row]))
             if len(ended) == len(alive) or interrupted.is_set():
                 break
             if len(ended) * 8 >= len(alive):  # moving rows costs little, but not nothing
