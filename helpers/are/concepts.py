@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -348,12 +346,11 @@ def truthfulqa() -> list[Choice]:
     Raises:
         CourseError: the variable names no file, or the file has other columns.
     """
-    named = os.environ.get("STEER_TRUTHFULQA")
-    path = Path(named or settings.PROJECT.parent / "shared/data/truthfulqa/TruthfulQA.csv")
-    if not path.is_file():
-        if named:
-            raise CourseError(f"{path} is no file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
+    path = settings.own_data("STEER_TRUTHFULQA", "truthfulqa/TruthfulQA.csv")
+    if path is None:
         return []
+    if not path.is_file():
+        raise CourseError(f"{path} is no file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     needed = {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}

@@ -11,21 +11,63 @@ from typing import TypeVar
 
 import platformdirs
 
-T = TypeVar("T")
+from helpers.base.storage import CourseError
 
-PROJECT = Path(__file__).resolve().parents[2]
+Value = TypeVar("Value")
+
+PROJECT = Path(__file__).resolve().parents[2]  # of a checkout; where `helpers` was installed it is site-packages
+PACKAGED = Path(__file__).resolve().parents[1] / "data"  # what an installed package has instead of the checkout's data/
+
+
+def in_checkout() -> bool:
+    """Whether `helpers` runs from a checkout of the course, with its notebooks, and not as an installed package."""
+    return not PACKAGED.is_dir()
+
+
+def checkout() -> Path:
+    """The root of the checkout, for what needs notebooks and tests.
+
+    Raises:
+        CourseError: `helpers` is an installed package.
+    """
+    if not in_checkout():
+        raise CourseError("this needs the notebooks, and helpers is installed without them: run it in a checkout")
+    return PROJECT
+
+
+def data_file(name: str) -> Path:
+    """A file of `data/`: in the checkout, or in the installed package."""
+    return (PROJECT / "data" if in_checkout() else PACKAGED) / name
+
+
+def path_setting(name: str) -> Path | None:
+    """The path in an environment variable; None if it is unset or empty.
+
+    `~` is the user's home. A relative path starts at the project's root, since make runs there and kernels run in
+    notebooks/; without a checkout it starts at the working directory.
+    """
+    chosen = os.environ.get(name, "").strip()
+    root = PROJECT if in_checkout() else Path.cwd()
+    return root / os.path.expanduser(chosen) if chosen else None
 
 
 def cache_dir() -> Path:
     """Folder for data, models and memos: `STEER_CACHE`, or `steering-course` under the user's cache home."""
-    chosen = os.environ.get("STEER_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("steering-course"))
+    return path_setting("STEER_CACHE") or Path(platformdirs.user_cache_dir("steering-course"))
 
 
 def wheel_folder() -> Path | None:
     """Folder of wheels to use instead of a package index (`STEER_WHEELS`), for a lab without network."""
-    chosen = os.environ.get("STEER_WHEELS")
-    return Path(chosen).expanduser() if chosen else None
+    return path_setting("STEER_WHEELS")
+
+
+def own_data(name: str, default: str) -> Path | None:
+    """The path of data that no package has: what a setting says, else `default` below ../shared/data, if it is there.
+
+    A path that was set is given back whether it exists or not: whoever reads it says what it lacks.
+    """
+    beside = PROJECT.parent / "shared" / "data" / default
+    return path_setting(name) or (beside if in_checkout() and beside.exists() else None)
 
 
 def profile() -> str:
@@ -40,12 +82,11 @@ def profile() -> str:
     return chosen
 
 
-def by_profile(*, small: T, full: T) -> T:
+def by_profile(*, small: Value, full: Value) -> Value:
     """The value that belongs to the current profile."""
     return {"small": small, "full": full}[profile()]
 
 
 def results_file() -> Path | None:
     """Where results are recorded (`STEER_RESULTS`, set by `make course`), or None: then nothing is written."""
-    chosen = os.environ.get("STEER_RESULTS")
-    return Path(chosen) if chosen else None
+    return path_setting("STEER_RESULTS")

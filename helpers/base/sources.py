@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from helpers.base import settings, storage
 from helpers.base.storage import CourseError
 
-MANIFEST = settings.PROJECT / "data" / "sources.toml"
+MANIFEST = settings.data_file("sources.toml")
 CHECKSUMS = "checksums.json"
 CHUNK = 1 << 20  # bytes copied at a time
 MARGIN = 50_000_000  # bytes of disk to leave free

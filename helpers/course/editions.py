@@ -364,7 +364,7 @@ def write_nbgrader(project: Path, folder: Path) -> list[Path]:
 # The command ---------------------------------------------------------------------------------------------------
 
 
-def main(arguments: Sequence[str] | None = None, project: Path = settings.PROJECT) -> int:
+def main(arguments: Sequence[str] | None = None, project: Path | None = None) -> int:
     """Exit code: 0 written, 1 not, with one line that says why; 2 for a wrong command."""
     parser = argparse.ArgumentParser(prog="python -m helpers.course.editions", description="Editions for a class.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None, project: Path = settings.PROJEC
     grader.add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     try:
-        print(_run(chosen, project))
+        print(_run(chosen, project or settings.checkout()))
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -265,7 +265,7 @@ def commit(project: Path) -> str:
         return "unknown"
 
 
-def main(arguments: list[str], project: Path = settings.PROJECT) -> int:
+def main(arguments: list[str], project: Path | None = None) -> int:
     """Exit code of a run: 0 done, 1 a cell or the machine failed, 2 unknown notebook, 130 interrupted."""
     try:
         profile = settings.profile()
@@ -273,7 +273,7 @@ def main(arguments: list[str], project: Path = settings.PROJECT) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        run(Course(project, profile), arguments)
+        run(Course(project or settings.checkout(), profile), arguments)
     except KeyboardInterrupt:
         print("interrupted: `make course` resumes with the notebook that was running")
         return 130

@@ -210,7 +210,7 @@ def write_slides(notebooks: Sequence[Path], folder: Path) -> Path:
 def main() -> int:
     """Entry point of `python -m helpers.course.slides`: 0, or 1 after one line that says what went wrong."""
     try:
-        found = sorted((settings.PROJECT / "notebooks").glob("*.ipynb"))
+        found = sorted((settings.checkout() / "notebooks").glob("*.ipynb"))
         index = write_slides(found, settings.PROJECT / "build" / "slides")
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

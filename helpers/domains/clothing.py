@@ -9,7 +9,6 @@ are to be predicted: how well ratings follow from these texts says little about 
 from __future__ import annotations
 
 import html
-import os
 import re
 from array import array
 from collections.abc import Sequence
@@ -233,12 +232,14 @@ def gift_cards() -> tuple[Path, Path] | None:
     Raises:
         CourseError: the variable names a folder without them.
     """
-    named = os.environ.get("STEER_AMAZON")
-    reviews, metadata = (Path(named or settings.PROJECT.parent / "shared/data/amazon") / name for name in GIFT_CARDS)
+    folder = settings.own_data("STEER_AMAZON", "amazon")
+    if folder is None:
+        return None
+    reviews, metadata = (folder / name for name in GIFT_CARDS)
     if reviews.is_file() and metadata.is_file():
         return reviews, metadata
-    if named:
-        raise CourseError(f"{named} lacks {' or '.join(GIFT_CARDS)}: put them there, or unset STEER_AMAZON")
+    if settings.path_setting("STEER_AMAZON"):
+        raise CourseError(f"{folder} lacks {' or '.join(GIFT_CARDS)}: put them there, or unset STEER_AMAZON")
     return None
 
 

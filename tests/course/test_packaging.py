@@ -4,8 +4,10 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -107,6 +109,52 @@ def test_no_data_or_model_is_tracked(tracked):
     assert [path.name for path in tracked if path.is_file() and path.stat().st_size > 1_000_000] == []
 
 
+# Installed without the checkout ----------------------------------------------------------------------------------
+
+THIRD_PARTY = sysconfig.get_path("purelib")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the installed package, built from a copy: a build leaves files where it runs."""
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("installed")
+    for name in ("helpers", "data"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, copy)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*command, "--target", target, copy], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_the_installed_package_has_every_file(installed):
+    def files(folder: Path) -> set[str]:
+        found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
+        return {path.relative_to(folder).as_posix() for path in found}
+
+    data = {f"data/{name}" for name in files(PROJECT / "data")}
+    assert files(installed / "helpers") == files(PROJECT / "helpers") | data
+
+
+INSTALLED = """
+from helpers.base import settings, sources
+from helpers.course import slides
+print(settings.__file__, len(sources.read_manifest()), slides.TEMPLATE.is_file(), settings.in_checkout())
+print(settings.data_file("refusal_labels.json").is_file(), settings.wheel_folder())
+"""
+
+
+def test_the_installed_package_reads_its_data(installed, tmp_path):
+    code = f"import sys; sys.path += [{str(installed)!r}, {THIRD_PARTY!r}]\n{INSTALLED}"
+    command = [sys.executable, "-I", "-S", "-c", code]  # nothing of this checkout: no .pth file, no PYTHONPATH
+    environment = os.environ | {"STEER_WHEELS": "wheels"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    n_sources = len(tomllib.loads((PROJECT / "data/sources.toml").read_text("utf-8")))
+    expected = [f"{installed}/helpers/base/settings.py", n_sources, True, False, True, tmp_path / "wheels"]
+    assert done.stdout.split() == [str(part) for part in expected], done.stderr
+
+
 # Imports -------------------------------------------------------------------------------------------------------
 
 QUIET = """
@@ -122,18 +170,19 @@ print(json.dumps({"calls": calls, "torch": "torch" in sys.modules}))
 """
 
 
-def imported(modules: list[str], cache: Path) -> dict:
+def imported(modules: list[str], cache: Path, where: Path = PROJECT) -> dict:
     """Import `modules` in a new interpreter; network calls that it made and whether torch was loaded."""
     environment = os.environ | {"STEER_CACHE": str(cache)}
-    command = [sys.executable, "-c", QUIET, *modules]
+    code = f"import sys; sys.path += [{str(where)!r}, {THIRD_PARTY!r}]\n{QUIET}"
+    command = [sys.executable, "-I", "-S", "-c", code, *modules]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1, f"an import prints: {done.stdout[:200]}"
     return json.loads(done.stdout)
 
 
-def test_imports_touch_neither_network_nor_cache(tmp_path):
-    assert imported(list(MODULES), tmp_path / "cache")["calls"] == []
+def test_imports_touch_neither_network_nor_cache(installed, tmp_path):
+    assert imported(list(MODULES), tmp_path / "cache", installed)["calls"] == []
     assert not (tmp_path / "cache").exists()
 
 
