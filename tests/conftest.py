@@ -18,8 +18,7 @@ from fake_server import Fake
 from helpers.base import sources
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
-from helpers.larger_machines import client as server
-from helpers.larger_machines import dispatch
+from helpers.larger_machines import client
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def movies() -> Domain:
 
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[[Callable], Fake]]:
-    monkeypatch.delenv(server.KEY, raising=False)
+    monkeypatch.delenv(client.KEY, raising=False)
     started = []
 
     def start(reply: Callable) -> Fake:
@@ -58,6 +57,6 @@ def serve(monkeypatch) -> Iterator[Callable[[Callable], Fake]]:
 def pauses(monkeypatch) -> list[float]:
     """Pauses asked for while no request is under way; none is taken, the clock is put forward."""
     asked: list[float] = []
-    monkeypatch.setattr(dispatch, "monotonic", lambda: 1000.0 + sum(asked))
-    monkeypatch.setattr(dispatch, "sleep", asked.append)
+    monkeypatch.setattr(client, "monotonic", lambda: 1000.0 + sum(asked))
+    monkeypatch.setattr(client, "sleep", asked.append)
     return asked

@@ -25,7 +25,7 @@ ANSWERS = [f"p{number} {number}" for number in range(40)]
 
 
 def pool(*urls: str) -> ServerPool:
-    servers = [ServerBackend(url, "m", pause=0.01, attempts=2, concurrency=2, begun=True) for url in urls]
+    servers = [ServerBackend(url, "m", pause=0.01, attempts=2, concurrency=2, prefill=True) for url in urls]
     return ServerPool(tuple(servers), "the fake of the tests")
 
 

@@ -1,31 +1,56 @@
-"""Answers from a language model behind an OpenAI-compatible server (vLLM, llama.cpp, `transformers serve`, ...)."""
+"""Answers from a language model behind an OpenAI-compatible server (vLLM, llama.cpp, `transformers serve`, ...).
+
+`answer_all` spreads requests over servers of the same model: each goes to the least busy one, and what fails is asked
+again. A server that fails rests, longer each time, while the others take its requests; after a rest a single request
+finds out whether the fault is over. Nothing is asked again once it is answered: nothing is lost or counted twice.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
-import http.client
+import functools
+import html
 import json
+import logging
 import os
+import random
+import re
+import ssl
 import time
 import unicodedata
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from time import monotonic, sleep
 
+import httpx
 import numpy as np
 from jaxtyping import Float
 
 from helpers.base.storage import CourseError
 from helpers.language.prompts import Done, Prompt, Sampling, messages_of
-from helpers.larger_machines.dispatch import PassingError, answer_all
 
 KEY = "STEER_API_KEY"
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that another attempt may find gone
-MAX_BYTES = 1_000_000  # of a reply; a longer one is no answer
-MAX_CHARACTERS = 32  # of an answer, per token that was asked for: a server may not keep to `max_tokens`
+LONGEST_WAIT = 60.0  # seconds that a server rests at most, whatever it asks for
+REPLY_BYTES = 1_000_000  # of a reply; a longer one is no answer
+CHARACTERS_PER_TOKEN = 32  # of an answer at most: a server may not keep to `max_tokens`
+SECRET_LENGTH = 12  # a shorter key ("EMPTY", "token") may stand in an answer by chance
+
+
+class PassingError(CourseError):
+    """A fault that the next attempt may find gone, or that another server may not have.
+
+    Attributes:
+        wait: seconds for which the server asks to be left alone; None if it does not say.
+    """
+
+    def __init__(self, line: str, wait: float | None = None) -> None:
+        super().__init__(line)
+        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -43,10 +68,10 @@ class ServerBackend:
         timeout: seconds of silence after which an attempt is given up.
         attempts: failures in a row before giving up; the pauses double from `pause` seconds on, with jitter.
         concurrency: requests under way at once.
-        begun: whether the server can continue a begun answer (vLLM and SGLang can).
+        prefill: whether the server can continue a prefilled answer (vLLM and SGLang can).
 
     Raises:
-        ValueError: a url that is not http(s), or that holds a user name or a password.
+        ValueError: a url that is not http(s), or that holds a user name, a password or a query.
     """
 
     url: str
@@ -55,11 +80,10 @@ class ServerBackend:
     attempts: int = 5
     pause: float = 0.5
     concurrency: int = 8
-    begun: bool = False
+    prefill: bool = False
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not _is_plain_url(self.url):  # never shown: it may hold a password
             raise ValueError(f"the url must look like http://localhost:8000/v1; a key belongs into {KEY}")
         if self.attempts < 1 or self.concurrency < 1 or self.timeout <= 0:
             raise ValueError("attempts and concurrency must be at least 1, timeout above 0")
@@ -74,10 +98,9 @@ class ServerBackend:
 
         Raises:
             CourseError: the server cannot be reached, refuses, or sends no answer; what arrived before is done.
-            ValueError: a begun answer, if the server cannot continue one.
+            ValueError: a prefilled answer, if the server cannot continue one.
         """
-        bodies = [self.request(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        answer_all([self], bodies, done)
+        answer_all([self], self.requests(prompts, sampling, seeds), done)
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """Not possible: the interface gives no probabilities of a given text.
@@ -87,12 +110,15 @@ class ServerBackend:
         """
         raise CourseError("a server gives no probabilities of a given text: score with generation.local_backend()")
 
-    def request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict:
-        """The body of a request, as JSON.
+    def requests(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[dict]:
+        """The body of each request, as JSON.
 
         Raises:
-            ValueError: a begun answer, if the server cannot continue one.
+            ValueError: a prefilled answer, if the server cannot continue one.
         """
+        return [self._request(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    def _request(self, prompt: Prompt, sampling: Sampling, seed: int) -> dict:
         messages = messages_of(prompt)
         body = {
             "model": self.model,
@@ -104,8 +130,10 @@ class ServerBackend:
             "stream": False,
         }
         if messages[-1][0] == "assistant":
-            if not self.begun:
-                raise ValueError("this server may not continue a begun answer: end with a user message, or set begun")
+            if not self.prefill:
+                raise ValueError(
+                    "this server may not continue a prefilled answer: end with the user's, or set `prefill`"
+                )
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         return body
 
@@ -114,102 +142,246 @@ class ServerBackend:
 
         Raises:
             PassingError: another attempt may find the fault gone.
-            CourseError: the server rejects the request.
+            CourseError: the server rejects the request, or the key or the proxy cannot be used.
         """
-        try:
-            # An empty answer may be a hiccup, and the memo would keep it: ask once more.
-            text = self._answer(body) or self._answer(body)
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            status = getattr(error, "code", None)
-            passing = status is None or status in PASSING
-            fault = PassingError(self._explained(error), _asked_pause(error)) if passing else None
-            raise fault or CourseError(self._explained(error)) from None  # a chain would show the request's headers
-        return text[: MAX_CHARACTERS * body["max_tokens"]]
+        # An empty answer may be a hiccup, and the memo would keep it: ask once more.
+        text = self._answer(body) or self._answer(body)
+        return text[: CHARACTERS_PER_TOKEN * body["max_tokens"]]
 
     def _answer(self, body: dict) -> str:
-        reply = self._post(body)
-        return "" if len(reply) > MAX_BYTES else _text_of(reply, self.url)
+        answer = self._exchange(body)
+        if isinstance(answer, CourseError):
+            raise answer  # here, where a traceback has neither the request with the key nor a reply that repeats it
+        return answer
 
-    def _post(self, body: dict) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key := os.environ.get(KEY):
-            headers["Authorization"] = f"Bearer {key}"
+    def _exchange(self, body: dict) -> str | CourseError:
+        """Send a request; the answer, or what went wrong."""
         address = self.url.rstrip("/") + "/chat/completions"
-        request = urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
-        with _opener(address).open(request, timeout=self.timeout) as response:
-            return response.read(MAX_BYTES + 1)
+        data = json.dumps(body)  # not httpx's `json`, which fails on half of a surrogate pair
+        client = _client(address.startswith("https:"))
+        try:
+            with client.stream("POST", address, content=data, headers=_headers(), timeout=self.timeout) as response:
+                reply = _reply(response)
+                return self._text(reply) if response.is_success else self._refusal(response, reply)
+        except httpx.TimeoutException:
+            return PassingError(f"{self.url} sent nothing for {self.timeout:g} s: raise `timeout`, or ask a faster one")
+        except httpx.HTTPError as error:
+            return PassingError(f"{self.url} cannot be reached ({_line(error)}): start the server, or check the url")
 
-    def _explained(self, error: Exception) -> str:
-        status = getattr(error, "code", None)
-        if status is None:
-            reason = getattr(error, "reason", None) or error
-            if isinstance(reason, TimeoutError):
-                return f"{self.url} sent nothing for {self.timeout:g} s: raise `timeout`, or ask a faster server"
-            return f"{self.url} cannot be reached ({_line(reason)}): start the server, or check the url"
-        remedy = {
+    def _text(self, reply: bytes) -> str | CourseError:
+        """The answer in a reply; empty where there are only spaces, or null, as for a refusal or a cut thought."""
+        if len(reply) > REPLY_BYTES:
+            return ""
+        text: object = False
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+            text = json.loads(reply)["choices"][0]["message"]["content"]
+        if text is None or isinstance(text, str):
+            return _clean(text) if text and text.strip() else ""
+        return PassingError(f"{self.url} sent no chat completion: check that it is an OpenAI-compatible server's /v1")
+
+    def _refusal(self, response: httpx.Response, reply: bytes) -> CourseError:
+        status = response.status_code
+        why = _line(_message_of(reply) or response.reason_phrase)
+        line = f"{self.url} answered {status} ({why}): {self._remedy(status)}"
+        if status in PASSING:
+            return PassingError(line, _asked_pause(response.headers.get("Retry-After")))
+        return CourseError(line)
+
+    def _remedy(self, status: int) -> str:
+        known = {
             400: "check the model's name and its longest prompt",
             401: f"set {KEY} to a valid key",
             403: f"set {KEY} to a key that may use {self.model}",
             404: f"check the url (it ends in /v1 as a rule) and that the server has the model {self.model}",
             429: "lower `concurrency`, or wait for the quota",
-        }.get(status, "try later, or look into the server's log" if status in PASSING else "check url and model")
-        return f"{self.url} answered {status} ({_line(_message_of(error))}): {remedy}"
+        }
+        return known.get(status, "try later, or look into the server's log" if status in PASSING else "check the url")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another address."""
-
-    def redirect_request(self, *_arguments, **_options) -> None:
-        return None
+# The wire ----------------------------------------------------------------------------------------------------------
 
 
-def _opener(address: str) -> urllib.request.OpenerDirector:
-    # A proxy would read the key of a plain http request; https goes through it encrypted.
-    proxies = urllib.request.ProxyHandler({} if address.startswith("http:") else None)
-    return urllib.request.build_opener(_NoRedirect, proxies)
+@functools.cache
+def _client(proxied: bool) -> httpx.Client:
+    """Connections of this process; redirects, which would carry the key elsewhere, are not followed.
+
+    A proxy would read the key of a plain http request; https goes through it encrypted.
+    """
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # below, they log what a server repeats
+    with contextlib.suppress(ValueError, ImportError, httpx.InvalidURL):
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        return httpx.Client(trust_env=proxied, verify=ssl.create_default_context(), limits=limits)
+    raise CourseError("the proxy in HTTPS_PROXY or ALL_PROXY cannot be used: give http://host:port")
 
 
-def _asked_pause(error: Exception) -> float | None:
-    """Seconds that the server asks to be left alone; None if it does not say."""
-    asked = (getattr(error, "headers", None) or {}).get("Retry-After")
+def _is_plain_url(url: str) -> bool:
+    with contextlib.suppress(httpx.InvalidURL, ValueError):
+        parts = httpx.URL(url)
+        return parts.scheme in ("http", "https") and bool(parts.host) and not set("@?#") & set(url)
+    return False
+
+
+def server_key() -> str:
+    """The key in STEER_API_KEY without what copying adds (spaces, line ends, quotes); empty if there is none.
+
+    Raises:
+        CourseError: it cannot stand in a header; the line does not show it.
+    """
+    if not re.fullmatch("[!-~]*", _copied_key()):  # nowhere a local variable, which some tracebacks show
+        raise CourseError(f"{KEY} holds a space, a line end or a character that is not ASCII: copy the key again")
+    return _copied_key()
+
+
+def _copied_key() -> str:
+    return os.environ.get(KEY, "").strip(" \t\r\n\"'")
+
+
+def _headers() -> dict[str, str]:
+    key = server_key()
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+    return headers | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def _reply(response: httpx.Response) -> bytes:
+    """What the server sends, up to a little more than `REPLY_BYTES`."""
+    reply = bytearray()
+    for part in response.iter_raw():
+        reply += part
+        if len(reply) > REPLY_BYTES:
+            break
+    return bytes(reply)
+
+
+def _asked_pause(asked: str | None) -> float | None:
+    """Seconds for which a Retry-After header asks to be left alone; None if it does not say."""
     if asked:
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(ValueError):
             return max(0.0, float(asked))  # in this order NaN becomes 0
         with contextlib.suppress(TypeError, ValueError):
             return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
     return None
 
 
-def _text_of(reply: bytes, url: str) -> str:
-    """The answer in a reply; empty where there are only spaces, or null, as for a refusal or a cut thought."""
-    try:
-        text = json.loads(reply)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        text = False
-    if not (text is None or isinstance(text, str)):
-        raise PassingError(f"{url} sent no chat completion: check that it is an OpenAI-compatible server's /v1")
-    return _clean(text) if text and text.strip() else ""
+def _message_of(reply: bytes) -> str:
+    """What the server says went wrong, if it says so in one of the usual forms; nothing of what was cut off."""
+    body = reply.decode("utf-8", "replace") if len(reply) <= REPLY_BYTES else ""
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(body)
+        said = said.get("error", said.get("detail", said)) if isinstance(said, dict) else said
+        return str(said.get("message", said) if isinstance(said, dict) else said)
+    return body
 
 
 def _clean(text: str) -> str:
-    """Control characters and halves of surrogate pairs, which no file can keep, become U+FFFD."""
+    """Control characters and halves of surrogate pairs, which no file can keep, become U+FFFD; the key is left out."""
+    text = _without_key(text) if len(server_key()) >= SECRET_LENGTH else text
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" else c for c in text)
-
-
-def _message_of(error: urllib.error.HTTPError) -> str:
-    """What the server says went wrong, if it says so in one of the usual forms."""
-    with contextlib.suppress(Exception):
-        body = error.read(10_000).decode("utf-8", "replace")
-        with contextlib.suppress(ValueError):
-            said = json.loads(body)
-            said = said.get("error", said.get("detail", said)) if isinstance(said, dict) else said
-            return str(said.get("message", said) if isinstance(said, dict) else said)
-        return body
-    return str(error)
 
 
 def _line(text: object) -> str:
     """One short line, without the key should a server repeat it."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())[:200].rstrip(".: ")
-    key = os.environ.get(KEY)
-    return line.replace(key, "...") if key else line
+    printable = "".join(c if c.isprintable() else " " for c in str(text))
+    return _without_key(" ".join(printable.split()))[:200].rstrip(".: ")
+
+
+def _without_key(text: str) -> str:
+    key = server_key()
+    forms = {key, json.dumps(key)[1:-1], repr(key)[1:-1], html.escape(key), urllib.parse.quote(key, safe="")}
+    return re.sub("|".join(map(re.escape, forms)), "[key]", text, flags=re.IGNORECASE) if key else text
+
+
+# Which server is asked next ----------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Line:
+    """How a server is doing: requests under way, failures in a row, and until when it rests."""
+
+    server: ServerBackend
+    busy: int = 0
+    failures: int = 0
+    until: float = 0.0
+
+    @property
+    def free(self) -> bool:
+        # After a failure one request alone finds out whether it is over.
+        return monotonic() >= self.until and self.busy < (1 if self.failures else self.server.concurrency)
+
+    @property
+    def given_up(self) -> bool:
+        return self.failures >= self.server.attempts
+
+    def failed(self, fault: PassingError, known: int) -> None:
+        """Rest, unless a failure was counted since the request was sent, with `known` before it: nothing new then."""
+        if known < self.failures:
+            return
+        self.failures += 1
+        # Jitter, so that clients do not return at once.
+        usual = min(self.server.pause * 2 ** (self.failures - 1), LONGEST_WAIT) * random.uniform(0.5, 1.5)
+        rest = usual if fault.wait is None else min(fault.wait, LONGEST_WAIT)
+        self.until = monotonic() + (LONGEST_WAIT if self.given_up else rest)
+
+
+def answer_all(servers: Sequence[ServerBackend], bodies: Sequence[dict], done: Done) -> None:
+    """Have every request answered by one of the servers; `done` is called in this thread as answers arrive.
+
+    A server that has failed `attempts` times in a row is given up: it is asked again only after `LONGEST_WAIT`
+    seconds and when no other is free, in case it was restarted.
+
+    Raises:
+        PassingError: the last fault, when all servers are given up, or when all attempts of all servers at one
+            request have failed; what arrived before is done.
+        CourseError: a server rejects a request, which no other attempt would change; what arrived before is done.
+    """
+    lines = [_Line(server) for server in servers]
+    left, tries = deque(range(len(bodies))), Counter[int]()
+    enough = sum(server.attempts for server in servers)
+    under_way: dict[Future[str], tuple[int, _Line, int]] = {}
+    threads = ThreadPoolExecutor(sum(server.concurrency for server in servers))
+    try:
+        while left or under_way:
+            # Never more than can run: after a rejection no request is left to be sent.
+            while left and (line := _least_busy(lines)):
+                row = left.popleft()
+                line.busy += 1
+                under_way[threads.submit(line.server.attempt, bodies[row])] = row, line, line.failures
+            ended = {future: under_way.pop(future) for future in _ended(under_way, lines if left else ())}
+            if good := {row: future.result() for future, (row, *_) in ended.items() if not future.exception()}:
+                done(sorted(good), [good[row] for row in sorted(good)])
+            for future, (row, line, known) in ended.items():
+                if fault := _settled(line, future, known):
+                    left.appendleft(row)
+                    tries[row] += 1
+                    if tries[row] == enough or all(line.given_up for line in lines):
+                        raise fault
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _least_busy(lines: Sequence[_Line]) -> _Line | None:
+    """The free server with the fewest requests under way for its concurrency, those that work first."""
+    free = [line for line in lines if line.free]
+    return min(free, key=lambda line: (line.failures, line.busy / line.server.concurrency), default=None)
+
+
+def _ended(under_way: Collection[Future[str]], lines: Sequence[_Line]) -> set[Future[str]]:
+    """Wait until a request has ended or a rest of one of the lines is over; the requests that have ended."""
+    rests = [rest for line in lines if (rest := line.until - monotonic()) > 0]
+    if under_way:
+        return wait(under_way, min(rests, default=None), FIRST_COMPLETED).done
+    sleep(min(rests, default=0))
+    return set()
+
+
+def _settled(line: _Line, future: Future[str], known: int) -> PassingError | None:
+    """Note on its server's line how a request has ended; the fault, if it may pass, else it is raised."""
+    line.busy -= 1
+    fault = future.exception()
+    if fault is None:
+        line.failures = 0
+        return None
+    if not isinstance(fault, PassingError):
+        raise fault
+    line.failed(fault, known)
+    return fault

@@ -141,7 +141,7 @@ def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAM
     arrived: list[tuple[int, str]] = []
     killed: list[tuple[int, int]] = []
     with local_servers(n_servers) as servers:
-        backends = tuple(_Counted(server.url, MODEL, begun=True, concurrency=6) for server in servers)
+        backends = tuple(_Counted(server.url, MODEL, prefill=True, concurrency=6) for server in servers)
 
         def done(rows: list[int], texts: list[str]) -> None:
             arrived.extend(zip(rows, texts, strict=True))

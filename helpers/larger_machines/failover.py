@@ -10,22 +10,21 @@ from jaxtyping import Float
 
 from helpers.base.storage import CourseError
 from helpers.language.prompts import Done, Prompt, Sampling
-from helpers.larger_machines.client import ServerBackend
-from helpers.larger_machines.dispatch import PassingError, answer_all
+from helpers.larger_machines.client import PassingError, ServerBackend, answer_all
 
 
 @dataclass(frozen=True)
 class ServerPool:
     """Servers of the same model; each request goes to the one with the fewest under way for its concurrency.
 
-    A server that fails rests and is given up after its `attempts`; the others take its requests (`dispatch`).
+    A server that fails rests and is given up after its `attempts`; the others take its requests (`client.answer_all`).
 
     The pool's name, and with it the memo, does not know which or how many servers there are: an answer of any of
     them counts as that of all. You vouch for that: the same weights, number format, chat template and, if an answer
     is to repeat, the same program in the same version. Where one of them changes, change `identity`.
 
     Attributes:
-        servers: with the same `model` and `begun`, each with its own url.
+        servers: with the same `model` and `prefill`, each with its own url.
         identity: what they all run, in words, as in `SmolLM2-135M-Instruct, bfloat16, vLLM 0.11`.
 
     Raises:
@@ -38,8 +37,8 @@ class ServerPool:
     def __post_init__(self) -> None:
         if not self.servers or len({server.url.rstrip("/") for server in self.servers}) < len(self.servers):
             raise ValueError("give one or more servers, each with a url of its own")
-        if len({(server.model, server.begun) for server in self.servers}) > 1:
-            raise ValueError("the servers differ in `model` or `begun`: a pool has one model")
+        if len({(server.model, server.prefill) for server in self.servers}) > 1:
+            raise ValueError("the servers differ in `model` or `prefill`: a pool has one model")
         if not self.identity.strip():
             raise ValueError("say in `identity` what all the servers run: it is part of the memo's keys")
 
@@ -53,12 +52,10 @@ class ServerPool:
 
         Raises:
             CourseError: no server answers any more, or one rejects a request; what arrived before is done.
-            ValueError: a begun answer, if the servers cannot continue one.
+            ValueError: a prefilled answer, if the servers cannot continue one.
         """
-        request = self.servers[0].request
-        bodies = [request(prompt, sampling, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         try:
-            answer_all(self.servers, bodies, done)
+            answer_all(self.servers, self.servers[0].requests(prompts, sampling, seeds), done)
         except PassingError as fault:
             count = len(self.servers)
             raise CourseError(f"no answer from the pool of {count} servers; the last fault: {fault}") from None

@@ -10,7 +10,7 @@ from fake_server import Fake, backend, broken_off, echo
 
 from helpers.base.storage import CourseError
 from helpers.language.generation import Memo, generate
-from helpers.larger_machines import dispatch
+from helpers.larger_machines import client
 from helpers.larger_machines.client import ServerBackend
 from helpers.larger_machines.failover import ServerPool
 
@@ -124,7 +124,7 @@ def test_a_silent_server_is_given_up(serve):
 
 def test_a_server_that_is_given_up_is_asked_again_later(serve, monkeypatch):
     """One request finds out that it was started again; then it works as before."""
-    monkeypatch.setattr(dispatch, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(client, "LONGEST_WAIT", 0.1)
     back, slow = serve(lambda *asked: (down if asked[1] <= 2 else slow_echo)(*asked)), serve(slow_echo)
     assert generate(pool(back, slow, attempts=1, concurrency=1), PROMPTS) == ANSWERS
     assert len(back.seen) > 5
@@ -182,7 +182,7 @@ def test_the_name_knows_the_model_and_not_the_servers():
         ((), "x", "one or more servers"),
         ((ServerBackend("http://a/v1", "m"), ServerBackend("http://a/v1/", "m")), "x", "a url of its own"),
         ((ServerBackend("http://a/v1", "m"), ServerBackend("http://b/v1", "n")), "x", "a pool has one model"),
-        ((ServerBackend("http://a/v1", "m"), ServerBackend("http://b/v1", "m", begun=True)), "x", "`begun`"),
+        ((ServerBackend("http://a/v1", "m"), ServerBackend("http://b/v1", "m", prefill=True)), "x", "`prefill`"),
         ((ServerBackend("http://a/v1", "m"),), " ", "say in `identity`"),
     ],
 )

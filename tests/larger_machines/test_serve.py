@@ -64,7 +64,7 @@ def test_a_completion_has_the_usual_form(post):
 
 def test_requests_that_come_together_are_decoded_together(served, monkeypatch):
     monkeypatch.setattr(serve, "GATHER", 0.3)
-    backend = ServerBackend(served.url, "m", concurrency=16, begun=True)
+    backend = ServerBackend(served.url, "m", concurrency=16, prefill=True)
     prompts = [(("user", f"p{number}"), ("assistant", "So")) for number in range(16)]
     assert generate(backend, prompts) == [f"('assistant', 'So') {number}" for number in range(16)]
     assert max(served.backend.batches) > 4
