@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
+
+sys.path.append(str(Path(__file__).parent / "are"))
 from test_editing import SETTINGS, adapted, examples, retained
 from tiny_models import tiny
 

@@ -15,8 +15,8 @@ from edit_worker import edit_tiny, held, trained_of
 from safetensors.torch import load_file
 from test_editing import timeless
 
-WORKER = Path(__file__).with_name("accelerate_worker.py")
-EDIT_WORKER = Path(__file__).with_name("edit_worker.py")
+WORKER = Path(__file__).parents[1] / "accelerate_worker.py"
+EDIT_WORKER = Path(__file__).parents[1] / "edit_worker.py"
 SECONDS = 120  # 10 when nothing else runs
 
 

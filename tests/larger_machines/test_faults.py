@@ -27,7 +27,7 @@ from helpers.language import models
 from helpers.language.generation import Memo, prompt_tokens
 from helpers.larger_machines.client import CHARACTERS_PER_TOKEN, REPLY_BYTES
 
-CLIENT = Path(__file__).with_name("fault_client.py")
+CLIENT = Path(__file__).parents[1] / "fault_client.py"
 
 
 def walk(request: dict, _number: int) -> tuple:
