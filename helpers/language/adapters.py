@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
 
 from helpers.base.storage import CourseError, atomic_folder, explained, locked
-from helpers.language.models import LoadedModel, quiet
+from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, quiet
 
 FACTS = "edit.json"
 
@@ -30,7 +31,7 @@ def with_adapter(
     modules: Sequence[str] = ("q_proj", "v_proj"),
     layers: Sequence[int] | None = None,
     seed: int = 0,
-) -> LoadedModel:
+) -> AdaptedModel:
     """The model with a new adapter, which changes nothing until it is trained. The weights are shared with `lm`.
 
     Args:
@@ -48,10 +49,10 @@ def with_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with quiet():
-            return LoadedModel(get_peft_model(_around_same_weights(lm), config), lm.tokenizer)
+            return AdaptedModel(get_peft_model(_around_same_weights(lm), config), lm.tokenizer)
 
 
-def _around_same_weights(lm: LoadedModel):
+def _around_same_weights(lm: LoadedModel) -> PreTrainedModel:
     weights = {id(weight): weight for weight in lm.model.parameters()}
     return copy.deepcopy(lm.model, weights).requires_grad_(False)  # new modules around the same weights
 
@@ -100,7 +101,7 @@ def strength(model: PeftModel, factor: float, layers: Collection[int] | None = N
             part.scaling.update(before[name])
 
 
-def merged(lm: LoadedModel) -> LoadedModel:
+def merged(lm: AdaptedModel) -> LoadedModel:
     """A model of its own with the edit inside its weights: as fast as the base model, and no longer to be switched."""
     return LoadedModel(copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False), lm.tokenizer)
 
@@ -108,7 +109,7 @@ def merged(lm: LoadedModel) -> LoadedModel:
 # On disk -----------------------------------------------------------------------------------------------------------
 
 
-def save_adapter(lm: LoadedModel, folder: Path, card: str, facts: dict) -> None:
+def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None:
     """Keep the adapter (safetensors, peft's format), a model card and the facts of the edit in a folder of its own.
 
     Raises:
@@ -121,7 +122,7 @@ def save_adapter(lm: LoadedModel, folder: Path, card: str, facts: dict) -> None:
         (new / FACTS).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
-def load_adapter(lm: LoadedModel, folder: Path) -> LoadedModel:
+def load_adapter(lm: LoadedModel, folder: Path) -> AdaptedModel:
     """The model with an adapter that `save_adapter` kept; the weights are shared with `lm`.
 
     Raises:
@@ -141,10 +142,10 @@ def load_adapter(lm: LoadedModel, folder: Path) -> LoadedModel:
         raise CourseError(
             f"the adapter in {folder.name} is damaged ({type(error).__name__}): train it again"
         ) from error
-    return LoadedModel(model.eval(), lm.tokenizer)
+    return AdaptedModel(model.eval(), lm.tokenizer)
 
 
-def fingerprint(lm: LoadedModel) -> dict[str, str]:
+def fingerprint(lm: AnyModel) -> dict[str, str]:
     """Kind of a model and a checksum of a sample of its frozen weights: alike for the same model in any dtype."""
     config, digest = lm.model.config.get_text_config(), hashlib.sha256()
     for name, weight in lm.model.named_parameters():

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import transformers
 from huggingface_hub.utils import enable_progress_bars
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,11 +38,26 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+LanguageModel = PreTrainedModel | PeftModel
+"""The module alone, with or without an adapter around it: both are called, read and decoded alike."""
+
+
 class LoadedModel(NamedTuple):
     """A language model in evaluation mode, its weights frozen, and its tokenizer, which pads on the left."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+
+class AdaptedModel(NamedTuple):
+    """A language model with an adapter (`adapters.with_adapter`), which can be switched off, and its tokenizer."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+AnyModel = LoadedModel | AdaptedModel
+"""For what reads or asks a model and does not care whether it has an adapter."""
 
 
 def load_language_model(
