@@ -17,15 +17,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from helpers.language import likelihood as scoring
 from helpers.language import models
 from helpers.language.engine import decoding
-from helpers.language.engine.attention import Tokens
 from helpers.language.memo import Memo, default_memo, memo_key
 from helpers.language.models import LoadedModel
-from helpers.language.prompts import Backend, Done, Message, Prompt, Sampling, Stop, messages_of
+from helpers.language.prompts import (
+    Backend,
+    Done,
+    Message,
+    Prompt,
+    Sampling,
+    Stop,
+    plain_tokens,
+    prompt_tokens,
+)
 from helpers.language.side_by_side import Request, answer, side_by_side
 
 __all__ = [
@@ -41,6 +48,8 @@ __all__ = [
     "local_backend",
     "log_likelihoods",
     "perplexity",
+    "plain_tokens",
+    "prompt_tokens",
     "rewrite_plot",
     "second_model",
     "side_by_side",
@@ -264,31 +273,6 @@ def rewrite_plot(backend: Backend, plot: str, instruction: str, sampling: Sampli
     """The plot as the language model rewrites it under an instruction, in whole sentences."""
     prompt = REWRITE_PROMPT.format(plot=plot, instruction=instruction)
     return whole_sentences(generate(backend, [prompt], sampling)[0])
-
-
-# Tokens ------------------------------------------------------------------------------------------------------------
-
-
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Tokens:
-    """A prompt in the model's chat template, up to where the answer goes on.
-
-    Raises:
-        ValueError: the model has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise ValueError("this model has no chat template: load an instruction-tuned one")
-    messages = messages_of(prompt)
-    chat = [{"role": role, "content": content} for role, content in messages]
-    begun = messages[-1][0] == "assistant"
-    text = tokenizer.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
-    )
-    return plain_tokens(tokenizer, text)
-
-
-def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    """A text as it is, without tokens that mark its beginning or end."""
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _stop_tokens(lm: LoadedModel) -> set[int]:

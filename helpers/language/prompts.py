@@ -10,12 +10,16 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
+from transformers import PreTrainedTokenizerBase
 
 Message = tuple[str, str]
 """(role, content); a role is `system`, `user` or `assistant`."""
 
 Prompt = str | tuple[Message, ...]
 """A string is one user message; a last message of the assistant is the beginning of the answer to continue."""
+
+TokenIds = tuple[int, ...]
+"""A text as the numbers of its tokens."""
 
 ROLES = ("system", "user", "assistant")
 
@@ -96,6 +100,33 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
         raise ValueError(f"a prompt is a text or pairs (role, text) with a role of {', '.join(ROLES)}: got {prompt!r}")
     return messages
 
+
+# Tokens ------------------------------------------------------------------------------------------------------------
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenIds:
+    """A prompt in the model's chat template, up to where the answer goes on.
+
+    Raises:
+        ValueError: the model has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("this model has no chat template: load an instruction-tuned one")
+    messages = messages_of(prompt)
+    chat = [{"role": role, "content": content} for role, content in messages]
+    begun = messages[-1][0] == "assistant"
+    text = tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+    )
+    return plain_tokens(tokenizer, text)
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenIds:
+    """A text as it is, without tokens that mark its beginning or end."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+# What answers -------------------------------------------------------------------------------------------------------
 
 Done = Callable[[list[int], list[str]], None]
 """Takes row numbers and their answers."""
