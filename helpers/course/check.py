@@ -10,45 +10,14 @@ check raises AssertionError with its verdict unless the answer is right.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from helpers.base.storage import CourseError
+from helpers.course.judge import Exercise, verdict_on
 
-SEEDS = range(5)
-Verdict = tuple[str, str]  # tag, text
 GOES_ON = "The notebook goes on with the reference; change your cell and run it again."
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise: what is right, how to try an answer, and what to say when it is unfinished.
-
-    `name` is a short title. `reference` is a value, or a function: then it is tried on the arguments
-    `cases(seed)` (a tuple) for several seeds.
-    `compare(answer, expected)` returns what is wrong, or None; by default `difference` within `tolerance`.
-    `wrong` are plausible wrong answers that the tests require to be rejected.
-    """
-
-    name: str
-    reference: Any
-    cases: Callable[[int], tuple] = lambda seed: ()
-    hint: str = ""
-    compare: Callable[[Any, Any], str | None] | None = None
-    tolerance: float = 1e-4
-    wrong: tuple = ()
-
-    def problem(self, answer: Any, expected: Any) -> str | None:
-        """What is wrong with one answer, or None."""
-        compare = self.compare or (lambda a, b: difference(a, b, tolerance=self.tolerance))
-        return compare(answer, expected)
 
 
 def exercise(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> Any:
@@ -58,166 +27,34 @@ def exercise(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = 
         CourseError: there is no such exercise.
         AssertionError: the answer is not right, and STEER_GRADING is 1.
     """
-    if exercises is None:
-        from helpers.course.exercises import EXERCISES as exercises  # imports every room of the course
-    if name not in exercises:
-        raise CourseError(f"no exercise {name!r}: the course has {', '.join(sorted(exercises))}")
-    chosen = exercises[name]
-    verdict = judge(chosen, answer)
+    chosen = _exercise_named(name, exercises)
+    verdict = verdict_on(chosen, answer)
     if verdict is None:
         print(f"[OK] {name} {chosen.name}")
         return answer
     tag, text = verdict
     if os.environ.get("STEER_GRADING") == "1":
-        _rebind(sys._getframe(1).f_globals, answer, chosen.reference)
         raise AssertionError(f"[{tag}] {name} {text}")
     print(f"[{tag}] {name} {text}", GOES_ON, sep="\n")
     return copy.deepcopy(chosen.reference)
 
 
-def _rebind(names: dict[str, Any], answer: Any, reference: Any) -> None:
-    """Give the names of a wrong function to the reference.
+def right_or_reference(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> Any:
+    """What `exercise` returns, without a verdict and without raising: `answer` if it is right, else the reference.
 
-    A check that raises never gets to the assignment it stands in, and one mistake should cost one point: a right
-    answer to the next exercise may call this one, as it did when the notebook went on with the reference.
+    A check that raises never gets to the assignment it stands in. One mistake should cost one point, so the edition
+    for nbgrader assigns in a cell of its own: a right answer to the next exercise may call this one.
+
+    Raises:
+        CourseError: there is no such exercise.
     """
-    if callable(answer):  # a plain value may well be the same object as an unrelated one
-        names.update(dict.fromkeys([name for name, value in names.items() if value is answer], reference))
+    chosen = _exercise_named(name, exercises)
+    return answer if verdict_on(chosen, answer) is None else copy.deepcopy(chosen.reference)
 
 
-def judge(chosen: Exercise, answer: Any) -> Verdict | None:
-    """None for a right answer, else TODO and hint, WRONG and what differs, or ERROR and what was raised."""
-    if not callable(chosen.reference):
-        return _verdict(chosen, "", lambda: answer, chosen.reference)
-    if not callable(answer):
-        return _todo(chosen) if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
-    for seed in SEEDS:
-        # Each side gets its own copy, so that an answer may change its arguments in place.
-        arguments = copy.deepcopy(chosen.cases(seed))
-        expected = chosen.reference(*copy.deepcopy(arguments))
-        verdict = _verdict(chosen, f"case {seed}: ", partial(answer, *arguments), expected)
-        if verdict is not None:
-            return verdict
-    return None
-
-
-def _verdict(chosen: Exercise, where: str, answer: Callable[[], Any], expected: Any) -> Verdict | None:
-    try:
-        value = answer()
-        if _is_stub(value) and not _is_stub(expected):
-            return _todo(chosen)
-        problem = chosen.problem(value, expected)
-    except NotImplementedError:
-        return _todo(chosen)
-    except Exception as error:
-        if "ellipsis" in str(error).lower():  # a `...` left in the stub went into an operation
-            return _todo(chosen)
-        return "ERROR", f"{where}your code raised {type(error).__name__}: {error}"
-    return None if problem is None else ("WRONG", f"{where}{problem}")
-
-
-def _todo(chosen: Exercise) -> Verdict:
-    return "TODO", f"not finished yet. Hint: {chosen.hint}"
-
-
-def _is_stub(value: Any) -> bool:
-    return value is None or value is Ellipsis
-
-
-def kind(value: Any) -> str:
-    """What a value is, in one word for the learner: numbers of any precision are the same kind."""
-    if _instance(value, "torch", "Tensor"):
-        return "tensor"
-    if _instance(value, "pandas", "DataFrame", "Series"):
-        return type(value).__name__
-    if callable(value) and not isinstance(value, type):
-        return "function"
-    families = {"bool": (bool, np.bool_), "number": (int, float, complex, np.number), "array": np.ndarray}
-    for name, family in families.items():
-        if isinstance(value, family):
-            return name
-    return next((t.__name__ for t in (dict, list, tuple, str) if isinstance(value, t)), type(value).__name__)
-
-
-def _instance(value: Any, module: str, *names: str) -> bool:
-    """isinstance without importing: a value of a library's type implies that the library is loaded."""
-    library = sys.modules.get(module)
-    return library is not None and any(isinstance(value, getattr(library, name)) for name in names)
-
-
-def difference(answer: Any, expected: Any, *, tolerance: float = 1e-4) -> str | None:
-    """The first difference in kind, shape, dtype or value, in words; None when the two agree.
-
-    `tolerance` is relative, with a hundredth of it absolute. Containers are compared item by item.
-    """
-    if kind(answer) != kind(expected):
-        return f"type {kind(answer)}, expected {kind(expected)}"
-    if kind(expected) in ("tensor", "array", "number", "bool"):
-        return _array_difference(_as_array(answer), _as_array(expected), tolerance)
-    if kind(expected) == "function":
-        return None if answer is expected else "another function than expected"
-    found, wanted = _parts(answer), _parts(expected)
-    if wanted is None:
-        return None if answer == expected else f"{answer!r:.60}, expected {expected!r:.60}"
-    return _parts_difference(found, wanted, tolerance)
-
-
-def _as_array(value: Any) -> np.ndarray:
-    if _instance(value, "torch", "Tensor"):
-        value = value.detach().cpu()
-        value = value.double() if value.is_floating_point() else value  # numpy has no bfloat16
-    return np.asarray(value)
-
-
-def _array_difference(answer: np.ndarray, expected: np.ndarray, tolerance: float) -> str | None:
-    if answer.shape != expected.shape:
-        return f"shape {answer.shape}, expected {expected.shape}"
-    # A plain number may be an int where a float is meant; in an array the dtype is part of the answer.
-    if answer.ndim and answer.dtype.kind != expected.dtype.kind:
-        return f"dtype {answer.dtype}, expected {expected.dtype}"
-    if {answer.dtype.kind, expected.dtype.kind} & set("fc"):
-        apart = ~np.isclose(answer, expected, rtol=tolerance, atol=tolerance / 100, equal_nan=True)
-    else:
-        apart = np.asarray(answer != expected)
-    if not apart.any():
-        return None
-    if not answer.ndim:
-        return f"value {_short(answer[()])}, expected {_about(expected[()])}"
-    first = tuple(int(i) for i in np.argwhere(apart)[0])
-    share = f"{max(1, round(100 * apart.mean()))}% of the values differ"
-    found, wanted = _short(answer[first]), _about(expected[first])
-    return f"values differ at index {first}: {found}, expected {wanted}; {share}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _about(value: Any) -> str:
-    return f"about {_short(value)}" if isinstance(value, float | np.floating) else _short(value)
-
-
-def _parts(value: Any) -> dict[str, Any] | None:
-    """A container as named parts, compared one after the other; None for anything else."""
-    if _instance(value, "pandas", "DataFrame"):
-        columns = {f"column {name!r}: ": value.iloc[:, i].to_numpy() for i, name in enumerate(value.columns)}
-        return {"columns: ": list(value.columns), "index: ": value.index.to_numpy()} | columns
-    if _instance(value, "pandas", "Series"):
-        return {"index: ": value.index.to_numpy(), "": value.to_numpy()}
-    if isinstance(value, Mapping):
-        return {f"key {name!r}: ": part for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return {"length: ": len(value)} | {f"item {i}: ": part for i, part in enumerate(value)}
-    if dataclasses.is_dataclass(value):
-        return {f"field {field.name}: ": getattr(value, field.name) for field in dataclasses.fields(value)}
-    return None
-
-
-def _parts_difference(answer: dict[str, Any], expected: dict[str, Any], tolerance: float) -> str | None:
-    for where, part in expected.items():
-        if where not in answer:
-            return f"{where}missing"
-        if (problem := difference(answer[where], part, tolerance=tolerance)) is not None:
-            return where + problem
-    unexpected = [where for where in answer if where not in expected]
-    return f"{unexpected[0]}not expected" if unexpected else None
+def _exercise_named(name: str, exercises: Mapping[str, Exercise] | None) -> Exercise:
+    if exercises is None:
+        from helpers.course.exercises import EXERCISES as exercises  # loads scikit-learn: not when a notebook starts
+    if name not in exercises:
+        raise CourseError(f"no exercise {name!r}: the course has {', '.join(sorted(exercises))}")
+    return exercises[name]

@@ -321,14 +321,15 @@ def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
     """A cell cut before and after each check, so that the check is alone in its cell.
 
     A value shown below it would be taken for its points (0.5 for half a point), and a graded cell with a
-    solution in it would have to be graded by hand.
+    solution in it would have to be graded by hand. A check that raises assigns nothing, so the cell behind it goes on
+    with the reference: one mistake costs one point.
     """
     if cell.cell_type != "code" or not CHECKED.search(cell.source):
         return [cell]
     parts: list[list[str]] = [[]]
     for line in COMPARED.sub("", cell.source).split("\n"):
         if CHECKED.fullmatch(line):
-            parts += [[line], []]
+            parts += [[line], [line.replace("check.exercise(", "check.right_or_reference(")], []]
         else:
             parts[-1].append(line)
     sources = [text for part in parts if (text := "\n".join(part).strip("\n"))]

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from helpers.base import settings
 from helpers.base.storage import CourseError
-from helpers.course import check, results
+from helpers.course import results
 from helpers.course.exercises import EXERCISES
+from helpers.course.judge import verdict_on
 
 AXE = "axe_serious"  # the property in which a test leaves the number of serious findings
 
@@ -51,7 +52,7 @@ def whole_notebooks(report: Path) -> tuple[int, int]:
 
 def rejected() -> tuple[int, int]:
     """Wrong answers that the checks reject, and all wrong answers that are known."""
-    verdicts = [check.judge(chosen, answer) for chosen in EXERCISES.values() for answer in chosen.wrong]
+    verdicts = [verdict_on(chosen, answer) for chosen in EXERCISES.values() for answer in chosen.wrong]
     return sum(verdict is not None for verdict in verdicts), len(verdicts)
 
 

@@ -1,16 +1,20 @@
 """Exercise checks: right, unfinished, wrong and raising answers, and every exercise of the course."""
 
+import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
+from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
 from helpers.course import check
-from helpers.course.check import Exercise, difference
+from helpers.course.exercises import EXERCISES
+from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
 
 
 def cases(seed):
@@ -190,18 +194,60 @@ def test_difference_says_what_differs(answer, expected, text):
     assert found is None if text is None else text in found
 
 
-def course_exercises():
-    if find_spec("helpers.course.exercises") is None:
-        return {}
-    from helpers.course.exercises import EXERCISES
-
-    return EXERCISES
+# Every exercise of the course -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", course_exercises())
+@pytest.mark.parametrize("number", EXERCISES)
 def test_each_exercise_accepts_its_reference_and_rejects_wrong_answers(number):
-    chosen = course_exercises()[number]
-    assert check.judge(chosen, chosen.reference) is None
+    chosen = EXERCISES[number]
+    assert verdict_on(chosen, chosen.reference) is None
     assert chosen.hint and len(chosen.wrong) >= 5
-    accepted = [i for i, answer in enumerate(chosen.wrong) if check.judge(chosen, answer) is None]
+    accepted = [i for i, answer in enumerate(chosen.wrong) if verdict_on(chosen, answer) is None]
     assert not accepted, f"wrong answers {accepted} pass"
+
+
+def same_exercise(one: Exercise, other: Exercise) -> bool:
+    """Whether each reference passes the check of the other one: then one of the two is superfluous."""
+    return verdict_on(one, other.reference) is None or verdict_on(other, one.reference) is None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # arrays of the wrong shapes and sizes
+def test_no_two_exercises_are_the_same():
+    numbers = list(EXERCISES)
+    pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
+    assert [pair for pair in pairs if same_exercise(*map(EXERCISES.get, pair))] == []
+    centre = Exercise("columns", lambda x: x - np.mean(x, axis=0), cases)
+    assert same_exercise(INJECTED["01.1"], centre) and not same_exercise(INJECTED["01.1"], INJECTED["01.3"])
+    for part in ("reference", "name", "hint"):
+        assert len({id(getattr(chosen, part)) for chosen in EXERCISES.values()}) == len(EXERCISES), part
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_an_exercise_is_the_one_under_its_heading(number):
+    (path,) = (PROJECT / "notebooks").glob(f"{number[:2]}_*.ipynb")
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    assert re.search(rf"^### Exercise {number}: {re.escape(EXERCISES[number].name)} \(", "\n".join(cells), re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_cases_are_seeded_and_differ(number):
+    first, again = ([EXERCISES[number].cases(seed) for seed in SEEDS] for _ in range(2))
+    assert difference(first, again) is None
+    assert all(difference(first[0], case) is not None for case in first[1:])
+
+
+def test_kappa_has_cases_of_its_own_and_is_the_known_one():
+    chosen = EXERCISES["13.1"]
+    for seed in SEEDS:
+        a, b = chosen.cases(seed)
+        assert a.any() and b.any() and 0.5 < (a == b).mean() < 1, "two judges who mostly agree"
+        assert chosen.reference(a, b) == pytest.approx(cohen_kappa_score(a, b))
+
+
+@pytest.mark.parametrize(
+    ("effects", "wanted", "strength"),
+    [((0, 1, 2), 0.5, 0.25), ((0, 1, 2), 1, 0.5), ((0, 2, 1), 1.5, 0.375), ((3, 1, 2), 2, 0), ((0, 1, 2), 3, np.nan)],
+)
+def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
+    found = EXERCISES["12.1"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
+    assert found == pytest.approx(strength, nan_ok=True)

@@ -14,7 +14,7 @@ from nbformat import v4
 from helpers.base.settings import PROJECT
 from helpers.course import check
 from helpers.course import editions as build
-from helpers.course.check import Exercise
+from helpers.course.judge import Exercise
 
 # Checks that raise ---------------------------------------------------------------------------------------------
 
@@ -27,7 +27,6 @@ EXERCISES = {
     "1": Exercise("doubled", double, lambda seed: (seed + 1,), hint="twice"),
     "2": Exercise("a number", 12, hint="count"),
 }
-IN_A_NOTEBOOK = "answer = check.exercise('1', answer, EXERCISES)"
 
 
 @pytest.fixture
@@ -56,21 +55,18 @@ def test_any_other_answer_raises_its_verdict(name, answer, text, grading):
         check.exercise(name, answer, EXERCISES)
 
 
-def test_later_cells_go_on_with_the_reference(grading):
-    def wrong(x):
-        return 0
+@pytest.mark.parametrize(("name", "wrong", "expected"), [("1", abs, double), ("1", None, double), ("2", 13, 12)])
+def test_the_cell_behind_a_check_goes_on_with_the_reference(name, wrong, expected, grading, capsys):
+    assert check.right_or_reference(name, wrong, EXERCISES) == expected
+    assert check.right_or_reference("1", again := (lambda x: x + x), EXERCISES) is again
+    assert capsys.readouterr().out == ""
 
-    names = {"check": check, "EXERCISES": EXERCISES, "answer": wrong, "other": double}
+
+def test_a_check_changes_no_name_of_its_caller(grading):
+    names = {"check": check, "EXERCISES": EXERCISES, "answer": abs, "other": double}
     with pytest.raises(AssertionError):
-        exec(IN_A_NOTEBOOK, names)
-    assert names["answer"] is double and names["other"] is double and names["check"] is check
-
-
-def test_plain_values_keep_their_names(grading):
-    names = {"check": check, "EXERCISES": EXERCISES, "answer": None, "other": None}
-    with pytest.raises(AssertionError):
-        exec(IN_A_NOTEBOOK, names)
-    assert names["answer"] is None and names["other"] is None
+        exec("answer = check.exercise('1', answer, EXERCISES)", names)
+    assert names["answer"] is abs and names["other"] is double
 
 
 @pytest.mark.parametrize("value", ["", "0"])
@@ -87,7 +83,7 @@ WRONG = ("(z @ np.linalg.inv(sigma) * z).sum(axis=1)", "(z @ np.linalg.inv(sigma
 
 def lesson() -> nbformat.NotebookNode:
     """The exercises of two notebooks: in one an exercise calls the one before, in the other a check shows 0.5."""
-    cells = [v4.new_code_cell("import numpy as np\n\nfrom helpers.classroom import check")]
+    cells = [v4.new_code_cell("import numpy as np\n\nfrom helpers.course import check")]
     for path in (*PROJECT.glob("notebooks/05_*.ipynb"), *PROJECT.glob("notebooks/14_*.ipynb")):
         book = nbformat.read(path, as_version=4)
         for cell in (book.cells[index] for index in build.solved(book)):

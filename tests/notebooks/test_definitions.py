@@ -24,8 +24,9 @@ from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, tr
 from helpers.are.editing import Answered, Editor, EditSettings, Rows, answer_nll, new_discriminator, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true
 from helpers.base import settings
-from helpers.course import check, results
+from helpers.course import results
 from helpers.course.exercises import EXERCISES
+from helpers.course.judge import verdict_on
 from helpers.eagle import design
 from helpers.eagle.effects import explained_by_action
 from helpers.eagle.environment import Expansion, run_episodes
@@ -314,7 +315,7 @@ def test_every_exercise_belongs_to_a_notebook_and_the_other_way_round():
 @pytest.mark.parametrize("exercise", [name for name in sorted(EXERCISES) if callable(EXERCISES[name].reference)])
 def test_the_solution_in_the_notebook_passes_its_own_check(exercise):
     number, answer = answers()[exercise]
-    assert check.judge(EXERCISES[exercise], definitions(number)[answer]) is None
+    assert verdict_on(EXERCISES[exercise], definitions(number)[answer]) is None
 
 
 def test_12_one_loss_of_the_editing_loop():
