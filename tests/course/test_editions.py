@@ -257,7 +257,7 @@ def project(tmp_path: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     nbformat.write(
-        notebook(code("from helpers.classroom import check"), code(SOLVED), code(CHECK, "[OK]\n")),
+        notebook(code("from helpers.course import check"), code(SOLVED), code(CHECK, "[OK]\n")),
         root / "notebooks/01_one.ipynb",
     )
     return root

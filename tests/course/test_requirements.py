@@ -12,7 +12,7 @@ import pytest
 from helpers.base import settings, sources
 from helpers.course import requirements
 
-SCRIPT = settings.PROJECT / "helpers" / "requirements.py"
+SCRIPT = settings.PROJECT / "helpers" / "course" / "requirements.py"
 
 
 def run_with_version(version: tuple[int, int, int]) -> subprocess.CompletedProcess:

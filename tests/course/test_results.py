@@ -1,4 +1,4 @@
-"""Results: rows, their file under concurrent writers, tables, and the bootstrap interval."""
+"""Results: rows, their file under concurrent writers, and tables."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_record_refuses_a_reversed_interval():
 
 def test_two_processes_lose_nothing(file):
     code = (
-        "import sys; from helpers import results\n"
+        "import sys; from helpers.course import results\n"
         "for i in range(40):\n"
         "    results.record(f'{sys.argv[1]}.{i}', i, n=1, seeds=[i], unit='', notebook='00')\n"
     )
@@ -121,20 +121,3 @@ def test_a_section_takes_the_place_of_its_older_self_only():
     assert "| new |" in page and "| kept |" in page and "| old |" not in page
     assert page.count("# Results") == 1 and page.index("## First half") < page.index("## Second half")
     assert results.with_section(page, section("First half", "new")) == page
-
-
-def test_bootstrap_interval_is_seeded_and_has_about_the_textbook_width():
-    samples = np.random.default_rng(0).normal(3.0, 1.0, size=400)
-    low, high = intervals.bootstrap_ci(samples)
-    assert (low, high) == intervals.bootstrap_ci(list(samples))
-    assert low < samples.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 / np.sqrt(400), rel=0.15)
-    assert intervals.bootstrap_ci(samples, level=0.5)[0] > low
-    assert intervals.bootstrap_ci(samples, statistic=lambda x: float(np.median(x)), n_resamples=200)[0] < high
-    assert intervals.bootstrap_ci([2.0, 2.0, 2.0]) == (2.0, 2.0)
-
-
-@pytest.mark.parametrize("bad", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0], [3.0, 4.0]]])
-def test_bootstrap_refuses_what_it_cannot_resample(bad):
-    with pytest.raises(CourseError, match="bootstrap"):
-        intervals.bootstrap_ci(bad)

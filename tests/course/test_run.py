@@ -16,7 +16,7 @@ from helpers.course import run as course
 from helpers.course.run import Course
 
 RECORD = (
-    "import os\nfrom helpers import results\n"
+    "import os\nfrom helpers.course import results\n"
     "row = results.record('{name}', {value}, n=1, seeds=[0], unit='m', notebook='{number}')\nrow['profile']"
 )
 
