@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 if os.environ.get("STEER_CHECK_SHAPES") == "1":  # before anything of helpers is imported
-    install_import_hook("helpers", "beartype.beartype")
+    install_import_hook("helpers", "shape_checker.check")
 
 from fake_server import Fake
 
