@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from helpers.domains.wording import MOVIES
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
-from helpers.eagle.environment import HORIZON, Choose, World, run_episodes, step_texts
+from helpers.eagle.environment import HORIZON, Choose, Observation, World, run_episodes, step_texts
 from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
 from helpers.embedding.profiles import Profile
@@ -86,10 +86,13 @@ def _users(starts: Sequence[Start], times: int) -> Int[np.ndarray, " row"]:
 # Following a policy ------------------------------------------------------------------------------------------------
 
 
-def follow(world: World, starts: Sequence[Start], choose: Choose, budget: int = BUDGET, seed: int = 0) -> Outcome:
-    """Play `budget` / H episodes from each start and emit all their ends.
+def follow_each(
+    world: World, starts: Sequence[Start], policies: Sequence[Choose], budget: int = BUDGET, seed: int = 0
+) -> list[Outcome]:
+    """Play `budget` / H episodes from each start with each policy, all in one batch, and emit all their ends.
 
-    An episode depends on the seed, its start and its number, not on what runs beside it.
+    An episode depends on the seed, its start and its number, not on what runs beside it: each policy gets what it
+    gets alone, in less time than one after the other.
 
     Raises:
         ValueError: no start, or a budget that is no positive multiple of the horizon.
@@ -97,10 +100,22 @@ def follow(world: World, starts: Sequence[Start], choose: Choose, budget: int = 
     n = _rounds(world, starts, budget)
     rows = [start for start in starts for _ in range(n)]
     seeds = [seed_of(seed, "follow", *start, number) for start in starts for number in range(n)]
-    episodes = run_episodes(world, rows, choose, seeds)
-    texts = [episodes.texts[-1][first : first + n] for first in range(0, len(rows), n)]
-    shape = (len(starts), n)
-    return Outcome(texts, episodes.z[-1].reshape(*shape, -1), episodes.utility[-1].reshape(shape), budget)
+    parts = [slice(first, first + len(rows)) for first in range(0, len(rows) * len(policies), len(rows))]
+
+    def choose(seen: Observation, generators: Sequence[np.random.Generator]) -> Int[np.ndarray, " episode"]:
+        own = [Observation(seen.texts[part], seen.z[part], seen.users[part], seen.step) for part in parts]
+        return np.concatenate([p(o, generators[part]) for p, o, part in zip(policies, own, parts, strict=True)])
+
+    episodes = run_episodes(world, rows * len(policies), choose, seeds * len(policies))
+    shape = (len(policies), len(starts), n)
+    ends = np.array(episodes.texts[-1], dtype=object).reshape(shape).tolist()
+    z, utility = episodes.z[-1].reshape(*shape, -1), episodes.utility[-1].reshape(shape)
+    return [Outcome(*found, budget) for found in zip(ends, z, utility, strict=True)]
+
+
+def follow(world: World, starts: Sequence[Start], choose: Choose, budget: int = BUDGET, seed: int = 0) -> Outcome:
+    """`follow_each` with one policy."""
+    return follow_each(world, starts, [choose], budget, seed)[0]
 
 
 def pick_best(outcome: Outcome) -> Outcome:

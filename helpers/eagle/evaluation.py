@@ -7,7 +7,7 @@ that have nothing to do with U: is it fluent, does it repeat itself, is it the s
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from helpers.base.intervals import bootstrap_ci
 from helpers.eagle.baselines import Outcome
 from helpers.eagle.environment import World
 from helpers.eagle.rewriting import Rewriter, Start
@@ -102,50 +101,6 @@ def score(
 def with_rewriter(world: World, rewriter: Rewriter) -> World:
     """The same space and actions with another language model as environment (paper, table 3: transfer)."""
     return replace(world, rewrite=rewriter, _cache={})
-
-
-# Uncertainty -------------------------------------------------------------------------------------------------------
-
-
-class Interval(NamedTuple):
-    """A mean and its 95% bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Interval:
-    """Mean of rows and a 95% percentile bootstrap interval that resamples clusters, not rows.
-
-    Several users and seeds start from the same item, and their rows are alike: resampled one by one they would
-    count as independent and the interval would be too narrow. To compare two methods, give their differences.
-    With few clusters (under 20, say) a percentile interval is a little too narrow as well.
-
-    Args:
-        clusters: what each row belongs to, such as `[start.item for start in starts]`; without it each row is its own.
-
-    Raises:
-        ValueError: not one cluster per value, or a value that is not finite.
-        CourseError: fewer than two clusters.
-    """
-    values = np.asarray(values, dtype=float)
-    number, names = pd.factorize(np.asarray(np.arange(len(values)) if clusters is None else clusters))
-    if values.shape != number.shape:
-        raise ValueError(f"shapes {values.shape}, {number.shape}: give one number and cluster per row")
-    if not np.isfinite(values).all():
-        raise ValueError("a value is not finite: remove or mend it first")
-    sums, counts = np.bincount(number, values), np.bincount(number)
-
-    def mean(drawn, axis=-1):
-        drawn = drawn.astype(int)
-        return sums[drawn].sum(axis=axis) / counts[drawn].sum(axis=axis)
-
-    low, high = bootstrap_ci(np.arange(len(names)), statistic=mean)
-    return Interval(float(values.mean()), low, high)
 
 
 # The paper's table beside ours -------------------------------------------------------------------------------------

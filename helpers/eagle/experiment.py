@@ -7,7 +7,8 @@ nor the agents have seen them, and settings are chosen on training starts (noteb
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=5),
+    "small": Plan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=5),
     "full": Plan(18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
 }
 
@@ -104,31 +105,22 @@ def split_starts(
 
 @dataclass(frozen=True)
 class Experiment:
-    """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed.
-
-    Computed without `functools.cached_property`: up to Python 3.11 that locks out a second experiment which is played
-    beside this one (`side_by_side`), and both wait for ever.
-    """
+    """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
 
     world: World
     plan: Plan
     train: list[Start]
     test: list[Start]
-    _known: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
+    @cached_property
     def expansion(self) -> Expansion:
         """Every action tried once on every training start."""
-        if "expansion" not in self._known:
-            self._known["expansion"] = expand(self.world, self.train)
-        return self._known["expansion"]
+        return expand(self.world, self.train)
 
-    @property
+    @cached_property
     def effects(self) -> Effects:
         """What each action is expected to do."""
-        if "effects" not in self._known:
-            self._known["effects"] = fit_effects(self.world, self.expansion)
-        return self._known["effects"]
+        return fit_effects(self.world, self.expansion)
 
     def reference(self, kind: str) -> EmbeddingPolicy:
         """The reference policy taught on `uniform`, `optimistic` or `goptimal` targets, the same every time."""
@@ -167,7 +159,7 @@ def load_experiment(train_movies: int | None = None, **options) -> Experiment:
 def clothing_plan() -> Plan:
     """The sizes of the experiment on clothes in the current profile."""
     return by_profile(
-        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
+        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
         full=Plan(12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15),
     )
 

@@ -33,7 +33,6 @@ from helpers.language.prompts import (
     plain_tokens,
     prompt_tokens,
 )
-from helpers.language.side_by_side import Request, answer, side_by_side
 
 __all__ = [
     "Backend",
@@ -52,7 +51,6 @@ __all__ = [
     "prompt_tokens",
     "rewrite_plot",
     "second_model",
-    "side_by_side",
     "whole_sentences",
 ]
 
@@ -187,8 +185,7 @@ def generate(
             bar.update(sum(key in new for key in keys))
 
         if todo:
-            ask = [prompts[row] for row in todo], sampling, [seeds[row] for row in todo]
-            answer(Request(backend, *ask, done))
+            backend.generate([prompts[row] for row in todo], sampling, [seeds[row] for row in todo], done)
     return [known[key] for key in keys]
 
 

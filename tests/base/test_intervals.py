@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.base import intervals
+from helpers.base.intervals import clustered_interval
 from helpers.base.storage import CourseError
 
 
@@ -22,3 +23,54 @@ def test_bootstrap_interval_is_seeded_and_has_about_the_textbook_width():
 def test_bootstrap_refuses_what_it_cannot_resample(bad):
     with pytest.raises(CourseError, match="bootstrap"):
         intervals.bootstrap_ci(bad)
+
+
+def clustered(random, n_clusters: int = 30, per_cluster: int = 6, within: float = 0.3):
+    """Rows of mean 2 that share most of their luck within a cluster."""
+    clusters = np.repeat(np.arange(n_clusters), per_cluster)
+    luck = random.normal(size=n_clusters)[clusters]
+    return 2 + luck + within * random.normal(size=len(clusters)), clusters
+
+
+def test_intervals_over_clusters_cover_and_those_over_rows_do_not():
+    random, hits, naive = np.random.default_rng(0), [], []
+    for _ in range(200):
+        values, clusters = clustered(random)
+        for list_, found in ((hits, clustered_interval(values, clusters)), (naive, clustered_interval(values))):
+            assert found.mean == pytest.approx(values.mean())
+            list_.append(found.low <= 2 <= found.high)
+    assert 0.88 <= np.mean(hits) <= 0.98
+    assert np.mean(naive) < 0.7
+
+
+def test_an_interval_needs_no_order_or_balance_of_clusters():
+    values, clusters = clustered(np.random.default_rng(1))
+    values, clusters = values[5:], clusters[5:]  # the first cluster has one row left
+    names = np.array([f"item {number}" for number in clusters])
+    assert clustered_interval(values, names) == clustered_interval(values, clusters)
+    order = np.random.default_rng(2).permutation(len(values))
+    shuffled = clustered_interval(values[order], names[order])
+    assert shuffled.mean == pytest.approx(values.mean())
+    np.testing.assert_allclose(shuffled, clustered_interval(values, clusters), atol=0.1)
+
+
+def test_an_interval_over_clusters_is_that_of_their_means_when_balanced():
+    values, clusters = clustered(np.random.default_rng(3))
+    means = values.reshape(30, 6).mean(axis=1)
+    np.testing.assert_allclose(clustered_interval(values, clusters), clustered_interval(means))
+    assert str(clustered_interval([1.0, 1.0])) == "1.00 [1.00, 1.00]"
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "error", "words"),
+    [
+        ([1.0, 2.0], [0], ValueError, "one number and cluster per row"),
+        ([1.0, np.nan], [0, 1], ValueError, "not finite"),
+        ([1.0, 2.0], [7, 7], CourseError, "two or more"),
+        ([1.0], None, CourseError, "two or more"),
+        ([], None, CourseError, "two or more"),
+    ],
+)
+def test_bad_rows_are_refused(values, clusters, error, words):
+    with pytest.raises(error, match=words):
+        clustered_interval(values, clusters)

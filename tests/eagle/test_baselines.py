@@ -12,7 +12,7 @@ from fake_world import DIM, FakeBackend, encode, fake_starts, fake_world, place
 from helpers.domains.domain import Domain
 from helpers.domains.wording import CLOTHES
 from helpers.eagle import baselines
-from helpers.eagle.baselines import METHODS, Outcome, follow, only_if_better, pick_best
+from helpers.eagle.baselines import METHODS, Outcome, follow, follow_each, only_if_better, pick_best
 from helpers.eagle.environment import run_episodes
 from helpers.eagle.rewriting import Rewriter, read_answer, seed_of
 
@@ -144,6 +144,26 @@ def test_a_search_never_emits_the_start_when_it_found_anything_else(name):
 
 
 # Following -------------------------------------------------------------------------------------------------------
+
+
+def test_policies_in_one_batch_emit_what_they_emit_alone():
+    world, starts = fake_world(horizon=3), fake_starts(3)
+
+    def always(action):
+        return lambda seen, generators: np.full(len(generators), action)
+
+    def at_random(seen, generators):
+        return np.array([generator.integers(len(world.actions)) for generator in generators])
+
+    policies = [always(0), at_random, always(1)]
+    together = follow_each(world, starts, policies, 6, seed=3)
+    alone = [follow(world, starts, policy, 6, seed=3) for policy in policies]
+    assert [outcome.texts for outcome in together] == [outcome.texts for outcome in alone]
+    assert len({str(outcome.texts) for outcome in together}) == 3
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.z, other.z)
+        np.testing.assert_array_equal(one.utility, other.utility)
+        assert one.calls == other.calls == 6
 
 
 def test_follow_emits_the_ends_of_its_episodes():

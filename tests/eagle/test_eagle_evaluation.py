@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from fake_world import PROFILES, FakeBackend, encode, fake_starts, fake_world
 
-from helpers.base.storage import CourseError
 from helpers.eagle import evaluation
 from helpers.eagle.baselines import Outcome, only_if_better, random_actions
 from helpers.eagle.evaluation import (
     PAPER_TABLE_2,
     PAPER_TABLE_8,
     beside_paper,
-    interval,
     judge,
     judge_pairs,
     judge_prompt,
@@ -138,60 +136,6 @@ def test_another_environment_shares_the_space():
     assert type(other) is type(world)
     random_actions(other, fake_starts(2), 3, 0)
     assert sum(backend.batches) == 6 and not world.rewrite.backend.batches
-
-
-# Intervals -------------------------------------------------------------------------------------------------------
-
-
-def clustered(random, n_clusters: int = 30, per_cluster: int = 6, within: float = 0.3):
-    """Rows of mean 2 that share most of their luck within a cluster."""
-    clusters = np.repeat(np.arange(n_clusters), per_cluster)
-    luck = random.normal(size=n_clusters)[clusters]
-    return 2 + luck + within * random.normal(size=len(clusters)), clusters
-
-
-def test_intervals_over_clusters_cover_and_those_over_rows_do_not():
-    random, hits, naive = np.random.default_rng(0), [], []
-    for _ in range(200):
-        values, clusters = clustered(random)
-        for list_, found in ((hits, interval(values, clusters)), (naive, interval(values))):
-            assert found.mean == pytest.approx(values.mean())
-            list_.append(found.low <= 2 <= found.high)
-    assert 0.88 <= np.mean(hits) <= 0.98
-    assert np.mean(naive) < 0.7
-
-
-def test_an_interval_needs_no_order_or_balance_of_clusters():
-    values, clusters = clustered(np.random.default_rng(1))
-    values, clusters = values[5:], clusters[5:]  # the first cluster has one row left
-    names = np.array([f"item {number}" for number in clusters])
-    assert interval(values, names) == interval(values, clusters)
-    order = np.random.default_rng(2).permutation(len(values))
-    shuffled = interval(values[order], names[order])
-    assert shuffled.mean == pytest.approx(values.mean())
-    np.testing.assert_allclose(shuffled, interval(values, clusters), atol=0.1)
-
-
-def test_an_interval_over_clusters_is_that_of_their_means_when_balanced():
-    values, clusters = clustered(np.random.default_rng(3))
-    means = values.reshape(30, 6).mean(axis=1)
-    np.testing.assert_allclose(interval(values, clusters), interval(means))
-    assert str(interval([1.0, 1.0])) == "1.00 [1.00, 1.00]"
-
-
-@pytest.mark.parametrize(
-    ("values", "clusters", "error", "words"),
-    [
-        ([1.0, 2.0], [0], ValueError, "one number and cluster per row"),
-        ([1.0, np.nan], [0, 1], ValueError, "not finite"),
-        ([1.0, 2.0], [7, 7], CourseError, "two or more"),
-        ([1.0], None, CourseError, "two or more"),
-        ([], None, CourseError, "two or more"),
-    ],
-)
-def test_bad_rows_are_refused(values, clusters, error, words):
-    with pytest.raises(error, match=words):
-        interval(values, clusters)
 
 
 def test_the_papers_numbers():
