@@ -43,7 +43,7 @@ from helpers.are.concepts import (
 from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
 from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
 from helpers.base.settings import by_profile, cache_dir
-from helpers.base.storage import CourseError
+from helpers.base.storage import CourseError, can_keep
 from helpers.language.adapters import (
     fingerprint,
     load_adapter,
@@ -418,5 +418,8 @@ def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -
     folder = cache_dir() / "edits" / hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
     if not folder.exists():
         fine_tune(lm, Answered(lm, tokens, answers), retain, settings, settings.rounds * settings.steps, seed)
+        if not can_keep(folder):
+            lm.model.eval()
+            return lm
         save_adapter(lm, folder, f"# Fine-tuned: {concept.name}\n", {"concept": concept.name, "seed": seed})
     return load_adapter(language_model(), folder)

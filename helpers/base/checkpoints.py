@@ -13,16 +13,18 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from helpers.base.storage import CourseError, atomic_file, explained
+from helpers.base.storage import CourseError, atomic_file, can_keep, explained
 
 
 def save_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict, curve: list[dict]) -> None:
     """Weights, optimiser state and learning curve in one safetensors file, written whole or not at all.
 
+    Nothing is written without a path, or where only others may write.
+
     Raises:
         CourseError: the file cannot be written.
     """
-    if path is None:
+    if path is None or not can_keep(path):
         return
     tensors = {f"module.{name}": value for name, value in trainable_state(module).items()}
     for number, state in optimiser.state_dict()["state"].items():

@@ -15,12 +15,15 @@ from filelock import FileLock
 
 
 class CourseError(RuntimeError):
-    """A failure that a user can mend; its one line says how."""
+    """A failure that a user can fix; its one line says how."""
 
 
 @contextmanager
-def explained(action: str) -> Iterator[None]:
+def explained(action: str, elsewhere: str = "set STEER_CACHE to a folder") -> Iterator[None]:
     """Turn an operating-system error during `action` into one line that names the remedy.
+
+    Args:
+        elsewhere: how one chooses where to write.
 
     Raises:
         CourseError: for a full disk, a folder that cannot be written, or another OSError.
@@ -29,12 +32,36 @@ def explained(action: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "the disk is full: free some space or set STEER_CACHE to a folder on another disk"
+            remedy = f"the disk is full: free some space or {elsewhere} on another disk"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
-            remedy = "the folder cannot be written: set STEER_CACHE to a folder of your own"
+            remedy = f"the folder cannot be written: {elsewhere} of your own"
         else:
-            remedy = "set STEER_CACHE to another folder and try again"
+            remedy = f"{elsewhere} on another disk and try again"
         raise CourseError(f"could not {action} ({error.strerror or error}): {remedy}") from error
+
+
+_said: set[Path] = set()
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user may write the file `path`, which need not be there yet."""
+    folder = path.parent
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(p, os.W_OK, effective_ids=effective) for p in (folder, path) if os.path.exists(p))
+
+
+def can_keep(path: Path) -> bool:
+    """Whether a new result may be kept at `path`; if not, one line says so, once per process and folder.
+
+    A class may share a cache that only its owner can write: what is there is used, what is new is not kept.
+    """
+    writable, folder = is_writable(path), path.parent
+    if not writable and folder not in _said:
+        _said.add(folder)
+        print(f"{folder} is read-only: new results are not kept; set STEER_CACHE to a folder of your own to keep them")
+    return writable
 
 
 @contextmanager

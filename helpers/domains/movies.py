@@ -29,7 +29,9 @@ FILM_OF_YEAR = re.compile(  # "is a 1958 American film", or "(1947) is a romanti
     r"\b(?:is|was) an? [^.]{0,40}?\b((?:19|20)\d\d)\b[^.]{0,120}?\bfilm\b"
     r"|\(((?:19|20)\d\d)\) is an? [^.]{0,80}?\bfilm\b"
 )
-YEAR_IN_NAME = re.compile(r"\s*\((\d{4})\)\s*$")
+# `(1995)`, `(1995))`, of series `(2006–2007)` and `(2007- )`; behind it may stand other names of the film.
+YEAR = re.compile(r"\s*\(((?:18|19|20)\d\d)\s*(?:[-–]\s*(?:\d{4})?\s*)?\)+")
+OTHER_NAME = re.compile(r"\s+\(((?:[^()]|\([^()]*\))*)\)$")
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,39 @@ def normalise_title(title: str) -> str:
     return re.sub(r"^(the|a|an|la|le|les|el|il|lo|los|las|das|der|die) ", "", " ".join(words.split()))
 
 
+def split_year(title: str) -> tuple[str, float]:
+    """A title without the year that stands in brackets behind it, and that year (NaN if there is none)."""
+    years = [found for found in YEAR.finditer(title) if title[: found.start()].strip()]
+    if not years:
+        return title.strip(), np.nan
+    return (title[: years[-1].start()] + title[years[-1].end() :]).strip(), float(years[-1][1])
+
+
+def split_names(title: str) -> tuple[str, list[str]]:
+    """A title, and the other names that MovieLens gives in brackets behind it, without their `a.k.a.`
+
+    Brackets elsewhere belong to the title: `(500) Days of Summer`, `What the #$*! Do We (K)now!?`, and what follows
+    an `Or` does so too: `Birdman: Or (The Unexpected Virtue of Ignorance)`.
+    """
+    names: list[str] = []
+    while (found := OTHER_NAME.search(title)) and not re.search(r"^\s*$|\bor$", title[: found.start()], re.IGNORECASE):
+        title, name = title[: found.start()], found[1].strip()
+        names.insert(0, re.sub(r"^a\.?k\.?a\.?\s+", "", name, flags=re.IGNORECASE))
+    return title, names
+
+
 def title_variants(title: str) -> list[str]:
-    """Normalised forms of a MovieLens title: the title, then the names that it gives in brackets.
+    """Normalised forms of a MovieLens title: the title, then its other names.
 
     MovieLens writes `City of Lost Children, The (Cité des enfants perdus, La)`.
     """
-    parts = [re.sub(r"\([^)]*\)", "", title), *re.findall(r"\(([^)]*)\)", title)]
-    return list(dict.fromkeys(t for t in map(normalise_title, map(readable_title, parts)) if t))
+    main, names = split_names(title)
+    return list(dict.fromkeys(t for t in map(normalise_title, map(readable_title, [main, *names])) if t))
 
 
 def readable_title(title: str) -> str:
-    """`Godfather, The` as people say it: `The Godfather`; an `a.k.a.` in front is dropped."""
-    title = re.sub(r"^a\.?k\.?a\.?\s+", "", title.strip(), flags=re.IGNORECASE)
+    """`Godfather, The` as people say it: `The Godfather`."""
+    title = title.strip()
     moved = re.match(rf"^(.*), ({ARTICLES})$", title, flags=re.IGNORECASE)
     if not moved:
         return title
@@ -92,7 +115,11 @@ def read_tmdb(folder: Path) -> list[Plot]:
     years = pd.to_datetime(table["release_date"], errors="coerce").dt.year
     return [
         Plot(
-            frozenset({normalise_title(row.title), normalise_title(row.original_title)}),
+            frozenset(
+                normalise_title(title)
+                for name in (row.title, row.original_title)
+                for title in (name, split_names(name)[0])
+            ),
             year,
             "",
             row.overview,
@@ -106,7 +133,7 @@ def read_cmu(folder: Path) -> list[Plot]:
     """CMU movie summaries: title without year, genre words, a long plot."""
     table = pd.read_csv(folder / "movies.csv").dropna(subset=["Plot"])
     return [
-        Plot(frozenset({normalise_title(re.sub(r"\(.*?\)", "", row.Title))}), np.nan, row.Category, row.Plot)
+        Plot(frozenset({normalise_title(split_names(row.Title)[0])}), np.nan, row.Category, row.Plot)
         for row in table.itertuples()
     ]
 
@@ -122,7 +149,7 @@ def read_wikipedia(folder: Path) -> list[Plot]:
         opening = text[:300]
         year = FILM_OF_YEAR.search(opening)
         if year:
-            title = normalise_title(re.sub(r"\(.*?\)", "", name))
+            title = normalise_title(split_names(name)[0])
             plots.append(Plot(frozenset({title}), float(year[1] or year[2]), "", text))
     return plots
 
@@ -252,9 +279,8 @@ def read_movielens_100k(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def read_movielens_csv(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Items and ratings of MovieLens-25M or MovieLens-latest (`movies.csv`, `ratings.csv`), as above."""
     items = read_columns(folder / "movies.csv", {"movieId": "int32", "title": str, "genres": str})
-    years = items["title"].str.extract(YEAR_IN_NAME, expand=False)
-    items["year"] = pd.to_numeric(years, errors="coerce")
-    items["title"] = items["title"].str.replace(YEAR_IN_NAME, "", regex=True)
+    split = [split_year(title) for title in items["title"]]
+    items["title"], items["year"] = [title for title, _ in split], [year for _, year in split]
     items["genres"] = [[g for g in row.split("|") if "(no genres" not in g] for row in items["genres"]]
     ratings = read_columns(folder / "ratings.csv", {"userId": "int32", "movieId": "int32", "rating": "float32"})
     return items.rename(columns={"movieId": "id"}), ratings.rename(columns={"userId": "user_id", "movieId": "id"})
@@ -286,7 +312,7 @@ def build_domain(items: pd.DataFrame, ratings: pd.DataFrame, matches: pd.DataFra
         found = matches[name] != ""
         items.loc[found, "plot_text"] = matches.loc[found, name]
         items.loc[found, "plot_source"] = name
-    items["title"] = [readable_title(re.sub(r"\s*\([^)]*\)", "", t) or t) for t in items["title"]]
+    items["title"] = [readable_title(split_names(title)[0]) for title in items["title"]]
     user, users = pd.factorize(ratings["user_id"], sort=True)
     item = pd.Index(items["id"]).get_indexer(ratings["id"])
     numbered = pd.DataFrame({"user": user, "item": item, "rating": ratings["rating"].astype(float)})

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from helpers.base.settings import cache_dir
-from helpers.base.storage import atomic_file, explained, locked
+from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.models import language_model
 
@@ -33,13 +33,23 @@ def cached(
         return compute(texts)
     key = hashlib.sha256("\0".join([kind, *texts]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"{kind.replace('/', '-')}-{key}.safetensors"
-    with explained("keep features in the cache"), locked(path):
+
+    def kept() -> Float[np.ndarray, "text dim"] | None:
         try:
             return load_file(path)["features"]
-        except (FileNotFoundError, SafetensorError, KeyError):
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    # Looked at before locking: a class may share a cache that it cannot write.
+    if (features := kept()) is not None:
+        return features
+    if not can_keep(path):
+        return compute(texts)
+    with explained("keep features in the cache"), locked(path):
+        if (features := kept()) is None:
             features = compute(texts)
-        with atomic_file(path) as temporary:
-            save_file({"features": np.ascontiguousarray(features)}, temporary)
+            with atomic_file(path) as temporary:
+                save_file({"features": np.ascontiguousarray(features)}, temporary)
     return features
 
 

@@ -115,7 +115,12 @@ def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None
     Raises:
         CourseError: the folder cannot be written.
     """
-    with explained(f"keep the adapter in {folder.name}"), locked(folder), atomic_folder(folder) as new, quiet():
+    with (
+        explained(f"keep the adapter in {folder.name}", "choose a folder"),
+        locked(folder),
+        atomic_folder(folder) as new,
+        quiet(),
+    ):
         lm.model.save_pretrained(new, safe_serialization=True)
         (new / "README.md").write_text(card, "utf-8")
         known = {**facts, "base": fingerprint(lm)}

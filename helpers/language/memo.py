@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Memo:
             CourseError: the file cannot be read.
         """
         found: dict[str, str] = {}
+        if not os.path.exists(self.path):
+            return found
         with self._connection() as connection:
             for start in range(0, len(keys), 500):  # SQLite limits the number of `?`
                 some = keys[start : start + 500]
@@ -44,21 +47,44 @@ class Memo:
     def put(self, answers: Mapping[str, str]) -> None:
         """Keep answers under their keys, all in one transaction: after a crash either all or none are there.
 
+        Nothing is kept in a cache that only others may write.
+
         Raises:
             CourseError: the disk is full, or the file cannot be written.
         """
+        if not answers or not storage.can_keep(self.path):
+            return
         with self._connection() as connection:
             connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", answers.items())
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with self._one_line():
-            if not self.path.exists():
+            writable = storage.is_writable(self.path)
+            if writable and not self.path.exists():
                 self._create()
-            with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection:
-                connection.execute("PRAGMA synchronous=NORMAL")  # what was committed outlives this process
-                with connection:  # commits at its end
-                    yield connection
+            made = self._connected() if writable else self._reading()
+            with contextlib.closing(made) as connection, connection:  # commits at its end
+                yield connection
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=PATIENCE)
+        connection.execute("PRAGMA synchronous=NORMAL")  # what was committed outlives this process
+        return connection
+
+    def _reading(self) -> sqlite3.Connection:
+        """A connection for a reader who cannot make SQLite's own files (`-wal`, `-shm`) beside the table.
+
+        Where its owner is writing these are there; where they are not nobody writes.
+        """
+        uri = self.path.resolve().as_uri()
+        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=PATIENCE)
+        try:
+            connection.execute("SELECT 1 FROM answers LIMIT 1")
+        except sqlite3.OperationalError:
+            connection.close()
+            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, timeout=PATIENCE)
+        return connection
 
     def _create(self) -> None:
         with storage.explained("make the memo of answers"), storage.locked(self.path):

@@ -148,13 +148,13 @@ def print_row(row: dict) -> None:
 
 def save_curve(curve: list[dict], out: Path) -> None:
     """The learning curve as `curve.json` in a folder."""
-    with explained(f"write {out.name}/curve.json"), atomic_file(out / "curve.json") as new:
+    with explained(f"write {out.name}/curve.json", "choose a folder"), atomic_file(out / "curve.json") as new:
         new.write_text(json.dumps(curve, indent=1) + "\n", "utf-8")
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Tensors as one safetensors file."""
-    with explained(f"write {path.name}"), atomic_file(path) as new:
+    with explained(f"write {path.name}", "choose a folder"), atomic_file(path) as new:
         new.write_bytes(safetensors.torch.save({name: value.contiguous().cpu() for name, value in tensors.items()}))
 
 
@@ -199,7 +199,7 @@ def write_config(name: str, processes: int, out: Path) -> None:
     Raises:
         CourseError: the file cannot be written; or as `fsdp_config`.
     """
-    with explained(f"write {out.name}"), atomic_file(out) as new:
+    with explained(f"write {out.name}", "choose a folder"), atomic_file(out) as new:
         fsdp_config(name, processes).to_yaml_file(new)
 
 

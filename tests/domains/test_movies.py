@@ -73,6 +73,68 @@ def test_variants_of_a_title(title, variants):
     assert mv.title_variants(title) == variants
 
 
+# A title of MovieLens, then: as people say it, year, and the names by which plots are looked for.
+TITLES = [
+    ("Godfather, The (1972)", "The Godfather", 1972, ["godfather"]),
+    ("(500) Days of Summer (2009)", "(500) Days of Summer", 2009, ["500 days of summer"]),
+    (
+        "What the #$*! Do We (K)now!? (a.k.a. What the Bleep Do We Know!?) (2004)",
+        "What the #$*! Do We (K)now!?",
+        2004,
+        ["what the do we k now", "what the bleep do we know"],
+    ),
+    (
+        "City of Lost Children, The (Cité des enfants perdus, La) (1995)",
+        "The City of Lost Children",
+        1995,
+        ["city of lost children", "cite des enfants perdus"],
+    ),
+    (
+        "Léon: The Professional (a.k.a. The Professional) (Léon) (1994)",
+        "Léon: The Professional",
+        1994,
+        ["leon the professional", "professional", "leon"],
+    ),
+    ("Star Wars (A.K.A. Star Wars: A New Hope) (1977)", "Star Wars", 1977, ["star wars", "star wars a new hope"]),
+    ("AKA Serial Killer (1969)", "AKA Serial Killer", 1969, ["aka serial killer"]),
+    ("AKA (2002)", "AKA", 2002, ["aka"]),
+    ("(Untitled) (2009)", "(Untitled)", 2009, ["untitled"]),
+    ("(T)Raumschiff Surprise - Periode 1 (2004)", "(T)Raumschiff Surprise - Periode 1", 2004, None),
+    ("Histoire(s) du cinéma (1988)", "Histoire(s) du cinéma", 1988, ["histoire s du cinema"]),
+    ("Why I Did (Not) Eat My Father (2015)", "Why I Did (Not) Eat My Father", 2015, ["why i did not eat my father"]),
+    (
+        "Birdman: Or (The Unexpected Virtue of Ignorance) (2014)",
+        "Birdman: Or (The Unexpected Virtue of Ignorance)",
+        2014,
+        ["birdman or the unexpected virtue of ignorance"],
+    ),
+    ("2001: A Space Odyssey (1968)", "2001: A Space Odyssey", 1968, ["2001 a space odyssey"]),
+    ("1984 (Nineteen Eighty-Four) (1984)", "1984", 1984, ["1984", "nineteen eighty four"]),
+    ("Nineteen Eighty-Four (1984) (1984)", "Nineteen Eighty-Four", 1984, ["nineteen eighty four", "1984"]),
+    ("Lifeboat (1944) (a.k.a. The Boat)", "Lifeboat", 1944, ["lifeboat", "boat"]),
+    ("Big Bang Theory, The (2007-)", "The Big Bang Theory", 2007, ["big bang theory"]),
+    ("Death Note: Desu nôto (2006–2007)", "Death Note: Desu nôto", 2006, ["death note desu noto"]),
+    ("Diplomatic Immunity (2009– )", "Diplomatic Immunity", 2009, ["diplomatic immunity"]),
+    ("Mona (Mona ja palavan rakkauden aika) (1983))", "Mona", 1983, ["mona", "mona ja palavan rakkauden aika"]),
+    ("Heat (Hot (very)) (1995) ", "Heat", 1995, ["heat", "hot very"]),
+    ("Heat(1995)", "Heat", 1995, ["heat"]),
+    ("Enfer, L' (1994)", "L'Enfer", 1994, ["lenfer"]),
+    ("Cosmos", "Cosmos", None, ["cosmos"]),
+    ("Bicycle, Spoon, Apple (Bicicleta, cullera, poma)", "Bicycle, Spoon, Apple", None, None),
+    ("(1984)", "(1984)", None, ["1984"]),
+    ("$ (Dollars) (1971)", "$", 1971, ["dollars"]),
+    ("", "", None, []),
+]
+
+
+@pytest.mark.parametrize(("written", "said", "year", "variants"), TITLES, ids=[row[0] for row in TITLES])
+def test_titles_of_movielens(written, said, year, variants):
+    title, found = mv.split_year(written)
+    assert (None if np.isnan(found) else found) == year
+    assert mv.readable_title(mv.split_names(title)[0]) == said
+    assert variants is None or mv.title_variants(title) == variants
+
+
 def test_a_title_as_people_say_it():
     assert mv.readable_title("Godfather, The") == "The Godfather"
     assert mv.readable_title("Enfer, L'") == "L'Enfer"
