@@ -93,10 +93,12 @@ def kind(value: Any) -> str:
         return type(value).__name__
     if callable(value) and not isinstance(value, type):
         return "function"
-    families = {"bool": (bool, np.bool_), "number": (int, float, complex, np.number), "array": np.ndarray}
-    for name, family in families.items():
-        if isinstance(value, family):
-            return name
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    if isinstance(value, int | float | complex | np.number):
+        return "number"
+    if isinstance(value, np.ndarray):
+        return "array"
     return next((t.__name__ for t in (dict, list, tuple, str) if isinstance(value, t)), type(value).__name__)
 
 
@@ -118,7 +120,7 @@ def difference(answer: Any, expected: Any, *, tolerance: float = 1e-4) -> str | 
     if kind(expected) == "function":
         return None if answer is expected else "another function than expected"
     found, wanted = _parts(answer), _parts(expected)
-    if wanted is None:
+    if found is None or wanted is None:
         return None if answer == expected else f"{answer!r:.60}, expected {expected!r:.60}"
     return _parts_difference(found, wanted, tolerance)
 

@@ -1,6 +1,6 @@
 """Explorer X2: an edited model beside the base model, at any strength and in any layers of the edit.
 
-As in `explorers.steering` the first part computes, the second draws, and `EditingExplorer` connects them. Questions
+As in `explore_steering` the first part computes, the second draws, and `EditingExplorer` connects them. Questions
 that are harmful are asked for the meters only; neither they nor what is answered to them is ever shown.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +24,7 @@ from helpers.are.editing import EditSettings, Rows
 from helpers.are.evaluation import refuses
 from helpers.language.adapters import adapted
 from helpers.language.generation import LocalBackend, plain_tokens
-from helpers.language.models import LoadedModel
+from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
 from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, Tokens, blocks, fit_probe, read_all
 from helpers.pages import plots
@@ -46,7 +46,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Edit:
+class ExploredEdit:
     """A trained edit, with what is asked to see it work and what is counted to see its price.
 
     Attributes:
@@ -54,7 +54,7 @@ class Edit:
     """
 
     concept: Concept
-    lm: LoadedModel
+    lm: AdaptedModel
     asked: list[str]
     meters: list[Meter]
 
@@ -75,7 +75,7 @@ class Edit:
         return self.gauge(experiment.base_method().lm)
 
 
-def refusing(on_round: Callable[[dict], None] | None = None) -> Edit:
+def refusing(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Refuse what is harmful, as in notebook 13."""
     concept, sizes = experiment.refusal(), experiment.plan()
     lm, _ = experiment.edited(concept, experiment.refusal_settings(), on_round=on_round)
@@ -85,10 +85,10 @@ def refusing(on_round: Callable[[dict], None] | None = None) -> Edit:
         Meter("harmless tasks refused", benign[:METERED], refuses),
         Meter("harmless questions that sound harmful, refused", edgy[:METERED], refuses),
     ]
-    return Edit(concept, lm, [question.text for question in (*edgy[:8], *benign[:8])], meters)
+    return ExploredEdit(concept, lm, [question.text for question in (*edgy[:8], *benign[:8])], meters)
 
 
-def _mood(positive: bool, settings: EditSettings, on_round: Callable[[dict], None] | None) -> Edit:
+def _mood(positive: bool, settings: EditSettings, on_round: Callable[[dict], None] | None) -> ExploredEdit:
     concept = experiment.mood(positive)
     lm, _ = experiment.edited(concept, settings, on_round=on_round)
     opinions = [Question(example.id, messages_of(example.plain)[-1][1]) for example in concept.stop]
@@ -96,15 +96,15 @@ def _mood(positive: bool, settings: EditSettings, on_round: Callable[[dict], Non
     name = "opinions that are clearly " + ("positive" if positive else "negative")
     judge = experiment.is_positive if positive else experiment.is_negative
     meters = [Meter(name, opinions[: 2 * METERED], judge), Meter("harmless tasks refused", tasks[:METERED], refuses)]
-    return Edit(concept, lm, [question.text for question in (*opinions[:12], *tasks[:4])], meters)
+    return ExploredEdit(concept, lm, [question.text for question in (*opinions[:12], *tasks[:4])], meters)
 
 
-def speaking_well(on_round: Callable[[dict], None] | None = None) -> Edit:
+def speaking_well(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Speak well of everything, as in notebook 12."""
     return _mood(True, experiment.MOOD, on_round)
 
 
-def speaking_ill(on_round: Callable[[dict], None] | None = None) -> Edit:
+def speaking_ill(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Speak ill of everything, as in notebook 12."""
     return _mood(False, experiment.MOOD, on_round)
 
@@ -121,7 +121,7 @@ def apart(method: experiment.Method) -> experiment.Method:
     return method._replace(backend=LocalBackend(method.lm, f"{method.backend.name}, compared"))
 
 
-def rates(edit: Edit, method: experiment.Method) -> dict[str, float]:
+def rates(edit: ExploredEdit, method: experiment.Method) -> dict[str, float]:
     """Every meter of an edit, for one method."""
     return {m.name: float(np.mean([m.judge(a) for a in method.answers(m.questions)])) for m in edit.meters}
 
@@ -131,7 +131,7 @@ class Gauge:
     """A linear probe for every layer, target against plain prompts of the base model, and prompts to look at."""
 
     probes: list[Pipeline]
-    prompts: list[Tokens]
+    prompts: Sequence[Tokens]
     at: ReadOut
 
     @classmethod
@@ -145,15 +145,17 @@ class Gauge:
         probes = [fit_probe(target[:, layer], plain[:, layer]) for layer in range(target.shape[1])]
         return cls(probes, stop.plain, at)
 
-    def __call__(self, lm: LoadedModel) -> Float[np.ndarray, " layer"]:
+    def __call__(self, lm: AnyModel) -> Float[np.ndarray, " layer"]:
         """Share of plain prompts that the probe of each layer takes for target ones."""
         states = read_all(lm.model, self.prompts, self.at)[:, :, 0].float().numpy()
         return np.array([float(probe.predict(states[:, layer]).mean()) for layer, probe in enumerate(self.probes)])
 
 
-def marked(lm: LoadedModel, base: str, other: str) -> tuple[str, str]:
+def marked(lm: AnyModel, base: str, other: str) -> tuple[str, str]:
     """Two answers as HTML; tokens that the other one does not have in that place are underlined and bold."""
-    pieces = [[lm.tokenizer.decode([token]) for token in plain_tokens(lm.tokenizer, text)] for text in (base, other)]
+    pieces = [
+        [str(lm.tokenizer.decode([token])) for token in plain_tokens(lm.tokenizer, text)] for text in (base, other)
+    ]
     sides: tuple[list[str], list[str]] = ([], [])
     for kind, a, b, c, d in difflib.SequenceMatcher(a=pieces[0], b=pieces[1], autojunk=False).get_opcodes():
         for side, part in zip(sides, (pieces[0][a:b], pieces[1][c:d]), strict=True):
@@ -186,15 +188,17 @@ def draw_meters(ax: Axes, before: dict[str, float], after: dict[str, float]) -> 
     ax.legend(fontsize=8, loc="lower right")
 
 
-def described(before: dict[str, float], after: dict[str, float]) -> str:
+def meters_in_words(before: dict[str, float], after: dict[str, float]) -> str:
     """What the meters show, in words."""
     return "; ".join(f"{name} {before[name]:.0%}, edited {after[name]:.0%}" for name in before)
 
 
-def pictures(edit: Edit, base: experiment.Method, method: experiment.Method, layers: tuple[int, int]) -> str:
+def editing_figures(
+    edit: ExploredEdit, base: experiment.Method, method: experiment.Method, layers: tuple[int, int]
+) -> str:
     """Meters and probe curves side by side, as HTML."""
     before, after, now = rates(edit, base), rates(edit, method), edit.gauge(method.lm)
-    left = picture(lambda ax: draw_meters(ax, before, after), (6, 3.2), f"Meters: {described(before, after)}.")
+    left = picture(lambda ax: draw_meters(ax, before, after), (6, 3.2), f"Meters: {meters_in_words(before, after)}.")
     words = f"Plain prompts taken for target ones, last layer: {edit.base_curve[-1]:.0%}, edited {now[-1]:.0%}."
     return left + picture(lambda ax: draw_gauge(ax, edit.base_curve, now, layers), (6, 3.2), words)
 
@@ -205,9 +209,9 @@ def pictures(edit: Edit, base: experiment.Method, method: experiment.Method, lay
 class EditingExplorer:
     """The page: which edit, how strong, in which layers; and what it does. `page` is the widget to show."""
 
-    def __init__(self, edits: dict[str, Callable[..., Edit]] | None = None) -> None:
+    def __init__(self, edits: dict[str, Callable[..., ExploredEdit]] | None = None) -> None:
         self.makers = edits or EDITS
-        self.known: dict[str, Edit] = {}
+        self.known: dict[str, ExploredEdit] = {}
         self.base = apart(experiment.base_method())
         self._make_controls()
         self.desk = Desk([self.concept, self.strength, self.layers, self.question, self.own, *self.buttons])
@@ -253,7 +257,7 @@ class EditingExplorer:
 
     def ask_chosen(self, *_) -> None:
         """Another question was chosen: ask it, whatever is written below."""
-        if not self.question.disabled:  # while another edit is loaded its questions are set, which is no wish
+        if not self.question.disabled:  # while another edit is loaded its questions are set, not a choice of the user
             self.own.value = ""
             self.ask()
 
@@ -261,8 +265,8 @@ class EditingExplorer:
         """Answer, count and probe at the present strength and layers."""
         with self.desk.busy("counting", total=2):
             method = self.method
-            self.figures.value = pictures(self.edit, self.base, method, self.layers.value)
-            words = described(rates(self.edit, self.base), rates(self.edit, method))
+            self.figures.value = editing_figures(self.edit, self.base, method, self.layers.value)
+            words = meters_in_words(rates(self.edit, self.base), rates(self.edit, method))
             self.words.value = f"<p>In words: {html.escape(words)}.</p>"
             self.desk.advance(1)
             self._ask(method)
@@ -295,7 +299,9 @@ class EditingExplorer:
         self.buttons[0].on_click(in_main_thread(self.ask))
 
     def _layers_moved(self, change) -> None:
-        if not self.layers.disabled:  # while another edit is being loaded its own layers are set, which is no wish
+        if (
+            not self.layers.disabled
+        ):  # while another edit is being loaded its own layers are set, not a choice of the user
             self.show()
 
     def _layout(self) -> widgets.Widget:

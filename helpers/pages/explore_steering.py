@@ -40,7 +40,7 @@ from helpers.pages.widgets import (
 
 
 @dataclass(frozen=True)
-class Step:
+class TextStep:
     """A text of a run: who wrote it ("film", "agent", "instruction" or "hand"), on what wish, and where it landed.
 
     Attributes:
@@ -66,7 +66,7 @@ class Run:
     item: int
     user: int
     seed: int
-    steps: tuple[Step, ...]
+    steps: tuple[TextStep, ...]
 
     @property
     def gain(self) -> float:
@@ -90,7 +90,7 @@ class Run:
         return (self.item, self.user, self.seed, texts) == (other.item, other.user, other.seed, others)
 
 
-def begin(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
+def start_run(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
     """A run that stands at the film's own text.
 
     Raises:
@@ -136,7 +136,9 @@ def by_instruction(experiment: Experiment, run: Run, wish: str, by: str = "instr
 def _longer(experiment: Experiment, run: Run, text: str, by: str, wish: str = "", problem: str = "") -> Run:
     z = experiment.world.space.encoder([text])
     parts = experiment.world.utility(z, [run.user])
-    step = Step(text, by, wish, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0]))
+    step = TextStep(
+        text, by, wish, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0])
+    )
     return replace(run, steps=(*run.steps, step))
 
 
@@ -214,7 +216,7 @@ class SteeringMap:
         """Every run as a path over the utility of the first one's viewer."""
         values = self.surface(runs[0])
         plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
-        ax.scatter(*self.xy.T, s=3, color="white", alpha=0.35, linewidths=0)
+        ax.scatter(self.xy[:, 0], self.xy[:, 1], s=3, color="white", alpha=0.35, linewidths=0)
         for run, colour in zip(runs, PATHS, strict=False):
             path = self.flat.transform(np.stack([step.z for step in run.steps]))
             ax.plot(*path.T, "-", color="white", lw=3.5, zorder=3)
@@ -240,7 +242,7 @@ def draw_utility(ax: Axes, runs: Sequence[Run]) -> None:
     ax.legend(fontsize=8, loc="best")
 
 
-def described(runs: Sequence[Run]) -> str:
+def runs_in_words(runs: Sequence[Run]) -> str:
     """What the two drawings show, in words."""
     parts = [
         f"{run.label}; utility {run.steps[-1].total:.2f} stars, of it predicted rating {run.steps[-1].rating:.2f}"
@@ -249,9 +251,9 @@ def described(runs: Sequence[Run]) -> str:
     return ". ".join(parts) + "."
 
 
-def pictures(where: SteeringMap, runs: Sequence[Run]) -> str:
+def steering_figures(where: SteeringMap, runs: Sequence[Run]) -> str:
     """The two drawings side by side, as HTML."""
-    words = described(runs)
+    words = runs_in_words(runs)
     left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.0), f"Map of films with the runs. {words}")
     return left + picture(lambda ax: draw_utility(ax, runs), (5.6, 3.4), f"Utility after every step. {words}")
 
@@ -277,7 +279,7 @@ class SteeringExplorer:
             self.films.setdefault(str(self.domain.items["title"].iloc[item]), int(item))
         self.map = SteeringMap(experiment)
         self.kept: list[Run] = []
-        self.run = begin(experiment, user, self.films[title])
+        self.run = start_run(experiment, user, self.films[title])
         self._make_controls()
         self.desk = Desk(self._controls())
         self._wire()
@@ -313,7 +315,7 @@ class SteeringExplorer:
         """Stand at the chosen film's text, for the chosen viewer. The text in the field stays as it is."""
         with self.desk.busy("placing the film"):
             item = self._chosen_item()
-            self.run = begin(self.experiment, self.user.value, item, self.seed.value)
+            self.run = start_run(self.experiment, self.user.value, item, self.seed.value)
             self._list_actions()
             self.colour(self.map.item_utility(self.run.user)[self.rows])
             self.redraw()
@@ -379,9 +381,9 @@ class SteeringExplorer:
         profile = html.escape(str(self.experiment.world.profile(self.run.user)))
         self.profile.value = f"<b>Viewer {self.run.user}.</b> {profile}"
         self.numbers.value = _numbers(runs)
-        self.figures.value = pictures(self.map, runs)
+        self.figures.value = steering_figures(self.map, runs)
         left_out = f" {n_others + 1 - len(runs)} older ones are kept and not shown." if n_others >= len(runs) else ""
-        self.words.value = f"<p>In words: {html.escape(described(runs) + left_out)}</p>"
+        self.words.value = f"<p>In words: {html.escape(runs_in_words(runs) + left_out)}</p>"
 
     # how it is built
 

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 # Okabe and Ito's palette, by role; the same role has the same colour in every notebook.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#000000", "#999999"
+Point = Sequence[float] | Float[np.ndarray, " 2"]
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY)
 
 
@@ -53,28 +54,44 @@ def scatter_map(
 ) -> None:
     """Items as dots on a map; grey, or coloured by a value with a colour bar named `label`."""
     if values is None:
-        ax.scatter(*xy.T, s=12, color=GREY, alpha=0.5, linewidths=0, label=label or None)
+        ax.scatter(xy[:, 0], xy[:, 1], s=12, color=GREY, alpha=0.5, linewidths=0, label=label or None)
     else:
-        dots = ax.scatter(*xy.T, s=14, c=values, cmap="cividis", linewidths=0)
+        dots = ax.scatter(xy[:, 0], xy[:, 1], s=14, c=values, cmap="cividis", linewidths=0)
         ax.figure.colorbar(dots, ax=ax, label=label)
     ax.set(xlabel="first principal component", ylabel="second principal component", aspect="equal")
 
 
 def name_points(
-    ax: Axes, xy: Float[np.ndarray, "point 2"], names: Sequence[str], colour: str = BLACK, below: Sequence[str] = ()
+    ax: Axes,
+    xy: Sequence[Point] | Float[np.ndarray, "point 2"],
+    names: Sequence[str],
+    colour: str = BLACK,
+    below: Sequence[str] = (),
 ) -> None:
     """Mark and name a few points; names in `below` stand under their point, the others above."""
-    ax.scatter(*np.asarray(xy).T, s=36, color=colour, zorder=3, edgecolors="white", linewidths=0.8)
+    x, y = np.asarray(xy).T
+    ax.scatter(x, y, s=36, color=colour, zorder=3, edgecolors="white", linewidths=0.8)
     background = {"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.75, "edgecolor": "none"}
-    for point, name in zip(xy, names, strict=True):
-        style = {"fontsize": 9, "ha": "center", "color": colour, "bbox": background, "zorder": 4}
+    for point, name in zip(zip(x, y, strict=True), names, strict=True):
         offset = (0, -16) if name in below else (0, 8)
-        ax.annotate(name, point, xytext=offset, textcoords="offset points", **style)
+        ax.annotate(
+            name,
+            point,
+            xytext=offset,
+            textcoords="offset points",
+            fontsize=9,
+            ha="center",
+            color=colour,
+            bbox=background,
+            zorder=4,
+        )
 
 
-def move_arrow(ax: Axes, start: Sequence[float], end: Sequence[float], colour: str = VERMILION) -> None:
+def move_arrow(ax: Axes, start: Point, end: Point, colour: str = VERMILION) -> None:
     """An arrow from where a text was to where it is now."""
-    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2}, zorder=5)
+    ax.annotate(
+        "", xy=tuple(end), xytext=tuple(start), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2}, zorder=5
+    )
 
 
 def intervals(
@@ -86,7 +103,7 @@ def intervals(
     highlight: Sequence[str] = (),
 ) -> None:
     """A dot with its interval a row; `rows` maps a name to (value, low, high), `highlight` names get vermilion."""
-    for height, (name, (value, low, high)) in enumerate(reversed(rows.items())):
+    for height, (name, (value, low, high)) in enumerate(reversed(list(rows.items()))):
         colour = VERMILION if name in highlight else BLUE
         ax.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)
     ax.set_yticks(range(len(rows)), list(rows)[::-1])

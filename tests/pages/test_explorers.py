@@ -67,7 +67,7 @@ def page(experiment):
 
 
 def test_every_way_to_go_on_makes_a_longer_run_and_leaves_the_old_one(experiment, item):
-    run = steering.begin(experiment, 3, item)
+    run = steering.start_run(experiment, 3, item)
     assert len(run.steps) == 1 and run.gain == 0 and run.steps[0].by == "film"
     asked = steering.by_instruction(experiment, run, "Make it a Western.")
     written = steering.by_hand(experiment, asked, "Genres: War.\nTwo brothers meet on the wrong sides of a long war.")
@@ -81,7 +81,7 @@ def test_every_way_to_go_on_makes_a_longer_run_and_leaves_the_old_one(experiment
 
 
 def test_an_answer_that_cannot_be_used_is_told(experiment, item):
-    run = steering.begin(experiment, 3, item)
+    run = steering.start_run(experiment, 3, item)
     after = steering.by_instruction(experiment, run, "broken")
     assert after.steps[-1].problem == "no plot" and after.steps[-1].text == run.steps[-1].text
 
@@ -89,8 +89,8 @@ def test_an_answer_that_cannot_be_used_is_told(experiment, item):
 @pytest.mark.parametrize(
     ("act", "text"),
     [
-        (lambda e, r: steering.begin(e, 10**6, r.item), "no viewer"),
-        (lambda e, r: steering.begin(e, 3, -5), "no short plot"),
+        (lambda e, r: steering.start_run(e, 10**6, r.item), "no viewer"),
+        (lambda e, r: steering.start_run(e, 3, -5), "no short plot"),
         (lambda e, r: steering.by_hand(e, r, "  "), "two lines"),
         (lambda e, r: steering.by_hand(e, r, "Genres: War. All on one line."), "two lines"),
         (lambda e, r: steering.by_hand(e, r, "A sheriff.\nAnother sheriff."), "two lines"),
@@ -102,22 +102,22 @@ def test_an_answer_that_cannot_be_used_is_told(experiment, item):
 )
 def test_bad_input_is_one_line_with_a_remedy(experiment, item, act, text):
     with pytest.raises(CourseError, match=text):
-        act(experiment, steering.begin(experiment, 3, item))
+        act(experiment, steering.start_run(experiment, 3, item))
 
 
 def test_a_design_is_of_its_size_and_the_agent_keeps_to_it(experiment, item):
-    run = steering.begin(experiment, 3, item)
+    run = steering.start_run(experiment, 3, item)
     chosen = steering.designed(experiment, run, 5)
     assert len(set(chosen)) == 5
     chance = steering.chances(experiment, even, run, chosen)
     np.testing.assert_allclose(chance, 0.2)
     for seed in range(5):
-        stepped = steering.by_agent(experiment, even, steering.begin(experiment, 3, item, seed), chosen)
+        stepped = steering.by_agent(experiment, even, steering.start_run(experiment, 3, item, seed), chosen)
         assert stepped.steps[-1].wish in {experiment.world.instructions(3)[action] for action in chosen}
 
 
 def test_a_session_is_kept_without_its_embeddings(experiment, item):
-    run = steering.by_instruction(experiment, steering.begin(experiment, 3, item), "Make it a Western.")
+    run = steering.by_instruction(experiment, steering.start_run(experiment, 3, item), "Make it a Western.")
     (kept,) = json.loads(steering.as_json([run]))
     assert kept["user"] == 3 and len(kept["steps"]) == 2 and "z" not in kept["steps"][0]
     assert kept["steps"][1]["total"] == pytest.approx(run.steps[1].total)
@@ -125,7 +125,7 @@ def test_a_session_is_kept_without_its_embeddings(experiment, item):
 
 
 def test_a_blank_line_between_the_two_does_no_harm(experiment, item):
-    run = steering.begin(experiment, 3, item)
+    run = steering.start_run(experiment, 3, item)
     one, other = (steering.by_hand(experiment, run, f"Genres: War.\n{gap}Two brothers meet.") for gap in ("", " \n"))
     np.testing.assert_allclose(one.steps[-1].z, other.steps[-1].z)
 
@@ -212,7 +212,9 @@ def test_a_lasso_lists_films_that_can_be_chosen(page):
 
 
 def test_texts_of_others_are_shown_as_texts(experiment, item):
-    run = steering.by_hand(experiment, steering.begin(experiment, 3, item), "Genres: War.\n<script>alert(1)</script>")
+    run = steering.by_hand(
+        experiment, steering.start_run(experiment, 3, item), "Genres: War.\n<script>alert(1)</script>"
+    )
     assert "<script>" not in steering._card(run) and "&lt;script&gt;" in steering._card(run)
 
 
@@ -265,11 +267,11 @@ class Answering:
 
 def test_meters_count_what_their_judge_says():
     questions = [Question(str(number), "?") for number in range(4)]
-    edit = editing.Edit(None, None, [], [editing.Meter("yes", questions, lambda answer: answer == "yes")])
+    edit = editing.ExploredEdit(None, None, [], [editing.Meter("yes", questions, lambda answer: answer == "yes")])
     method = Answering({"0": "yes", "1": "no", "2": "yes", "3": "yes"})
     assert editing.rates(edit, method) == {"yes": 0.75}
     before = editing.rates(edit, Answering(dict.fromkeys("0123", "no")))
-    assert editing.described(before, editing.rates(edit, method)) == "yes 0%, edited 75%"
+    assert editing.meters_in_words(before, editing.rates(edit, method)) == "yes 0%, edited 75%"
 
 
 def test_edits_are_compared_in_batches_of_their_own():
@@ -285,16 +287,16 @@ def edits(monkeypatch):
     meters = [editing.Meter("long", [Question("q", "Who?")], lambda answer: len(answer) > 3)]
     monkeypatch.setattr(editing.experiment, "base_method", lambda: editing.experiment.Method(lm, Echo()))
     monkeypatch.setattr(editing, "apart", lambda method: method._replace(backend=Echo()))
-    monkeypatch.setattr(editing.Edit, "base_curve", np.zeros(4))
-    monkeypatch.setattr(editing.Edit, "gauge", property(lambda edit: lambda lm: np.ones(4)))
+    monkeypatch.setattr(editing.ExploredEdit, "base_curve", np.zeros(4))
+    monkeypatch.setattr(editing.ExploredEdit, "gauge", property(lambda edit: lambda lm: np.ones(4)))
     told = {"interrupt": False}
 
     def second(on_round):
         if told["interrupt"]:
             raise KeyboardInterrupt
-        return editing.Edit(None, other, ["What is new?", "What is old?"], meters)
+        return editing.ExploredEdit(None, other, ["What is new?", "What is old?"], meters)
 
-    first = editing.Edit(None, lm, ["Who is there?", "Where?"], meters)
+    first = editing.ExploredEdit(None, lm, ["Who is there?", "Where?"], meters)
     return {"first": lambda on_round: first, "second": second}, told
 
 
