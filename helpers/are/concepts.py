@@ -10,7 +10,6 @@ Harmful questions are never shown: everything that prints an example prints its 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers.base import settings, sources
+from helpers.base.reading import read_table
 from helpers.base.storage import CourseError
 from helpers.language.generation import Backend, Message, Prompt, Sampling, generate
 from helpers.language.memo import Memo
@@ -344,18 +344,14 @@ def truthfulqa() -> list[Choice]:
     `../shared/data/truthfulqa/`, seen from the project.
 
     Raises:
-        CourseError: the variable names no file, or the file has other columns.
+        CourseError: the variable names no file, or the file is damaged or has other columns.
     """
     path = settings.own_data("STEER_TRUTHFULQA", "truthfulqa/TruthfulQA.csv")
     if path is None:
         return []
     if not path.is_file():
         raise CourseError(f"{path} is no file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    needed = {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}
-    if not rows or not needed <= rows[0].keys():
-        raise CourseError(f"{path} lacks columns: get TruthfulQA.csv with {', '.join(sorted(needed))}")
+    rows = read_table(path, {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"})
 
     def several(text: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(part.strip() for part in text.split(";") if part.strip()))

@@ -6,17 +6,16 @@ A file is read in chunks, and no more of it is kept than the object that is bein
 from __future__ import annotations
 
 import ast
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from helpers.base.reading import DOWNLOAD, encoding_of, open_unpacked
 from helpers.base.storage import CourseError
 
-CHUNK = 1 << 18  # characters read at a time
+READ = 1 << 18  # characters read at a time
 LONGEST = 1 << 24  # characters of one object; more than that is a broken file, not a product
 TAIL = 16  # characters from the end within which an error may be due to the cut (`-Infinity`, `\ud83d`)
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -31,42 +30,31 @@ class BrokenObject(ValueError):
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict]]:
-    """Line number (from 1) and content of every object in a file, plain or gzip, in order.
+    """Line number (from 1) and content of every object in a file, plain or packed, in order.
 
     Files whose first object is a Python literal (`{'asin': ...`, the metadata of 2014) are read as such, one a
-    line, with `ast.literal_eval`: it builds values and runs nothing.
+    line, with `ast.literal_eval`: it builds values and runs nothing. Text is UTF-8 or UTF-16.
 
     Raises:
         CourseError: no such file, a damaged or truncated one, or text that is no object; the message names the
             file and, where there is one, the line.
     """
-    again = "download the file again"
     try:
-        with _open(path) as file:
-            literal = file.peek(TAIL).lstrip().startswith((b"{'", b"{u'"))
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            yield from read_literals(text) if literal else decode(iter(lambda: text.read(CHUNK), ""))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise CourseError(f"there is no file {path}: give the path of a file (.json, .jsonl or .gz)") from error
-    except EOFError as error:
-        raise CourseError(f"{path} is cut short, its gzip data end too early: {again}") from error
+        with open_unpacked(path) as file:
+            start = file.peek(TAIL)
+            encoding = encoding_of(start)
+            literal = start.decode(encoding, "ignore").lstrip("\ufeff \t\r\n").startswith(("{'", "{u'"))
+            text = io.TextIOWrapper(file, encoding=encoding, newline="")
+            yield from read_literals(text) if literal else decode_objects(iter(lambda: text.read(READ), ""))
     except UnicodeDecodeError as error:
-        raise CourseError(f"{path} is not text in UTF-8: give a file of JSON objects, plain or .gz") from error
+        raise CourseError(
+            f"{path} is not text in UTF-8 or UTF-16: give a file of JSON objects, plain or packed"
+        ) from error
     except BrokenObject as error:
-        raise CourseError(f"{path}: {error}: {again}, or mend that line") from error
-    except (OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CourseError(f"{path} cannot be read ({reason}): check that you may read it, or {again}") from error
+        raise CourseError(f"{path}: {error}: {DOWNLOAD}, or fix that line") from error
 
 
-def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    """The bytes of a file, unpacked if it is gzip by its first two bytes, whatever it is called."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else open(path, "rb")
-
-
-def decode(chunks: Iterable[str]) -> Iterator[tuple[int, dict]]:
+def decode_objects(chunks: Iterable[str]) -> Iterator[tuple[int, dict]]:
     """Line number (from 1) and content of every JSON object in a text that comes in chunks of any size.
 
     Raises:
@@ -107,7 +95,7 @@ def _decode_one(buffer: str, start: int, line: int) -> tuple[dict | None, int]:
 
 
 def may_go_on(error: json.JSONDecodeError, length: int) -> bool:
-    """Whether the error may come from the end of the buffer alone, so that more text could mend it."""
+    """Whether the error may come from the end of the buffer alone, so that more text could fix it."""
     return error.msg.startswith("Unterminated string") or error.pos >= length - TAIL
 
 

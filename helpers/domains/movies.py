@@ -7,6 +7,7 @@ without years (CMU) is believed only when nothing speaks against it (see `match_
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 import unicodedata
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.base import sources
+from helpers.base.reading import encoding_of, read_text
 from helpers.base.storage import CourseError
 from helpers.domains.domain import Domain
 
@@ -292,11 +294,18 @@ def read_columns(path: Path, columns: dict[str, type | str]) -> pd.DataFrame:
     Raises:
         CourseError: a column is missing or holds something else.
     """
+    with open(path, "rb") as file:
+        encoding = encoding_of(file.read(4))
+    options = {"usecols": list(columns), "dtype": columns, "keep_default_na": False}
     try:
-        return pd.read_csv(path, usecols=list(columns), dtype=columns, keep_default_na=False)[list(columns)]
+        try:
+            table = pd.read_csv(path, encoding=encoding, **options)
+        except UnicodeDecodeError:
+            table = pd.read_csv(io.StringIO(read_text(path)), **options)  # as Windows saves it, or a line is damaged
     except ValueError as error:
         remedy = f"give a MovieLens archive with the columns {', '.join(columns)} (25M or latest)"
         raise CourseError(f"could not read {path.name} ({str(error).splitlines()[0]}): {remedy}") from error
+    return table[list(columns)]
 
 
 def read_plots() -> dict[str, list[Plot]]:

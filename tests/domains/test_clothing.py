@@ -20,7 +20,7 @@ from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
 from helpers.domains import clothing as pr
 from helpers.domains.domain import Domain
-from helpers.domains.json_objects import BrokenObject, decode, read_objects
+from helpers.domains.json_objects import BrokenObject, decode_objects, read_objects
 from helpers.domains.wording import CLOTHES
 from helpers.eagle.actions import instantiate
 from helpers.eagle.banks import CLOTHING_BANK
@@ -90,7 +90,7 @@ def cut(text: str, sizes: list[int]) -> list[str]:
 def test_chunks_of_any_size_give_the_objects(objects, sizes, indent, ascii_only):
     printed = [json.dumps(o, indent=indent, ensure_ascii=ascii_only) for o in objects]
     text = "\n".join(printed)
-    found = list(decode(cut(text, sizes)))
+    found = list(decode_objects(cut(text, sizes)))
     assert [o for _, o in found] == [json.loads(one) for one in printed] == objects
     starts = np.cumsum([1, *(one.count("\n") + 1 for one in printed)])[: len(objects)]
     assert [line for line, _ in found] == starts.tolist()
@@ -102,17 +102,17 @@ def test_a_text_that_is_cut_off_is_noticed(objects, size, data):
     last = len(text) - len(json.dumps(objects[-1]))
     end = data.draw(st.integers(last + 1, len(text) - 1))
     with pytest.raises(BrokenObject, match=f"^line {len(objects)} "):
-        list(decode(cut(text[:end], [size])))
+        list(decode_objects(cut(text[:end], [size])))
 
 
 @given(st.text(max_size=60), st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_any_text_ends_in_objects_or_one_kind_of_error(text, sizes):
     try:
-        whole = list(decode([text]))
+        whole = list(decode_objects([text]))
     except BrokenObject:
         whole = None
     try:
-        pieces = list(decode(cut(text, sizes)))
+        pieces = list(decode_objects(cut(text, sizes)))
     except BrokenObject:
         pieces = None
     assert pieces == whole
@@ -131,7 +131,7 @@ def test_any_text_ends_in_objects_or_one_kind_of_error(text, sizes):
 )
 def test_broken_input_names_its_line(text, line):
     with pytest.raises(BrokenObject, match=f"^line {line} "):
-        list(decode([text]))
+        list(decode_objects([text]))
 
 
 def test_an_object_without_end_does_not_fill_the_memory(monkeypatch):
@@ -139,7 +139,7 @@ def test_an_object_without_end_does_not_fill_the_memory(monkeypatch):
     taken = []
     endless = (taken.append(1) or "x" * 100 for _ in iter(int, 1))
     with pytest.raises(BrokenObject, match="no end"):
-        list(decode(part for source in (['{"a": "'], endless) for part in source))
+        list(decode_objects(part for source in (['{"a": "'], endless) for part in source))
     assert len(taken) < 20
 
 
@@ -317,7 +317,7 @@ def test_files_that_are_no_reviews(tmp_path):
     refused(r"line 1: no review", save(tmp_path / "n.json", lines({"user_id": "u", "asin": "i", "rating": None})))
     refused(r"c\.csv: line 1 is no JSON object: download", save(tmp_path / "c.csv", "user,item\n1,2\n"))
     (tmp_path / "b.json").write_bytes(b'{"reviewerID": "\xff\xfe"}')
-    refused(r"b\.json is not text in UTF-8: give", tmp_path / "b.json")
+    refused(r"b\.json is not text in UTF-8", tmp_path / "b.json")
 
 
 @pytest.mark.parametrize("stars", ["four", float("nan"), 6, -1, [4], {}])
