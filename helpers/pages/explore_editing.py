@@ -109,7 +109,7 @@ def speaking_ill(on_round: Callable[[dict], None] | None = None) -> ExploredEdit
     return _mood(False, experiment.MOOD, on_round)
 
 
-EDITS = {"refusing what is harmful": refusing, "speaking well": speaking_well, "speaking ill": speaking_ill}
+EDIT_MAKERS = {"refusing what is harmful": refusing, "speaking well": speaking_well, "speaking ill": speaking_ill}
 
 
 def apart(method: experiment.Method) -> experiment.Method:
@@ -210,7 +210,7 @@ class EditingExplorer:
     """The page: which edit, how strong, in which layers; and what it does. `page` is the widget to show."""
 
     def __init__(self, edits: dict[str, Callable[..., ExploredEdit]] | None = None) -> None:
-        self.makers = edits or EDITS
+        self.makers = edits or EDIT_MAKERS
         self.known: dict[str, ExploredEdit] = {}
         self.base = apart(experiment.base_method())
         self._make_controls()
