@@ -50,6 +50,7 @@ HEAVY = (
 )
 HEAVY += ("gymnasium", "matplotlib.pyplot", "nltk", "vaderSentiment.vaderSentiment", "hypothesis", "faiss", "lenskit")
 CPU_SECONDS, WALL_SECONDS = 240, 1500
+NOTEBOOKS = "tests/notebooks/test_definitions.py"
 EQUIVALENT: dict[tuple[str, str, str], str] = {}  # (module, line, mutation): reason
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
@@ -133,7 +134,9 @@ def skipped(parent: ast.AST, child: ast.AST) -> bool:
         return True
     if isinstance(parent, ast.FunctionDef | ast.ClassDef) and child in parent.decorator_list:
         return True
-    if isinstance(child, ast.keyword) and child.arg in ("wrong", "hint"):  # of an exercise: wrong in another way
+    if isinstance(child, ast.keyword) and child.arg in ("wrong", "hint", "cases"):  # of an exercise: as good as before
+        return True
+    if isinstance(child, ast.FunctionDef) and [argument.arg for argument in child.args.args] == ["seed"]:  # cases, too
         return True
     annotations = [getattr(parent, name, None) for name in ("annotation", "returns")]
     return child in annotations or (isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "print")
@@ -179,20 +182,22 @@ def parses(source: str) -> bool:
     return True
 
 
-def tests_of(module: str) -> tuple[list[str], list[str]]:
-    """Test files named after a module, and the others of its room."""
+def tests_of(module: str) -> list[list[str]]:
+    """Test files in the order in which they run: those named after a module, its room's others, the notebooks' code."""
     room = PROJECT / "tests" / module.split("/")[1]
-    name = Path(module).parent.name if Path(module).parent.name == "exercises" else Path(module).stem
-    own = {"judge": ["test_check.py"], "exercises": ["test_check.py"]}.get(name)
-    every = sorted(room.glob("test_*.py"))
-    first = [path for path in every if (path.name in own if own else name in path.stem)]
-    rest = [] if own else [path for path in every if path not in first]
-    return tuple([str(path.relative_to(PROJECT)) for path in paths] for paths in (first, rest))
+    every = sorted(str(path.relative_to(PROJECT)) for path in room.glob("test_*.py"))
+    if room.name == "course":
+        return [
+            ["tests/course/test_check.py"],
+            [NOTEBOOKS + "::test_the_solution_in_the_notebook_passes_its_own_check"],
+        ]
+    first = [name for name in every if Path(module).stem in Path(name).stem]
+    return [part for part in (first, [name for name in every if name not in first], [NOTEBOOKS]) if part]
 
 
 def state_of(module: str) -> str:
     """A hash of a module and of the tests that may kill its mutants."""
-    files = [module, *(name for part in tests_of(module) for name in part)]
+    files = [module, *(name.split("::")[0] for part in tests_of(module) for name in part)]
     return hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in files)).hexdigest()[:16]
 
 
@@ -243,7 +248,7 @@ class Slot:
         """Begin with a mutant."""
         path = self.tree / mutant.module
         path.write_text(mutant.source(path.read_text("utf-8")), "utf-8")
-        self.mutant, self.waiting = mutant, [part for part in tests_of(mutant.module) if part]
+        self.mutant, self.waiting = mutant, tests_of(mutant.module)
         self.next()
 
     def next(self) -> None:

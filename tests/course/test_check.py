@@ -246,7 +246,14 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
 
 @pytest.mark.parametrize(
     ("effects", "wanted", "strength"),
-    [((0, 1, 2), 0.5, 0.25), ((0, 1, 2), 1, 0.5), ((0, 2, 1), 1.5, 0.375), ((3, 1, 2), 2, 0), ((0, 1, 2), 3, np.nan)],
+    [
+        ((0, 1, 2), 0.5, 0.25),
+        ((0, 1, 2), 1.5, 0.75),
+        ((0, 1, 2), 1, 0.5),
+        ((0, 2, 1), 1.5, 0.375),
+        ((3, 1, 2), 2, 0),
+        ((0, 1, 2), 3, np.nan),
+    ],
 )
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     found = EXERCISES["12.1"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
