@@ -19,22 +19,21 @@ sys.path.append(str(Path(__file__).parent / "are"))
 from test_editing import SETTINGS, adapted, examples, retained
 from tiny_models import tiny
 
-from helpers.are.editing import Rows, edit
+from helpers.are.editing import Rows, Run, Share, edit
 from helpers.language.adapters import trained_weights
-from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 from helpers.language.states import blocks
+from helpers.larger_machines.processes import ProcessShare
 
 
 def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: int = 2):
     """Edit the tiny model; returns the edited model, and the rows. Blocks are sharded where the environment says so."""
     lm = tiny(layers=4)
     edited = adapted(lm)
-    if accelerator and sharding_is_asked():
-        shard_blocks(edited.model, accelerator)
     rows = Rows(lm, examples()[:8], 3), Rows(lm, examples()[8:], 3)
     settings = replace(SETTINGS, rounds=rounds)
-    options = {"accelerator": accelerator, "checkpoint": checkpoint, "save_memory": recomputing_is_asked()}
-    return edited.model, edit(edited, *rows, retained(edited), settings, **options)
+    share = ProcessShare(accelerator) if accelerator else Share()
+    run = Run(edited, *rows, retained(edited), settings, save_memory=share.prepare(edited.model), share=share)
+    return edited.model, edit(run, checkpoint=checkpoint)
 
 
 def trained_of(model) -> dict[str, dict[str, torch.Tensor]]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.are.editing import Answered, EditSettings
+from helpers.base.checkpoints import load_checkpoint, save_checkpoint
 from helpers.base.storage import CourseError
 from helpers.language.adapters import trained_weights
 from helpers.language.models import LoadedModel
@@ -56,22 +58,32 @@ def steered(lm: LoadedModel, layer: int, direction: Float[Tensor, " dim"], stren
 
 
 def fine_tune(
-    lm: LoadedModel, taught: Answered, retain: Answered, settings: EditSettings, steps: int, seed: int = 0
+    lm: LoadedModel,
+    taught: Answered,
+    retain: Answered,
+    settings: EditSettings,
+    steps: int,
+    seed: int = 0,
+    checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
     """Supervised fine-tuning of the adapter of `lm`, in place: cross-entropy of the target answers, same retain term.
 
     Args:
         taught: plain prompts with the answers that the target prompts got.
         steps: as many as an edit may take: rounds x steps.
+        checkpoint: file to keep the result in, and to load it from.
 
     Returns:
         One row per step: `nll` and `retain_kl` in nats.
 
     Raises:
-        CourseError: the loss is not finite.
+        CourseError: the loss is not finite; the checkpoint is damaged, or cannot be written.
     """
     optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
-    rng, curve = np.random.default_rng(seed), []
+    facts = {"steps": steps, "seed": seed}
+    if curve := load_checkpoint(checkpoint, lm.model, optimiser, facts):
+        return curve
+    rng = np.random.default_rng(seed)
     for number in range(steps):
         rows, kept = (
             rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch)
@@ -86,4 +98,5 @@ def fine_tune(
         loss.backward()
         optimiser.step()
         curve.append({"nll": nll.item(), "retain_kl": cost.item()})
+    save_checkpoint(checkpoint, lm.model, optimiser, facts, curve)
     return curve

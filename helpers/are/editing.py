@@ -21,15 +21,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from helpers.are.concepts import ANSWER, Example, Question
@@ -55,21 +55,16 @@ from helpers.language.states import (
     Tokens,
     batches,
     blocks,
+    ending_states,
     finished,
     fit_probe,
-    inputs_of,
     log_probs_of,
-    padded,
     probe_accuracy,
     read,
     read_all,
     recomputed,
-    started_from,
     states_below,
 )
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -186,18 +181,16 @@ class Answered:
         return [found[row].clone() for row in range(len(self.texts))]
 
     def _states(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place dim"]]:
-        ids, real = padded([self.texts[row] for row in rows], model.device)
-        with started_from(model, self.below and self.below.of(rows), ids.shape[1]):
-            states = model.get_decoder()(**inputs_of(ids, real)).last_hidden_state
-        return [states[i, -len(self.answers[row]) :] for i, row in enumerate(rows)]
+        counts = [len(self.answers[row]) for row in rows]
+        return ending_states(model, [self.texts[row] for row in rows], counts, self.below and self.below.of(rows))
 
 
 def retain_of(
     lm: LoadedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
 ) -> Answered:
-    """Harmless questions with the first tokens of the base model's answers."""
+    """Harmless questions with the first tokens of the base model's answers, which are decoded no further."""
     prompts = [(("user", question.text),) for question in questions]
-    answers = generate(backend, prompts, ANSWER, memo=memo)
+    answers = generate(backend, prompts, replace(ANSWER, max_new_tokens=tokens), memo=memo)
     return Answered(
         lm,
         [prompt_tokens(lm.tokenizer, prompt) for prompt in prompts],
@@ -220,13 +213,21 @@ class Editor(nn.Module):
 
 
 class Views(NamedTuple):
-    """States that stay the same in all rounds, and the scaling that all states get before they are judged."""
+    """States that stay the same in all rounds, and the scaling that all states get before they are judged.
+
+    Attributes:
+        target, target_stop: states of target prompts, of the base model.
+        plain: states of plain prompts, of the base model.
+        below, below_stop: states of plain prompts below the adapter; None where it begins with the first block.
+    """
 
     at: ReadOut
     scale: Scaling
     target: Float[Tensor, "text feature"]
     target_stop: Float[Tensor, "text feature"]
+    plain: Float[Tensor, "text feature"]
     below: Below | None
+    below_stop: Below | None
 
     def of(
         self, model: nn.Module, texts: Sequence[Tokens], below: Below | None = None
@@ -235,73 +236,122 @@ class Views(NamedTuple):
         return self.scale(read_all(model, texts, self.at, below))
 
 
+class Share:
+    """How the processes of an edit divide its work. This one does all of it; launched ones have theirs."""
+
+    processes, is_main = 1, True
+
+    def prepare(self, model: nn.Module) -> bool:
+        """Place the model before the edit; whether states of blocks must be computed again for want of memory."""
+        return False
+
+    def main_first(self) -> AbstractContextManager:
+        """Inside the block the main process goes first."""
+        return nullcontext()
+
+    def part(self, numbers: Int[np.ndarray, " number"]) -> Int[np.ndarray, " own"]:
+        """The numbers of a batch that are this process's."""
+        return numbers
+
+    def average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        """Bring gradients to their mean over the processes."""
+
+    def mean(self, values: Float[Tensor, " fact"]) -> Float[Tensor, " fact"]:
+        """Mean over the processes."""
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+
+@dataclass
+class Run:
+    """An edit: the model, what it learns from, and how.
+
+    Attributes:
+        lm: a model with an adapter (`with_adapter`).
+        kind: what plain prompts should look like to the discriminator; 1 brings the concept, 0 takes it away.
+        save_memory: compute the states of blocks again in the backward pass instead of keeping them (`recomputed`).
+        share: how several processes divide the batches of a step.
+        editor: the model and the discriminator of the current round.
+
+    Raises:
+        ValueError: the processes cannot share a batch evenly, the settings contradict the kind, or no such layer.
+    """
+
+    lm: LoadedModel
+    train: Rows
+    stop: Rows
+    retain: Answered
+    settings: EditSettings
+    kind: int = 1
+    seed: int = 0
+    save_memory: bool = False
+    share: Share = field(default_factory=Share)
+    editor: Editor = field(init=False)
+
+    def __post_init__(self) -> None:
+        chosen, model = self.settings, self.lm.model
+        if chosen.batch % self.share.processes:
+            raise ValueError(f"{self.share.processes} processes cannot share {chosen.batch} examples evenly")
+        if self.kind == 0 and (chosen.match or chosen.answer):
+            raise ValueError("match and answer draw towards the concept: set both to 0 to take the concept away")
+        if chosen.answer and len(blocks(model)) not in chosen.at.of(model):
+            raise ValueError("answer needs the states after the last block: add layer -1 to the read-out")
+        self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
+
+    def facts(self) -> dict:
+        """What a checkpoint must agree on with the run that goes on from it: all but the number of rounds."""
+        known = {name: value for name, value in asdict(self.settings).items() if name != "rounds"}
+        tokens = [self.train.target, self.train.plain, self.stop.target, self.stop.plain, self.retain.texts]
+        data = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
+        return json.loads(json.dumps({"settings": known, "kind": self.kind, "seed": self.seed, "data": data}))
+
+
 def edit(
-    lm: LoadedModel,
-    train: Rows,
-    stop: Rows,
-    retain: Answered,
-    settings: EditSettings,
+    run: Run,
     *,
-    kind: int = 1,
-    seed: int = 0,
     target_rate: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
     on_round: Callable[[dict], None] | None = None,
-    accelerator: Accelerator | None = None,
-    save_memory: bool = False,
 ) -> list[dict]:
-    """Train the adapter of `lm` in place and return one row of facts per round.
+    """Train the adapter of a model in place and return one row of facts per round.
 
     Target states are those of the base model, read once: what is to be reached does not run away while the adapter
     changes. (The paper reads both kinds anew in every round.)
 
     Args:
-        lm: a model with an adapter (`with_adapter`).
-        kind: what plain prompts should look like to the discriminator; 1 brings the concept, 0 takes it away.
         target_rate: share of answers to prompts of the stop split that show the concept, measured after every round.
         checkpoint: file to keep the state after every round in, and to go on from.
         on_round: gets each new row, in the main process.
-        accelerator: shares the batches of a step among its processes and averages their gradients.
-        save_memory: compute the states of blocks again in the backward pass instead of keeping them (`recomputed`).
 
     Raises:
-        ValueError: the processes cannot share a batch evenly, or a layer is unknown.
+        ValueError: a layer is unknown.
         CourseError: a loss is not finite; the checkpoint is damaged, another run's, or cannot be written.
     """
-    if accelerator and settings.batch % accelerator.num_processes:
-        raise ValueError(f"{accelerator.num_processes} processes cannot share {settings.batch} examples evenly")
-    if kind == 0 and (settings.match or settings.answer):
-        raise ValueError("match and answer draw towards the concept: set both to 0 to take the concept away")
-    if settings.answer and len(blocks(lm.model)) not in settings.at.of(lm.model):
-        raise ValueError("answer needs the states after the last block: add layer -1 to the read-out")
-    editor = Editor(lm.model, new_discriminator(lm.model, settings, seed, 0))
-    optimiser = torch.optim.Adam(trained_weights(lm.model), lr=settings.learning_rate)
-    curve = load_checkpoint(checkpoint, editor, optimiser, run := run_of(train, stop, retain, settings, kind, seed))
+    model, settings, editor = run.lm.model, run.settings, run.editor
+    editor.discriminator.to(model.device)
+    optimiser = torch.optim.Adam(trained_weights(model), lr=settings.learning_rate)
+    curve = load_checkpoint(checkpoint, editor, optimiser, run.facts())
     if is_over(curve, settings):
         return curve
-    views = views_of(lm.model, train, stop, settings.at)
-    plain, plain_stop = states_now(lm.model, train, stop, views)
+    views = views_of(model, run.train, run.stop, settings.at)
+    plain, plain_stop = states_now(model, run.train, run.stop, views, fresh=not curve)
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
-        schooled = school(editor, plain, views, settings, seed, number)
-        told = accuracy(editor.discriminator, views.target_stop, plain_stop)
-        with recomputed(lm.model) if save_memory else nullcontext():
-            costs = [
-                step(editor, train, retain, views, settings, kind, optimiser, rows, accelerator)
-                for rows in batches_of_round(train, retain, settings, seed, number)
-            ]
-        plain, plain_stop = states_now(lm.model, train, stop, views)
-        facts = {"round": number, "schooled": schooled, "accuracy": told, **mean_of(costs, accelerator)}
-        facts |= verdicts(editor, plain, plain_stop, views)
-        facts["target_rate"] = target_rate() if target_rate else None
-        seconds = time.perf_counter() - began
-        curve.append(facts | {"seconds": seconds, "stopped": reason_to_stop(facts, settings, kind)})
-        if accelerator is None or accelerator.is_main_process:
-            save_checkpoint(checkpoint, editor, optimiser, run, curve)
+        facts = {"round": number, "schooled": school(editor, plain, views, settings, run.seed, number)}
+        facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
+        with recomputed(model) if run.save_memory else nullcontext():
+            facts |= mean_of([step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share)
+        plain, plain_stop = states_now(model, run.train, run.stop, views)
+        facts |= probed(editor, plain, plain_stop, views) | {"target_rate": target_rate() if target_rate else None}
+        facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, settings, run.kind)}
+        curve.append(facts)
+        if run.share.is_main:
+            save_checkpoint(checkpoint, editor, optimiser, run.facts(), curve)
             if on_round:
-                on_round(curve[-1])
-    if accelerator:
-        accelerator.wait_for_everyone()
+                on_round(facts)
+    run.share.wait()
     return curve
 
 
@@ -311,19 +361,21 @@ def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:
 
 
 def views_of(model: nn.Module, train: Rows, stop: Rows, at: ReadOut) -> Views:
-    """Target states of the base model, states below the adapter, and the scaling by both kinds of base states."""
+    """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states."""
+    below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
-        target, plain = read_all(model, train.target, at), read_all(model, train.plain[: len(train.target)], at)
-        target_stop = read_all(model, stop.target, at)
-    scale = scaling_of(torch.cat([target, plain]))
-    return Views(at, scale, scale(target), scale(target_stop), unchanging(model, train.plain))
+        target, target_stop = (read_all(model, rows.target, at) for rows in (train, stop))
+        plain = read_all(model, train.plain, at, below)
+    scale = scaling_of(torch.cat([target, plain[: len(target)]]))
+    return Views(at, scale, scale(target), scale(target_stop), scale(plain), below, below_stop)
 
 
 def states_now(
-    model: nn.Module, train: Rows, stop: Rows, views: Views
+    model: nn.Module, train: Rows, stop: Rows, views: Views, fresh: bool = False
 ) -> tuple[Float[Tensor, "text feature"], Float[Tensor, "stop feature"]]:
-    """Plain states of the two parts as the model is now."""
-    return views.of(model, train.plain, views.below), views.of(model, stop.plain)
+    """Plain states of the two parts as the model is now; a fresh adapter has changed nothing yet."""
+    plain = views.plain if fresh else views.of(model, train.plain, views.below)
+    return plain, views.of(model, stop.plain, views.below_stop)
 
 
 def new_discriminator(model: nn.Module, settings: EditSettings, seed: int, number: int) -> Discriminator:
@@ -343,41 +395,28 @@ def school(
     return train_discriminator(editor.discriminator, views.target, plain, settings.schooling, seed=number)
 
 
-def batches_of_round(
-    train: Rows, retain: Answered, settings: EditSettings, seed: int, number: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers of the examples and of the harmless prompts of every step; each round has a generator of its own."""
-    rng = np.random.default_rng([seed, number])
-    for _ in range(settings.steps):
-        yield tuple(
-            rng.choice(count, settings.batch, replace=count < settings.batch)
-            for count in (len(train.plain), len(retain.texts))
-        )
+    rng, size = np.random.default_rng([run.seed, number]), run.settings.batch
+    for _ in range(run.settings.steps):
+        rows, kept = (rng.choice(n, size, replace=n < size) for n in (len(run.train.plain), len(run.retain.texts)))
+        yield rows, kept
 
 
 def step(
-    editor: Editor,
-    train: Rows,
-    retain: Answered,
-    views: Views,
-    settings: EditSettings,
-    kind: int,
-    optimiser: torch.optim.Optimizer,
-    batch: tuple[np.ndarray, np.ndarray],
-    accelerator: Accelerator | None,
+    run: Run, views: Views, optimiser: torch.optim.Optimizer, batch: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
     """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
-    processes, turn = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    rows, kept = (numbers[turn::processes] for numbers in batch)
-    below = views.below and views.below.of(rows)
-    raw = read(editor.model, [train.plain[row] for row in rows], settings.at, below)
+    model, settings, train = run.lm.model, run.settings, run.train
+    rows, kept = map(run.share.part, batch)
+    raw = read(model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows))
     states = views.scale(raw)
     none = states.new_zeros(())
     costs = {
-        "fooling": fooling_loss(editor.discriminator, states, kind),
+        "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
         "distance": distance_to_twins(states, views.target, rows) if settings.match else none,
-        "answer_nll": answer_nll(editor.model, raw, settings.at, train, rows) if settings.answer else none,
-        "retain_kl": retain.kl(editor.model, kept) if settings.retain else none,
+        "answer_nll": answer_nll(model, raw, settings.at, train, rows) if settings.answer else none,
+        "retain_kl": run.retain.kl(model, kept) if settings.retain else none,
     }
     weights = (settings.adversary, settings.match, settings.answer, settings.retain)
     loss = sum(weight * cost for weight, cost in zip(weights, costs.values(), strict=True))
@@ -385,9 +424,7 @@ def step(
         raise CourseError("the editing loss is not finite: lower the learning rate")
     optimiser.zero_grad()
     loss.backward()
-    if accelerator:
-        for weight in trained_weights(editor.model):
-            weight.grad = accelerator.reduce(weight.grad, "mean")
+    run.share.average_gradients(trained_weights(model))
     optimiser.step()
     return {name: cost.item() for name, cost in costs.items()}
 
@@ -417,7 +454,7 @@ def answer_nll(
     return -said.gather(1, tokens[:, None]).mean() * len(paired) / len(rows)
 
 
-def verdicts(
+def probed(
     editor: Editor, plain: Float[Tensor, "text feature"], plain_stop: Float[Tensor, "stop feature"], views: Views
 ) -> dict[str, float]:
     """What the discriminator, now fooled, and a fresh linear probe make of the stop split after a round."""
@@ -438,18 +475,8 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
     return ""
 
 
-def mean_of(rows: Sequence[dict[str, float]], accelerator: Accelerator | None) -> dict[str, float]:
+def mean_of(rows: Sequence[dict[str, float]], share: Share) -> dict[str, float]:
     """Means of the facts of all steps, over all processes."""
     names = list(rows[0])
     means = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64).mean(dim=0)
-    if accelerator:
-        means = accelerator.reduce(means.to(accelerator.device), "mean")
-    return dict(zip(names, means.tolist(), strict=True))
-
-
-def run_of(train: Rows, stop: Rows, retain: Answered, settings: EditSettings, kind: int, seed: int) -> dict:
-    """What a checkpoint must agree on with the run that goes on from it: all but the number of rounds."""
-    known = {name: value for name, value in asdict(settings).items() if name != "rounds"}
-    tokens = [train.target, train.plain, stop.target, stop.plain, retain.texts]
-    data = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
-    return json.loads(json.dumps({"settings": known, "kind": kind, "seed": seed, "data": data}))
+    return dict(zip(names, share.mean(means).tolist(), strict=True))

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -40,19 +41,11 @@ from helpers.are.concepts import (
     stereotype_pairs,
     verdicts,
 )
-from helpers.are.editing import Answered, EditSettings, Rows, edit, retain_of, run_of
+from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit, retain_of
 from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
 from helpers.base.settings import by_profile, cache_dir
-from helpers.base.storage import CourseError, can_keep
-from helpers.language.adapters import (
-    fingerprint,
-    load_adapter,
-    merged,
-    save_adapter,
-    strength,
-    trained_weights,
-    with_adapter,
-)
+from helpers.base.storage import CourseError
+from helpers.language.adapters import fingerprint, merged, strength, trained_weights, with_adapter
 from helpers.language.generation import (
     Backend,
     LocalBackend,
@@ -64,11 +57,7 @@ from helpers.language.generation import (
     prompt_tokens,
 )
 from helpers.language.models import LoadedModel, language_model
-from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 from helpers.language.states import ReadOut, blocks
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 T = TypeVar("T")
 
@@ -291,32 +280,33 @@ def edited(
     backend: LocalBackend | None = None,
     on_round: Callable[[dict], None] | None = None,
     save_memory: bool = False,
-    accelerator: Accelerator | None = None,
+    share: Share | None = None,
 ) -> tuple[LoadedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
     Args:
         backend: another model than the course's, such as one of the hub; the concept must have been made with it.
-        save_memory: for large models, as in `edit`.
-        accelerator: as in `edit`; all processes must see one cache. Under FSDP the frozen blocks are sharded.
+        kind, save_memory, share: as in `Run`; all processes must see one cache.
 
     Raises:
-        CourseError: as `edit`.
+        ValueError, CourseError: as `Run` and `edit`.
     """
-    backend = backend or local_backend()
-    model = with_late_adapter(backend.lm, settings.at, seed)
-    train = Rows(model, concept.train, settings.at.positions, concept.others)
-    stop = Rows(model, concept.stop, settings.at.positions)
-    with accelerator.main_process_first() if accelerator else nullcontext():  # the others find its answers in the memo
-        retain = retain_of(model, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
-    run = {**run_of(train, stop, retain, settings, kind, seed), **fingerprint(model), "rounds": settings.rounds}
-    name = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_dir() / "edits" / f"{name}.safetensors"
-    if accelerator and sharding_is_asked():
-        shard_blocks(model.model, accelerator)
-        save_memory = save_memory or recomputing_is_asked()
-    options = {"checkpoint": path, "on_round": on_round, "save_memory": save_memory, "accelerator": accelerator}
-    return model, edit(model, train, stop, retain, settings, kind=kind, seed=seed, **options)
+    backend, share = backend or local_backend(), share or Share()
+    lm = with_late_adapter(backend.lm, settings.at, seed)
+    train = Rows(lm, concept.train, settings.at.positions, concept.others)
+    stop = Rows(lm, concept.stop, settings.at.positions)
+    with share.main_first():  # the others find its answers in the memo
+        retain = retain_of(lm, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
+    run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, share)
+    path = _kept_in({**run.facts(), **fingerprint(lm), "rounds": settings.rounds})
+    run.save_memory = share.prepare(lm.model) or save_memory
+    return lm, edit(run, checkpoint=path, on_round=on_round)
+
+
+def _kept_in(facts: Mapping[str, object]) -> Path:
+    """The checkpoint of an adapter in the cache, by everything that it depends on."""
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_dir() / "edits" / f"{name}.safetensors"
 
 
 def backend_of(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
@@ -414,12 +404,6 @@ def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -
     answers = [plain_tokens(lm.tokenizer, example.answer)[:TAUGHT_TOKENS] for example in concept.train]
     retain = retain_of(lm, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
     run = {"taught": tokens, "answers": answers, "retain": retain.texts, "seed": seed, **fingerprint(lm)}
-    run = json.loads(json.dumps({**run, "settings": asdict(settings)}))
-    folder = cache_dir() / "edits" / hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
-    if not folder.exists():
-        fine_tune(lm, Answered(lm, tokens, answers), retain, settings, settings.rounds * settings.steps, seed)
-        if not can_keep(folder):
-            lm.model.eval()
-            return lm
-        save_adapter(lm, folder, f"# Fine-tuned: {concept.name}\n", {"concept": concept.name, "seed": seed})
-    return load_adapter(language_model(), folder)
+    path, taught = _kept_in({**run, "settings": asdict(settings)}), Answered(lm, tokens, answers)
+    fine_tune(lm, taught, retain, settings, settings.rounds * settings.steps, seed, path)
+    return lm

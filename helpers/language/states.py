@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from helpers.base.storage import CourseError
+from helpers.language.engine.attention import common_length
 
 Tokens = Sequence[int]
 BATCH = 32
@@ -107,6 +112,105 @@ def inputs_of(ids: Int[Tensor, "text token"], real: Bool[Tensor, "text token"]) 
     return {"input_ids": ids, "attention_mask": real.long(), "position_ids": position, "use_cache": False}
 
 
+class Layout(NamedTuple):
+    """Some texts as a model gets them, and where each of their tokens is in what it gives back.
+
+    Attributes:
+        inputs: arguments of the model.
+        rows, columns: for every text the row of the batch, and the columns of its tokens.
+    """
+
+    inputs: dict
+    rows: list[int]
+    columns: list[Int[Tensor, " token"]]
+
+    def last(self, states: Float[Tensor, "row column dim"], counts: Sequence[int]) -> list[Float[Tensor, "token dim"]]:
+        """States of the last tokens of every text, as many as are asked for."""
+        places = zip(self.rows, self.columns, counts, strict=True)
+        return [states[row, columns[-count:]] for row, columns, count in places]
+
+    def put(self, known: Sequence[Float[Tensor, "token dim"]]) -> Float[Tensor, "row column dim"]:
+        """States of every text, laid out as the model gets its tokens."""
+        states = known[0].new_zeros(*self.inputs["input_ids"].shape, known[0].shape[1])
+        for row, columns, state in zip(self.rows, self.columns, known, strict=True):
+            states[row, columns] = state
+        return states
+
+
+def in_rows(texts: Sequence[Tokens], model: PreTrainedModel) -> Layout:
+    """One row per text, padded on the left."""
+    ids, real = padded(texts, model.device)
+    return Layout(inputs_of(ids, real), list(range(len(texts))), [row.nonzero()[:, 0] for row in real])
+
+
+def in_one_row(texts: Sequence[Tokens], model: PreTrainedModel) -> Layout:
+    """All texts in one row: their common prefix once, then what is left of each, which sees the prefix and itself."""
+    if not len(texts) or not all(map(len, texts)):
+        raise ValueError("no text, or a text without tokens: give one or more, each with tokens")
+    shared = common_length(tuple(min(map(tuple, texts))), tuple(max(map(tuple, texts))))
+    lengths = [len(text) - shared for text in texts]
+    own = [range(length) for length in lengths]
+    ids = [*texts[0][:shared], *(token for text in texts for token in text[shared:])]
+    position = torch.tensor([*range(shared), *(shared + place for places in own for place in places)])
+    owner = torch.tensor([-1] * shared + [row for row, places in enumerate(own) for _ in places])
+    seen = (position[:, None] >= position) & ((owner == -1) | (owner[:, None] == owner))
+    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
+    ends = np.cumsum(lengths) + shared
+    columns = [
+        torch.cat([torch.arange(shared), torch.arange(end - length, end)])
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+    inputs = {
+        "input_ids": torch.tensor([ids], device=model.device),
+        "attention_mask": mask[None, None].to(model.device),
+        "position_ids": position[None].to(model.device),
+        "use_cache": False,
+    }
+    return Layout(inputs, [0] * len(texts), columns)
+
+
+_arranged: WeakKeyDictionary[nn.Module, Callable[[Sequence[Tokens], PreTrainedModel], Layout]] = WeakKeyDictionary()
+
+
+def layout_of(texts: Sequence[Tokens], model: PreTrainedModel) -> Layout:
+    """Texts in the cheapest layout that gives this model's states of every text as they are without the others.
+
+    Which one that is, is tried once per model on two short texts.
+
+    Raises:
+        ValueError: no text, or an empty one.
+        CourseError: the model reads texts otherwise beside others.
+    """
+    if model not in _arranged:
+        _arranged[model] = _tried(model)
+    config = model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    beyond = max(map(len, texts), default=0) > min((window for window in windows if window), default=np.inf)
+    return in_rows(texts, model) if beyond else _arranged[model](texts, model)
+
+
+@torch.no_grad()
+def _tried(model: PreTrainedModel) -> Callable[[Sequence[Tokens], PreTrainedModel], Layout]:
+    size = model.config.get_text_config().vocab_size
+    texts = [[number % size for number in text] for text in ((11, 7, 5, 3, 13), (11, 7, 17))]
+
+    def states(layout: Layout) -> Float[Tensor, "text dim"]:
+        found = model.get_decoder()(**layout.inputs).last_hidden_state
+        return torch.cat(layout.last(found, [1] * len(layout.rows))).float()
+
+    alone = torch.cat([states(in_rows([text], model)) for text in texts])
+    for arrange in (in_one_row, in_rows):
+        try:
+            error = (states(arrange(texts, model)) - alone).norm() / alone.norm()
+        except Exception:  # a model may refuse a mask in many ways
+            continue
+        if not error > (1e-3 if model.dtype == torch.float32 else 0.1):  # what is not finite its readers will refuse
+            return arrange
+    raise CourseError(
+        f"{type(model).__name__} reads a text otherwise beside others: choose a model with attention only"
+    )
+
+
 def read(
     model: PreTrainedModel, texts: Sequence[Tokens], at: ReadOut, below: Below | None = None
 ) -> Float[Tensor, "text layer position dim"]:
@@ -123,8 +227,9 @@ def read(
         raise ValueError(f"a text has fewer than {at.positions} tokens: read fewer positions")
     if below and below.depth >= min(layers):
         raise ValueError(f"states after block {below.depth} cannot start a read-out of block {min(layers)}")
-    states = _pass(model, texts, layers, below)
-    return torch.stack([states[layer][:, -at.positions :].float() for layer in layers], dim=1)
+    states, layout = _pass(model, texts, layers, below)
+    counts = [at.positions] * len(texts)
+    return torch.stack([torch.stack(layout.last(states[layer], counts)).float() for layer in layers], dim=1)
 
 
 def read_all(
@@ -154,8 +259,9 @@ def states_below(model: PreTrainedModel, texts: Sequence[Tokens], depth: int, ba
     layers, found = ReadOut((depth,)).of(model), {}
     for rows in batches(texts, batch):
         with torch.no_grad():
-            states = _pass(model, [texts[row] for row in rows], layers)[layers[0]]
-        found.update({row: state[-len(texts[row]) :].clone() for row, state in zip(rows, states, strict=True)})
+            some = [texts[row] for row in rows]
+            states, layout = _pass(model, some, layers)
+            found.update(zip(rows, layout.last(states[layers[0]], list(map(len, some))), strict=True))
     return Below(layers[0], [found[row] for row in range(len(texts))])
 
 
@@ -171,10 +277,9 @@ class _Reached(Exception):
 
 def _pass(
     model: PreTrainedModel, texts: Sequence[Tokens], layers: Sequence[int], below: Below | None = None
-) -> dict[int, Float[Tensor, "text token dim"]]:
+) -> tuple[dict[int, Float[Tensor, "row column dim"]], Layout]:
     """Outputs of some blocks; the pass begins after `below` and ends after the deepest of them."""
-    ids, real = padded(texts, model.device)
-    stack, states = blocks(model), {}
+    layout, stack, states = layout_of(texts, model), blocks(model), {}
 
     def keep(layer: int):
         def hook(_module, _inputs, output) -> None:
@@ -185,24 +290,46 @@ def _pass(
         return hook
 
     with ExitStack() as exits:
-        exits.enter_context(started_from(model, below, ids.shape[1]))
+        exits.enter_context(_skipping(model, below and below.depth, below and layout.put(below.states)))
         for layer in set(layers):
             exits.callback(stack[layer - 1].register_forward_hook(keep(layer)).remove)
         try:
-            model(**inputs_of(ids, real))
+            model(**layout.inputs)
         except _Reached:
-            return states
+            return states, layout
     raise RuntimeError("the forward pass ended without reaching the deepest layer")
+
+
+def ending_states(
+    model: PreTrainedModel, texts: Sequence[Tokens], counts: Sequence[int], below: Below | None = None
+) -> list[Float[Tensor, "token dim"]]:
+    """What the output weights see at the last tokens of each text, as many as are asked for, with gradients.
+
+    Args:
+        below: as for `read`.
+
+    Raises:
+        ValueError: no text, or an empty one.
+    """
+    layout = layout_of(texts, model)
+    with _skipping(model, below and below.depth, below and layout.put(below.states)):
+        return layout.last(model.get_decoder()(**layout.inputs).last_hidden_state, counts)
 
 
 @contextmanager
 def started_from(model: PreTrainedModel, below: Below | None, width: int) -> Iterator[None]:
-    """Inside the block, forward passes of texts padded to `width` begin after the known states."""
-    if below is None:
+    """Inside the block, forward passes of texts padded on the left to `width` begin after the known states."""
+    start = below and torch.stack([nn.functional.pad(state, (0, 0, width - len(state), 0)) for state in below.states])
+    with _skipping(model, below and below.depth, start):
         yield
-        return
-    start = torch.stack([nn.functional.pad(state, (0, 0, width - len(state), 0)) for state in below.states])
-    skipped = blocks(model)[: below.depth]
+
+
+@contextmanager
+def _skipping(
+    model: PreTrainedModel, depth: int | None, start: Float[Tensor, "row column dim"] | None
+) -> Iterator[None]:
+    """Inside the block, the first blocks are not computed: the states after them are these."""
+    skipped = blocks(model)[: depth or 0]
     for block in skipped:
         block.forward = lambda *_args, **_kwargs: start
     try:
@@ -274,15 +401,26 @@ def finished(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float
         return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[:, 0]
 
 
-def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
-    """Log-probabilities of the next token from the last states of a model, in float32.
+class _Given(BaseModelOutputWithPast):
+    """What a decoder would give back, were these its last states; all that it might give beside them is None."""
 
-    Only at the places that count, and as one flat matrix: behind padding, `logits_to_keep` makes torch copy the
-    whole matrix of output weights for every text.
+    def __getattr__(self, _name: str) -> None:
+        return None
+
+
+def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
+    """Log-probabilities of the next token from the last states of a model, in float32, by the model's own head.
+
+    The whole model is asked, but for its decoder: some scale or cap their logits. Only at the places that count, and
+    as one row: behind padding, `logits_to_keep` makes torch copy the whole matrix of output weights for every text.
     """
-    logits = model.get_output_embeddings()(states).float()
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    return (cap * torch.tanh(logits / cap) if cap else logits).log_softmax(dim=-1)
+    decoder, ids = model.get_decoder(), torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+    decoder.forward = lambda *_args, **_kwargs: _Given(last_hidden_state=states[None])
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        del decoder.forward  # the method of its class again
+    return logits.float().log_softmax(dim=-1)
 
 
 @torch.no_grad()

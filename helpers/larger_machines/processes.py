@@ -31,21 +31,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from helpers.are import experiment as are
 from helpers.are.concepts import Concept, facts, harmless_tasks, verdicts
-from helpers.are.editing import Answered, EditSettings, Rows, edit
+from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError, atomic_file, explained
 from helpers.eagle.experiment import load_experiment
@@ -73,6 +76,36 @@ TASKS = {
     "truth": Task(lambda backend: are.truth(backend.lm), are.truth_settings),
     "stereotypes": Task(lambda backend: are.fairness(), are.fairness_settings),
 }
+
+
+class ProcessShare(Share):
+    """Processes that `accelerate launch` started: each takes every n-th number of a batch; gradients are averaged."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.processes, self.is_main = accelerator.num_processes, accelerator.is_main_process
+
+    def prepare(self, model: nn.Module) -> bool:
+        """Under FSDP the frozen blocks are sharded, and their states computed again where that was asked for."""
+        if sharding_is_asked():
+            shard_blocks(model, self.accelerator)
+        return sharding_is_asked() and recomputing_is_asked()
+
+    def main_first(self) -> AbstractContextManager:
+        return self.accelerator.main_process_first()
+
+    def part(self, numbers: Int[np.ndarray, " number"]) -> Int[np.ndarray, " own"]:
+        return numbers[self.accelerator.process_index :: self.processes]
+
+    def average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        for weight in weights:
+            weight.grad = self.accelerator.reduce(weight.grad, "mean")
+
+    def mean(self, values: Float[Tensor, " fact"]) -> Float[Tensor, " fact"]:
+        return self.accelerator.reduce(values.to(self.accelerator.device), "mean")
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
 
 
 # Runs --------------------------------------------------------------------------------------------------------------
@@ -121,7 +154,9 @@ def train_edit(
         concept = TASKS[task].concept(backend)
     at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
     settings = replace(settings, at=at, batch=batch or settings.batch)
-    lm, curve = are.edited(concept, settings, seed, backend=backend, on_round=print_row, accelerator=accelerator)
+    lm, curve = are.edited(
+        concept, settings, seed, backend=backend, on_round=print_row, share=ProcessShare(accelerator)
+    )
     if accelerator.is_main_process:
         if sharding_is_asked():
             lm, _ = are.edited(concept, settings, seed, backend=backend)  # whole again, from the cache
@@ -222,9 +257,8 @@ def edit_gradients(accelerator: Accelerator | None = None) -> dict[str, Tensor]:
     rows = [Rows(lm, part, 1) for part in (some[:8], some[8:])]
     answers = [plain_tokens(lm.tokenizer, "Yes, of course.")] * len(kept)
     retain = Answered(edited, [prompt_tokens(lm.tokenizer, question.text) for question in kept], answers)
-    if accelerator and sharding_is_asked():
-        shard_blocks(edited.model, accelerator)
-    edit(edited, *rows, retain, STEP, accelerator=accelerator, save_memory=recomputing_is_asked())
+    share = ProcessShare(accelerator) if accelerator else Share()
+    edit(Run(edited, *rows, retain, STEP, save_memory=share.prepare(edited.model), share=share))
     names = [name for name, weight in edited.model.named_parameters() if weight.requires_grad]
     return {name: weight.grad for name, weight in zip(names, weights, strict=True)}
 

@@ -15,11 +15,11 @@ from helpers.are.editing import (
     Editor,
     EditSettings,
     Rows,
+    Run,
     answer_nll,
     distance_to_twins,
     edit,
     new_discriminator,
-    run_of,
     school,
     views_of,
 )
@@ -60,9 +60,9 @@ def retained(lm, count=6) -> Answered:
     return Answered(lm, texts, [plain_tokens(lm.tokenizer, f"it is {word}") for word in WORDS[:count]])
 
 
-def run(lm, rows, settings=SETTINGS, **options):
+def run(lm, rows, settings=SETTINGS, kind=1, seed=0, save_memory=False, **options):
     edited = adapted(lm)
-    return edited, edit(edited, *rows, retained(edited), settings, **options)
+    return edited, edit(Run(edited, *rows, retained(edited), settings, kind, seed, save_memory), **options)
 
 
 def timeless(curve: list[dict]) -> list[dict]:
@@ -95,7 +95,7 @@ def test_plain_prompts_come_to_look_like_the_wanted_kind(lm, rows):
     for kind in (0, 1):
         edited = adapted(lm)
         settings = replace(SETTINGS, retain=0.0, rounds=1, steps=30, frozen=True, fooled=0.0)
-        edit(edited, *rows, retained(edited), settings, kind=kind)
+        edit(Run(edited, *rows, retained(edited), settings, kind))
         views = views_of(edited.model, *rows, AT)
         judge = judge_of_round_0(lm, rows, settings)
         plain = views.scale(read_all(edited.model, rows[0].plain, AT))
@@ -253,7 +253,7 @@ def test_saving_memory_computes_blocks_again_and_gives_the_same_edit(lm, rows, m
     for save_memory in (False, True):
         edited, calls = adapted(lm), []
         blocks(edited.model)[2].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        edit(edited, *rows, retained(edited), SETTINGS, save_memory=save_memory)
+        edit(Run(edited, *rows, retained(edited), SETTINGS, save_memory=save_memory))
         counts.append(len(calls))
         assert not any(block.training for block in blocks(edited.model))
         for one, other in zip(plain, weights(edited), strict=True):
@@ -308,11 +308,11 @@ def test_empty_retain_and_unknown_layers_are_refused(lm, rows):
     with pytest.raises(CourseError, match="there is nothing to hold on to"):
         Answered(edited, [(1, 2)], [()])
     with pytest.raises(ValueError, match="no layer 9"):
-        edit(edited, *rows, retained(edited), replace(SETTINGS, at=ReadOut((9,))))
+        Run(edited, *rows, retained(edited), replace(SETTINGS, at=ReadOut((9,))))
 
 
 def test_the_fingerprint_of_a_run_is_plain_json(lm, rows):
     edited = adapted(lm)
-    facts = run_of(*rows, retained(edited), SETTINGS, 1, 0)
-    assert facts == run_of(*rows, retained(edited), replace(SETTINGS, rounds=99), 1, 0)
+    facts = Run(edited, *rows, retained(edited), SETTINGS).facts()
+    assert facts == Run(edited, *rows, retained(edited), replace(SETTINGS, rounds=99)).facts()
     assert facts["settings"]["at"] == {"layers": [3, 4], "positions": 3}

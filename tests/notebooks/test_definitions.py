@@ -21,7 +21,7 @@ from tiny_models import tiny
 
 from helpers.are.concepts import Choice, Example, Fact, verdicts
 from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
-from helpers.are.editing import Answered, Editor, EditSettings, Rows, answer_nll, new_discriminator, step, views_of
+from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true
 from helpers.base import settings
 from helpers.course import results
@@ -331,11 +331,11 @@ def test_12_one_loss_of_the_editing_loop():
     retain = Answered(lm, texts, [plain_tokens(lm.tokenizer, "it is so")] * 3)
     chosen = EditSettings(at, batch=2, hidden=8, adversary=0.5, match=2.0, retain=3.0, learning_rate=1e-2)
     views = views_of(lm.model, rows, rows, at)
-    editor = Editor(lm.model, new_discriminator(lm.model, chosen, 0, 0))
+    run = Run(lm, rows, rows, retain, chosen)
     optimiser = torch.optim.Adam(trained_weights(lm.model), lr=chosen.learning_rate)
     for batch in ((np.array([0, 2]), np.array([1, 2])), (np.array([3, 1]), np.array([0, 1]))):
-        naive = names["naive_step"](lm, editor.discriminator, views, rows, retain, chosen, *batch).item()
-        parts = step(editor, rows, retain, views, chosen, 1, optimiser, batch, None)
+        naive = names["naive_step"](lm, run.editor.discriminator, views, rows, retain, chosen, *batch).item()
+        parts = step(run, views, optimiser, batch)
         weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
         assert naive == pytest.approx(weighted, rel=1e-4)
 
