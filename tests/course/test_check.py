@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import cohen_kappa_score
+from scipy.stats import entropy
+from sklearn.linear_model import Ridge
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, ndcg_score
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.neighbors import NearestNeighbors
+from torch.nn.functional import cross_entropy
 
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
@@ -258,3 +263,70 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     found = EXERCISES["12.1"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
     assert found == pytest.approx(strength, nan_ok=True)
+
+
+def by_reference(number, *arguments):
+    return EXERCISES[number].reference(*arguments)
+
+
+RNG = np.random.default_rng(0)
+X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(0.5, 2, size=12)
+SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
+P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
+COUNTS = RNG.integers(1, 30, size=15)
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [
+        (by_reference("00.1", X[0], X[1]), cosine_similarity(X[:1], X[1:2])[0, 0]),
+        (by_reference("00.2", X[0], X[1:]), cosine_similarity(X[:1], X[1:]).argmax()),
+        (by_reference("01.1", 3.0, 0.5, -0.25, np.array([1.0, 2.0]), np.array([2.0, 0.5])), 6.25),
+        (by_reference("01.2", X, Y[:, 0], 0.1), Ridge(0.1 * 12, fit_intercept=False).fit(X, Y[:, 0]).coef_),
+        (by_reference("02.1", X, Y, WEIGHTS, 2.0), Ridge(2.0, fit_intercept=False).fit(X, Y, WEIGHTS).coef_.T),
+        (by_reference("02.2", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
+        (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),
+        (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
+        (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
+        (by_reference("04.1", ["a", "b", "a", "b", "a", "b"], 2), 0.6),
+        (by_reference("04.2", np.array([[3.0], [4.0], [6.0]]), "dense"), [[3.0], [2.0]]),
+        (by_reference("04.2", np.array([[3.0], [4.0], [6.0]]), "terminal"), [[6.0], [6.0]]),
+        (by_reference("05.1", np.eye(3), np.array([0.5, 0.25, 0.25])), [2.0, 4.0, 4.0]),
+        (by_reference("05.2", np.eye(2), np.array([0.5, 0.5])), ([0.5, 0.5], 0.0)),
+        (by_reference("06.1", P, Q), entropy(P, Q, axis=1)),
+        (by_reference("06.2", np.array([[3.0, 1.0, 2.0]]), 2), [[0.5, 0.0, 0.5]]),
+        (by_reference("07.1", np.array([1.0, 2.0]), np.array([0.5, 1.0]), 0.5), [2.0, 1.0]),
+        (by_reference("07.2", np.array([0.0, 2.0, 5.0, 5.0]), 2), [-1 / 2**0.5, 1 / 2**0.5, 0.0, 0.0]),
+        (by_reference("08.1", 5.0, 300.0, 10), 35.0),
+        (by_reference("08.2", np.array([1.0, 2.0, 6.0]), np.array([0, 1, 1]), np.array([0, 1, 1])), 17 / 5),
+        (by_reference("09.1", [20, 21, 22, 23], [5, 5, 9, 1], 9), [(20, 21), (22, 23)]),
+        (by_reference("09.2", np.array([[2.0, 3.0], [1.0, 6.0]])), 1 / 3.5),
+        (by_reference("10.1", SAID, TRUTH), balanced_accuracy_score(TRUTH, SAID)),
+        (by_reference("10.2", np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([4.0, 3.0])), 0.5),
+        (
+            by_reference("11.1", np.stack([X, X])[..., :2], 1),
+            cross_entropy(torch.tensor(X[:, :2]), torch.ones(12).long()),
+        ),
+        (by_reference("11.2", np.array([[3.0, 4.0]]), np.array([0.0, 2.0])), [[3.0, 0.0]]),
+        (
+            by_reference("12.2", np.ones((2, 2)), np.array([[1.0, 2.0]]), np.array([[1.0], [0.0]]), 2.0, 0.5),
+            [[2, 3], [1, 1]],
+        ),
+        (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
+        (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
+        (by_reference("14.1", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
+        (by_reference("14.2", 0.6, 0.45), 0.5),
+        (by_reference("15.1", np.array([True, False, True]), np.array(["a", "a", "b"])), 0.5),
+        (by_reference("15.2", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
+        (by_reference("16.1", np.array([0.2, 0.5, 1.0]), 0.9, 0.8), [0.0, 0.3 / 0.7, 1.0]),
+        (by_reference("16.2", COUNTS), np.abs(np.subtract.outer(COUNTS, COUNTS)).mean() / (2 * COUNTS.mean())),
+        (by_reference("17.1", [np.array([1.0]), np.array([4.0])], [1, 2]), [3.0]),
+        (by_reference("17.2", 1000, 500, 2, 50, 10), 20),
+        (by_reference("18.1", np.array([[[0, 0, 0], [255, 0, 255]]], dtype=np.uint8), 2), np.eye(8)[[0, 5]].sum(0) / 2),
+        (by_reference("18.2", np.array([[3.0, 5.0]]), np.array([[3.0, 3.5]])), 0.75),
+    ],
+    ids=lambda value: "",
+)
+def test_a_reference_has_the_known_value(found, known):
+    for part, right in zip(*((found, known) if isinstance(known, tuple) else ([found], [known])), strict=True):
+        np.testing.assert_allclose(np.asarray(part, float), np.asarray(right, float), atol=1e-3)
