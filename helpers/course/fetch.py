@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from helpers.base import sources
+from helpers.base.downloads import megabytes
 from helpers.base.storage import CourseError
 
 
@@ -20,7 +21,7 @@ def _fetch_all(names: Iterable[str]) -> None:
         if not source.default:
             print(f"{name}: {source.licence}")
         sources.fetch(name)
-        print(f"{name:24} {sources.megabytes(source.size):>9}  {state}", flush=True)
+        print(f"{name:24} {megabytes(source.size):>9}  {state}", flush=True)
         if models.gguf_of(source):
             models.convert(name)
 
@@ -28,7 +29,7 @@ def _fetch_all(names: Iterable[str]) -> None:
 def _list_all() -> None:
     for source in sources.read_manifest().values():
         state = "cached" if sources.is_intact(source) else "default" if source.default else "opt-in"
-        print(f"{source.name:24} {sources.megabytes(source.size):>9}  {state:8} {source.title}")
+        print(f"{source.name:24} {megabytes(source.size):>9}  {state:8} {source.title}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

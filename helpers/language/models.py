@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from helpers.base import settings, sources, storage
+from helpers.base import downloads, settings, sources, storage
 from helpers.base.storage import CourseError
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def convert(
 
 def _make(folder: Path, fetched: Path, gguf: sources.SourceFile, build: Callable[[Path, Path], None]) -> None:
     with storage.atomic_folder(folder) as new:
-        sources.check_space(new, 4 * gguf.size, f"convert {gguf.path}")  # 4 bits become 16
+        downloads.check_space(new, 4 * gguf.size, f"convert {gguf.path}")  # 4 bits become 16
         build(fetched, new)
         for path in new.iterdir():
             path.chmod(0o644)  # safetensors writes private files; a class may share one cache
