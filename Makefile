@@ -1,4 +1,4 @@
-# make lab | make test | make course; every target sets up what it needs first. See README.md.
+# make lab | make test | make check | make course; every target sets up what it needs first. See README.md.
 PYTHON ?= python3
 PROFILE ?= small
 NOTEBOOKS ?=
@@ -9,6 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # STEER_WHEELS=folder installs from that folder alone (a lab without network; `make wheels` fills it).
 PIP_SOURCE := $(if $(STEER_WHEELS),--no-index --find-links "$(STEER_WHEELS)")
+
+# What fetching needs, so that it can begin before all else is installed.
+TO_FETCH := filelock platformdirs tqdm
 
 # Root is the only user in many containers; the server still listens on localhost alone and asks for its token.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -22,25 +25,43 @@ BROWSER := { command -v chromium || command -v chromium-browser || command -v go
 PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
+# Notebooks in the order of the tests: those that take minutes first, so that no core is left idle at the end.
+LONG := 13 12 07 08 14 15 05 06 04 X1 X2
+BOOKS := $(notdir $(wildcard notebooks/*.ipynb))
+LONG_BOOKS := $(foreach number,$(LONG),$(filter $(number)_%,$(BOOKS)))
+TESTED := $(addprefix build/tests/notebooks/,$(LONG_BOOKS)) tests/browser \
+  $(addprefix build/tests/notebooks/,$(filter-out $(LONG_BOOKS),$(BOOKS)))
+
+# When make began, for the minutes that the tests record.
+STARTED := $(or $(STARTED),$(shell date +%s))
+REPORT := STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.report
+
 # Extensions of JupyterLab that fail on pages without it, where they are installed.
 VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
   --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension
 
-.PHONY: lab test course data wheels student release explore slides lint format lock clean
+.PHONY: lab test check unit course data wheels student release explore slides lint types format lock clean
 
 lab: $(VENV)/lab.stamp data
 	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
 
-# Notebook 13 takes longest when nothing is cached, so this begins with it; begun last it leaves a core idle for long.
+# Every notebook runs once, blank: the checks go on with their references, so what it computes is what its source does,
+# and nbval compares it with the outputs of the source. That a source differs from it in right solutions alone, the
+# unit tests see without running it.
 test: $(VENV)/test.stamp data
 	$(BIN)/python -m helpers.course.requirements
-	$(MAKE) lint
+	$(MAKE) check STARTED=$$(date +%s)
+	$(BIN)/python -m helpers.course.editions tests
+	$(PYTEST) $(NBVAL) --no-loadscope-reorder --junitxml=build/tests/report.xml -rs $(TESTED)
+	$(REPORT) test $(STARTED) build/tests/report.xml
+
+# What to run after every change: style, types, unit tests.
+check: $(VENV)/test.stamp data
+	$(MAKE) -j2 lint unit
+	$(REPORT) check $(STARTED)
+
+unit: $(VENV)/test.stamp data
 	$(PYTEST) --ignore=tests/browser tests
-	$(PYTEST) $(NBVAL) --no-loadscope-reorder notebooks/13*.ipynb notebooks/1[!3]*.ipynb notebooks/[!1]*.ipynb
-	$(MAKE) student
-	$(PYTEST) $(NBVAL) --junitxml=build/tests/student.xml build/student/notebooks
-	$(PYTEST) --junitxml=build/tests/browser.xml -rs tests/browser
-	STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.report build/tests/student.xml build/tests/browser.xml
 
 course: $(VENV)/lab.stamp data
 	$(BIN)/python -m helpers.course.run $(NOTEBOOKS)
@@ -74,6 +95,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(VENV)/test.stamp
+	$(BIN)/mypy
+
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -86,14 +110,17 @@ lock: $(VENV)/test.stamp
 clean:
 	rm -rf $(VENV) build
 
+# Data and models come over the network while pip unpacks the packages. What is missing after that, `data` fetches.
 $(VENV)/lab.stamp: pyproject.toml constraints.txt
 	$(PYTHON) helpers/course/requirements.py --python-only
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the packages of pyproject.toml into $(VENV) (about 3 GB, a few minutes)"
-	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]
+	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt $(TO_FETCH)
+	$(BIN)/python -m helpers.course.fetch --download-only > /dev/null 2>&1 & \
+	  $(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]; status=$$?; wait; exit $$status
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/lab.stamp
-	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,test]
-	$(BROWSER) || echo "no Chromium: install it with your system's packages, or the browser tests are skipped"
+	{ $(BROWSER) || echo "no Chromium: install it with your system's packages, or the browser tests are skipped"; } & \
+	  $(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,test]; status=$$?; wait; exit $$status
 	touch $@

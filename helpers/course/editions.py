@@ -1,6 +1,7 @@
 """The editions of the course for a class, made from the notebooks, where the solution is the source.
 
     python -m helpers.course.editions student            notebooks to fill in, in build/student/notebooks
+    python -m helpers.course.editions tests              the same, with the outputs that `make test` compares
     python -m helpers.course.editions release            a zip of the course with these notebooks
     python -m helpers.course.editions nbgrader FOLDER    a course folder for nbgrader, to hand out and to grade
 
@@ -22,7 +23,7 @@ import sys
 import textwrap
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import nbformat
@@ -122,59 +123,49 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def student(book: NotebookNode) -> NotebookNode:
-    """A copy to fill in: stubs for solutions, no output that comes from one; hints and other outputs stay.
+    """A copy to fill in: stubs for solutions, no outputs, and no marks of the tests; hints stay.
 
     Raises:
         CourseError: a mark is wrong, see `regions`.
     """
     book = copy.deepcopy(book)
-    for index in solved(book):
-        cell = book.cells[index]
-        cell.update(source=COMPARED.sub("", blank(cell)), outputs=[], execution_count=None)
     for cell in book.cells:
-        if cell.cell_type == "markdown":
-            cell.source = TOLD.sub("", cell.source)
-            for old, new in REWORDED.items():
-                cell.source = cell.source.replace(old, new)
+        if cell.cell_type == "code":
+            cell.update(source=COMPARED.sub("", blank(cell)), outputs=[], execution_count=None)
+            continue
+        regions(cell)  # refuses marks outside of code
+        cell.source = TOLD.sub("", cell.source)
+        for old, new in REWORDED.items():
+            cell.source = cell.source.replace(old, new)
     return book
 
 
-def solved(book: NotebookNode) -> list[int]:
-    """Indices of the code cells that hold a solution, or compute with one or with what came of it.
+def for_tests(book: NotebookNode) -> NotebookNode:
+    """The student edition, with mark and outputs in the cells that nbval is to compare with those of the source.
+
+    Checks go on with their references, so a blank notebook computes what its source does.
 
     Raises:
-        CourseError: see `regions`.
+        CourseError: a mark is wrong, see `regions`; or a cell to compare has no outputs, which nbval would pass over.
     """
-    names: set[str] = set()  # bound to solutions and to what was computed with them, so far
-    found = []
-    for index, cell in enumerate(book.cells):
-        spans = regions(cell)
-        if cell.cell_type != "code":
+    made = student(book)
+    for cell, source in zip(made.cells, book.cells, strict=True):
+        if source.cell_type != "code" or not COMPARED.search(source.source):
             continue
-        tree = _parsed(cell.source)
-        statements = tree.body if tree else []
-        touched = [node for node in statements if _holds(node, spans) or names & _read(node)]
-        names.update(name for node in touched for name in _bound(node))
-        if spans or touched or (tree is None and names & set(re.findall(r"\w+", cell.source))):
-            found.append(index)
-    return found
+        if not source.outputs or source.execution_count is None:
+            raise CourseError(f"cell {source.get('id', '')} is to be compared and has no outputs: run the notebook")
+        kept = copy.deepcopy({name: source[name] for name in ("outputs", "execution_count")})
+        cell.update(source=blank(source), **kept)
+    return made
 
 
-def _holds(node: ast.stmt, spans: Sequence[tuple[int, int]]) -> bool:
-    return any(node.lineno <= last + 1 and first + 1 <= node.end_lineno for first, last in spans)
-
-
-def _read(node: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-
-
-def write_student(project: Path, folder: Path) -> list[Path]:
-    """Write the student edition into `folder`; a notebook that is not in the course (any more) goes from there.
+def write_notebooks(project: Path, folder: Path, edit: Callable[[NotebookNode], NotebookNode] = student) -> list[Path]:
+    """Write an edition into `folder`; a notebook that is not in the course (any more) goes from there.
 
     Raises:
-        CourseError: see `student`; the message names the notebook.
+        CourseError: see `student` and `for_tests`; the message names the notebook.
     """
-    texts = {folder / path.name: _student_text(path) for path in sorted((project / "notebooks").glob("*.ipynb"))}
+    texts = {folder / path.name: _text(_edited(path, edit)) for path in sorted((project / "notebooks").glob("*.ipynb"))}
     for path, text in texts.items():
         _write(path, text)
     for path in set(folder.glob("*.ipynb")) - set(texts):
@@ -182,11 +173,7 @@ def write_student(project: Path, folder: Path) -> list[Path]:
     return list(texts)
 
 
-def _student_text(path: Path) -> str:
-    return _text(_edited(path, student))
-
-
-def _edited(path: Path, edit) -> NotebookNode:
+def _edited(path: Path, edit: Callable[[NotebookNode], NotebookNode]) -> NotebookNode:
     try:
         return edit(nbformat.read(path, as_version=4))
     except CourseError as error:
@@ -221,7 +208,7 @@ def release(project: Path, folder: Path, wheels: Path | None = None) -> Path:
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in released(project):
             path = project / file
-            content = _student_text(path).encode() if file.suffix == ".ipynb" else path.read_bytes()
+            content = _text(_edited(path, student)).encode() if file.suffix == ".ipynb" else path.read_bytes()
             archive.writestr(_entry(f"{name}/{file}"), content, zipfile.ZIP_DEFLATED)
         for path in collected:
             entry = _entry(f"{name}/wheels/{path.name}")
@@ -370,6 +357,7 @@ def main(arguments: Sequence[str] | None = None, project: Path | None = None) ->
     parser = argparse.ArgumentParser(prog="python -m helpers.course.editions", description="Editions for a class.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("student", help="notebooks to fill in, in build/student/notebooks")
+    commands.add_parser("tests", help="the same with the outputs that the tests compare, in build/tests/notebooks")
     zipped = commands.add_parser("release", help="a zip of the course with these notebooks, in build/")
     zipped.add_argument("--wheels", type=Path, metavar="DIR", help="a folder from `make wheels` to put inside")
     grader = commands.add_parser("nbgrader", help="a course folder for nbgrader")
@@ -387,9 +375,9 @@ def main(arguments: Sequence[str] | None = None, project: Path | None = None) ->
 
 
 def _run(chosen: argparse.Namespace, project: Path) -> str:
-    if chosen.command == "student":
-        folder = project / "build/student/notebooks"
-        return f"notebooks in {_shown(folder)}: {len(write_student(project, folder))}"
+    if chosen.command in (edits := {"student": student, "tests": for_tests}):
+        folder = project / "build" / chosen.command / "notebooks"
+        return f"notebooks in {_shown(folder)}: {len(write_notebooks(project, folder, edits[chosen.command]))}"
     if chosen.command == "nbgrader":
         return f"files written in {_shown(chosen.folder)}: {len(write_nbgrader(project, chosen.folder))}"
     path = release(project, project / "build", chosen.wheels)

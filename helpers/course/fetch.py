@@ -12,8 +12,13 @@ from helpers.base.downloads import megabytes
 from helpers.base.storage import CourseError
 
 
+def _download_all(names: Iterable[str]) -> None:
+    for name in names:
+        sources.fetch(name)
+
+
 def _fetch_all(names: Iterable[str]) -> None:
-    from helpers.language import models  # heavy, and not needed to list or to collect
+    from helpers.language import models  # heavy, and not needed to list, to collect or to download
 
     for name in names:
         source = sources.find(name)
@@ -39,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="sources to fetch (all default ones if none)")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="only put the wheels in DIR, for a lab")
+    parser.add_argument("--download-only", action="store_true", help="leave converting for later: needs no PyTorch")
     parser.add_argument("--list", action="store_true", help="list the sources")
     chosen = parser.parse_args(arguments)
     try:
@@ -47,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list_all()
         elif chosen.wheels:
             sources.collect_wheels(names, chosen.wheels)
+        elif chosen.download_only:
+            _download_all(names)
         else:
             _fetch_all(names)
     except CourseError as error:

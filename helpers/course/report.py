@@ -1,24 +1,30 @@
-"""What the tests found out about the classroom part, as results: `make test` calls it after its last test.
+"""What the tests found out, as results: counted from pytest's reports and from the clock, never typed in.
 
-pytest leaves a report in JUnit's format (`--junitxml`); the numbers are counted from it and not typed in.
+    python -m helpers.course.report check STARTED               after `make check`: how long it took
+    python -m helpers.course.report test STARTED REPORT.xml     after `make test`: that, and what the tests counted
+    python -m helpers.course.report page                        the rows into notebooks/RESULTS.md
 
-    python -m helpers.course.report STUDENT.xml BROWSER.xml
+STARTED is when make began, in seconds since 1970; the report is in JUnit's format (`--junitxml`).
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.base import settings
 from helpers.base.storage import CourseError
-from helpers.course import results
+from helpers.course import results, run
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import verdict_on
 
 AXE = "axe_serious"  # the property in which a test leaves the number of serious findings
+ROWS = "tests"  # what stands in the column of the notebook
+TITLE = "The course's own tests"  # of the section in RESULTS.md
 
 
 def cases(report: Path) -> list[ElementTree.Element]:
@@ -41,13 +47,22 @@ def passed(case: ElementTree.Element) -> bool:
     return not any(case.find(kind) is not None for kind in ("failure", "error", "skipped"))
 
 
-def whole_notebooks(report: Path) -> tuple[int, int]:
-    """Notebooks all of whose cells passed, and all notebooks (nbval names a case's class after its file)."""
-    files: dict[str, bool] = {}
+def in_browser(case: ElementTree.Element) -> bool:
+    """Is this a test in a browser? All others of the report are cells of notebooks."""
+    return ".browser." in (case.get("classname") or "")
+
+
+def notebooks(report: Path) -> dict[str, tuple[bool, float]]:
+    """For each notebook of a report: did all its cells pass, and how many seconds did they take together?"""
+    files: dict[str, tuple[bool, float]] = {}
     for case in cases(report):
-        file = case.get("classname") or case.get("name")  # a notebook that could not be collected has no class
-        files[file] = files.get(file, True) and passed(case)
-    return sum(files.values()), len(files)
+        if in_browser(case):
+            continue
+        # nbval names a case's class after its file; a notebook that could not be collected has no class.
+        file = case.get("classname") or case.get("name") or ""
+        whole, seconds = files.get(file, (True, 0.0))
+        files[file] = whole and passed(case), seconds + float(case.get("time") or 0)
+    return files
 
 
 def rejected() -> tuple[int, int]:
@@ -56,32 +71,80 @@ def rejected() -> tuple[int, int]:
     return sum(verdict is not None for verdict in verdicts), len(verdicts)
 
 
-def record(student: Path, browser: Path) -> None:
-    """Record `classroom.*` of two reports: the blank student edition, and the tests in a browser."""
-    (whole, notebooks), (right, wrong) = whole_notebooks(student), rejected()
-    in_browser = cases(browser)
-    found = [int(p.get("value")) for case in in_browser for p in case.iter("property") if p.get("name") == AXE]
+def record_classroom(report: Path) -> None:
+    """Record `classroom.*`: the blank notebooks, the exercises' checks, and the tests in a browser."""
+    books, (right, wrong) = notebooks(report), rejected()
+    browser = [case for case in cases(report) if in_browser(case)]
+    found = [int(p.get("value") or 0) for case in browser for p in case.iter("property") if p.get("name") == AXE]
+    whole = sum(passed for passed, _ in books.values())
     rows = {
         "exercises": (len(EXERCISES), len(EXERCISES), "exercises with a check"),
         "checks_wrong_answers_rejected": (right / wrong, wrong, "share of known wrong answers"),
-        "student_blank_pass": (whole / notebooks, notebooks, "share of notebooks that run blank to the end"),
-        "browser_tests": (sum(map(passed, in_browser)), len(in_browser), "tests passed"),
+        "student_blank_pass": (whole / len(books), len(books), "share of notebooks that run blank to the end"),
+        "browser_tests": (sum(map(passed, browser)), len(browser), "tests passed"),
     }
     if found:  # without a browser nothing was looked at
         rows[AXE] = (sum(found), len(found), "serious findings on all pages")
-    if path := settings.results_file():
-        results.forget(path, "tests")  # a row of an older run, with a browser, would look like one of this run
+    elif path := settings.results_file():  # a row of an older run, with a browser, would look like one of this run
+        results.amend(path, lambda older: older.pop(f"classroom.{AXE}", None))
     for name, (value, n, unit) in rows.items():
-        results.record(f"classroom.{name}", value, n=n, seeds=[], unit=unit, notebook="tests")
+        results.record(f"classroom.{name}", value, n=n, seeds=[], unit=unit, notebook=ROWS)
+
+
+def is_cold(started: float) -> bool:
+    """Was the cache empty when make began: is everything in it younger?"""
+    files = (path for path in settings.cache_dir().rglob("*") if path.is_file())
+    return all(path.stat().st_mtime >= started for path in files)
+
+
+def with_installation(started: float) -> bool:
+    """Did this call of make install the packages?"""
+    stamp = settings.PROJECT / ".venv" / "lab.stamp"
+    return stamp.exists() and stamp.stat().st_mtime >= started
+
+
+def record_minutes(name: str, started: float) -> None:
+    """Record `tests.NAME`: the minutes since `started`, of what, and on which machine."""
+    how = f"minutes, {'with' if with_installation(started) else 'without'} installation"
+    where = f"{os.cpu_count()} cores, {run.processor()}"
+    minutes = round((time.time() - started) / 60, 1)
+    results.record(f"tests.{name}", minutes, n=1, seeds=[], unit=f"{how}; {where}", notebook=ROWS)
+
+
+def record_test(started: float, report: Path) -> None:
+    """Record all that `make test` found out, and say which notebooks took longest."""
+    temperature = "cold" if is_cold(started) else "warm"
+    record_classroom(report)
+    record_minutes(f"{temperature}_minutes", started)
+    slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
+    unit = f"s, the slowest notebook: {slowest[0][1].rpartition('.')[2]}"
+    name = f"tests.{temperature}_slowest_notebook"
+    results.record(name, round(slowest[0][0], 1), n=len(slowest), seeds=[], unit=unit, notebook=ROWS)
+    print(f"{temperature}, seconds:", *(f"{name.rpartition('.')[2]} {seconds:.0f}" for seconds, name in slowest))
+
+
+def write_page() -> None:
+    """Write what was recorded of the tests into its section of notebooks/RESULTS.md."""
+    rows = results.load(settings.results_file() or settings.checkout() / "build/results.json")
+    rows = {name: row for name, row in rows.items() if row["notebook"] == ROWS}
+    if not rows:
+        raise CourseError("no test has been recorded: run `make test` first")
+    run.write_section(settings.checkout(), TITLE, rows)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0, or 1 or 2 with one line that says why."""
-    if len(arguments) != 2:
-        print("usage: python -m helpers.course.report STUDENT.xml BROWSER.xml", file=sys.stderr)
-        return 2
     try:
-        record(*map(Path, arguments))
+        match arguments:
+            case ["check", started]:
+                record_minutes("check_minutes", float(started))
+            case ["test", started, report]:
+                record_test(float(started), Path(report))
+            case ["page"]:
+                write_page()
+            case _:
+                print("usage: python -m helpers.course.report (check STARTED | test STARTED REPORT.xml | page)")
+                return 2
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

@@ -8,16 +8,19 @@ Everything is written under `build/`: executed notebooks, HTML pages, `results.j
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
@@ -229,31 +232,37 @@ def run(course: Course, wanted: list[str]) -> None:
 
 def write_report(course: Course) -> None:
     """Write the recorded results into notebooks/RESULTS.md, for each section that is complete."""
-    page = course.notebooks / "RESULTS.md"
     for title, numbers in SECTIONS.items():
         notebooks = [path for path in select(course, []) if _number(path) in numbers]
         if not notebooks or any(cached(course, path) is None for path in notebooks):
             continue
         recorded = results.load(course.results)
         names = [name for path in notebooks for name in results.of_notebook(recorded, path.stem)]
-        section = results.as_markdown(
-            {name: recorded[name] for name in names},
-            title=title,
-            machine=machine(),
-            date=datetime.date.today().isoformat(),
-            commit=commit(course.project),
-        )
-        written = page.read_text(encoding="utf-8") if page.exists() else ""
-        with atomic_file(page) as temporary:
-            temporary.write_text(results.with_section(written, section), encoding="utf-8")
-            temporary.chmod(0o644)  # a tracked file, not a private temporary one
+        write_section(course.project, title, {name: recorded[name] for name in names})
+
+
+def write_section(project: Path, title: str, rows: dict[str, Any]) -> None:
+    """Write results into their section of notebooks/RESULTS.md, in the place of an older one of that title."""
+    page, today = project / "notebooks/RESULTS.md", datetime.date.today().isoformat()
+    section = results.as_markdown(rows, title=title, machine=machine(), date=today, commit=commit(project))
+    written = page.read_text(encoding="utf-8") if page.exists() else ""
+    with atomic_file(page) as temporary:
+        temporary.write_text(results.with_section(written, section), encoding="utf-8")
+        temporary.chmod(0o644)  # a tracked file, not a private temporary one
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def machine() -> str:
     """Processor, cores and versions in words, without host name or path."""
-    processor = platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
-    return f"{platform.system()} {processor}, {os.cpu_count()} cores, {versions}"
+    return f"{platform.system()}, {processor()}, {os.cpu_count()} cores, {versions}"
 
 
 def commit(project: Path) -> str:

@@ -109,25 +109,51 @@ SOLVED = marked("def f(x):\n    <<\n    return 2 * x\n    >>")
 CHECK = '# NBVAL_CHECK_OUTPUT\nf = check.exercise("01.1", f)'
 
 
-def test_outputs_that_come_from_a_solution_go_and_others_stay():
-    cells = [
-        code("# NBVAL_CHECK_OUTPUT\nprint(f(2))", "an earlier f\n"),
-        code(SOLVED),
-        code(CHECK, "[OK]\n"),
-        code("# NBVAL_CHECK_OUTPUT\nprint(3)", "3\n"),
-        code("a = {}\na['x'] = f(2)"),
-        code("# NBVAL_CHECK_OUTPUT\nb = a['x']\nprint(b)", "4\n"),
-        code("%time b", "4\n"),
-        code("%%writefile b.txt\nof f", "written\n"),
-        code("%%writefile c.txt\nof others", "written\n"),
-        code("c = 1\nc", "1"),
-    ]
+def test_the_student_edition_has_no_output_and_no_mark_of_the_tests():
+    cells = [code("# NBVAL_CHECK_OUTPUT\nprint(3)", "3\n"), code(SOLVED), code(CHECK, "[OK]\n"), code("%time b", "4\n")]
     made = build.student(notebook(*cells))
-    kept = [bool(cell.outputs) for cell in made.cells]
-    assert kept == [True, False, False, True, False, False, True, False, True, True]
-    assert [cell.execution_count is not None for cell in made.cells] == [*kept[:4], False, *kept[5:]]
-    assert ["NBVAL" in cell.source for cell in made.cells] == [index in (0, 3) for index in range(10)]
+    assert [(cell.outputs, cell.execution_count) for cell in made.cells] == [([], None)] * 4
+    assert made.cells[0].source == "print(3)" and "NBVAL" not in nbformat.writes(made)
     assert cells[1].source == SOLVED and cells[2].outputs, "the notebook itself has changed"
+
+
+def test_the_edition_for_tests_is_blank_and_keeps_what_is_compared():
+    cells = [code(CHECK, "[OK]\n", 3), code(f"# NBVAL_CHECK_OUTPUT\n{SOLVED}\nf(1)", "2", 4), code("c = 1\nc", "1")]
+    made = build.for_tests(notebook(*cells))
+    assert [(cell.outputs, cell.execution_count) for cell in made.cells] == [
+        (cells[0].outputs, 3),
+        (cells[1].outputs, 4),
+        ([], None),
+    ]
+    assert made.cells[0].source == CHECK and not build.MARK.search(nbformat.writes(made))
+
+
+@pytest.mark.parametrize("bad", [code("# NBVAL_CHECK_OUTPUT\n1"), code("# NBVAL_CHECK_OUTPUT\n1", "1", None)])
+def test_a_cell_that_nbval_would_pass_over_is_refused(bad):
+    with pytest.raises(CourseError, match="cell c0 is to be compared and has no outputs"):
+        build.for_tests(notebook(bad))
+
+
+def test_nbval_compares_the_edition_for_tests(tmp_path):
+    stub = marked("import numpy as np\n\n\ndef cosine_of(a, b):\n    <<\n    return 1\n    >>")
+    ask = 'from helpers.course import check\n\ncosine_of = check.exercise("00.1", cosine_of)'
+    cells = [code(stub)]
+    for text, shown in [
+        (ask, "[OK] 00.1 the cosine\n"),
+        ("cosine_of(np.ones(2), 3 * np.ones(2)) > 0.99", "True"),
+        ("print('other value')", "value\n"),
+        (f"print('other verdict')\n{ask}", "other verdict\n[WRONG] 00.1 the cosine\n"),
+        (f"print('other exercise')\n{ask}", "other exercise\n[OK] 00.2 the cosine\n"),
+    ]:
+        cells.append(code(f"# NBVAL_CHECK_OUTPUT\n{text}", shown, len(cells)))
+    cells[2].outputs = [v4.new_output("execute_result", data={"text/plain": "np.True_"}, execution_count=2)]
+    nbformat.write(build.for_tests(notebook(*cells)), path := tmp_path / "blank.ipynb")
+    makefile = (PROJECT / "Makefile").read_text("utf-8").replace("\\\n", " ")
+    options = re.search(r"^NBVAL := (.*)$", makefile, re.MULTILINE)[1].split()
+    command = [sys.executable, "-m", "pytest", "-rf", "-p", "no:cacheprovider", *options, str(path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert "3 failed, 3 passed" in done.stdout.replace("\x1b", ""), done.stdout
+    assert all(f"Cell {number}" in done.stdout.partition("short test summary")[2] for number in (3, 4, 5))
 
 
 def test_told_solutions_go_and_hints_and_answers_to_the_quiz_stay():
@@ -184,12 +210,23 @@ def test_a_stub_cell_is_its_source_with_one_line_for_the_solution(path):
 def test_hints_and_all_other_cells_stay(path):
     before, after = source(path), student(path)
     nbformat.validate(after)
-    touched = build.solved(before)
     assert [cell.id for cell in before.cells] == [cell.id for cell in after.cells]
+    with_solution = {index for index, _ in solutions(path)}
     for index, (old, new) in enumerate(zip(before.cells, after.cells, strict=True)):
         assert old.source.count("<summary>Hint") == new.source.count("<summary>Hint")
-        if index not in touched and not any(sentence in old.source for sentence in build.REWORDED):
-            assert old == new
+        if index not in with_solution and not any(sentence in old.source for sentence in build.REWORDED):
+            assert new.source == build.TOLD.sub("", build.COMPARED.sub("", old.source))
+            assert new.metadata == old.metadata
+
+
+@every_notebook
+def test_what_the_tests_run_is_the_student_edition_with_all_that_is_compared(path):
+    made = build.for_tests(source(path))
+    for cell, old, blank in zip(made.cells, source(path).cells, student(path).cells, strict=True):
+        assert build.COMPARED.sub("", cell.source) == blank.source
+        if cell.cell_type == "code":
+            compared = "NBVAL" in old.source
+            assert ("NBVAL" in cell.source, cell.outputs) == (compared, old.outputs if compared else [])
 
 
 def test_every_exercise_has_a_stub_before_its_check():

@@ -1,6 +1,10 @@
 """The command that fetches data and models: `python -m helpers.course.fetch`."""
 
-from helpers.base import sources
+import re
+import subprocess
+import sys
+
+from helpers.base import settings, sources
 from helpers.course import fetch
 
 
@@ -16,3 +20,30 @@ def test_the_list_names_every_source(cache, capsys):
     assert fetch.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(sources.read_manifest())
+
+
+ONLY = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names | {"helpers", *sys.argv[1].split()}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+from helpers.course import fetch
+sys.exit(fetch.main(["--download-only", "no-such-source"]))
+"""
+
+
+def test_downloads_begin_before_most_packages_are_there(cache):
+    makefile = (settings.PROJECT / "Makefile").read_text("utf-8")
+    packages = re.search(r"^TO_FETCH := (.*)$", makefile, re.MULTILINE)[1]
+    for given, said in ((packages, "no source called 'no-such-source'"), ("", "ModuleNotFoundError")):
+        done = subprocess.run([sys.executable, "-c", ONLY, given], capture_output=True, text=True)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+def test_a_download_alone_needs_no_conversion(cache, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(sources, "fetch", fetched.append)
+    assert fetch.main(["--download-only", "minilm", "smollm2-135m-instruct"]) == 0
+    assert fetched == ["minilm", "smollm2-135m-instruct"]

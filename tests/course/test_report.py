@@ -1,37 +1,43 @@
-"""The classroom's numbers are counted from the reports of pytest."""
+"""The rows of the tests are counted from pytest's report and from the clock."""
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
+from helpers.base import settings
 from helpers.base.storage import CourseError
-from helpers.course import report, results
+from helpers.course import report, results, run
 from helpers.course.exercises import EXERCISES
 
-STUDENT = """<testsuites><testsuite>
-<testcase classname="student.01" name="a"/><testcase classname="student.01" name="b"/>
-<testcase classname="student.02" name="a"><failure/></testcase><testcase classname="student.02" name="b"/>
+AXE = '<testcase classname="tests.browser.test_pages" name="a"><properties><property name="axe_serious" value="{}"/>'
+REPORT = f"""<testsuites><testsuite>
+<testcase classname="build.01" name="a" time="2.5"/><testcase classname="build.01" name="b" time="0.5"/>
+<testcase classname="build.02" name="a" time="9"><failure/></testcase><testcase classname="build.02" name="b"/>
+{AXE.format(2)}</properties><failure/></testcase>{AXE.format(0)}</properties></testcase>
+<testcase classname="tests.browser.test_lab" name="c"><skipped/></testcase>
 </testsuite></testsuites>"""
-BROWSER = """<testsuites><testsuite>
-<testcase name="a"><properties><property name="axe_serious" value="2"/></properties><failure/></testcase>
-<testcase name="b"><properties><property name="axe_serious" value="0"/></properties></testcase>
-<testcase name="c"><skipped/></testcase>
-</testsuite></testsuites>"""
+NO_BROWSER = """<testsuite><testcase classname="build.01" name="a"/>
+<testcase classname="tests.browser.test_lab" name="c"><skipped/></testcase></testsuite>"""
 
 
 @pytest.fixture
-def reports(tmp_path, monkeypatch):
+def written(tmp_path, monkeypatch):
     monkeypatch.setenv("STEER_RESULTS", str(tmp_path / "results.json"))
-    paths = [tmp_path / "student.xml", tmp_path / "browser.xml"]
-    for path, text in zip(paths, (STUDENT, BROWSER), strict=True):
-        path.write_text(text)
-    return paths
+    path = tmp_path / "notebooks.xml"
+    path.write_text(REPORT)
+    return path
 
 
-def test_what_passed_failed_and_was_skipped_is_counted(reports, tmp_path):
-    assert report.main(list(map(str, reports))) == 0
-    rows = results.load(tmp_path / "results.json")
-    values = {name.removeprefix("classroom."): (row["value"], row["n"]) for name, row in rows.items()}
+def rows(written) -> dict:
+    return results.load(written.with_name("results.json"))
+
+
+def test_what_passed_failed_and_was_skipped_is_counted(written):
+    report.record_classroom(written)
+    values = {name.removeprefix("classroom."): (row["value"], row["n"]) for name, row in rows(written).items()}
     assert values["student_blank_pass"] == (0.5, 2)
     assert values["browser_tests"] == (1, 3)
     assert values["axe_serious"] == (2, 2)
@@ -39,30 +45,57 @@ def test_what_passed_failed_and_was_skipped_is_counted(reports, tmp_path):
     assert values["checks_wrong_answers_rejected"] == (1.0, sum(len(e.wrong) for e in EXERCISES.values()))
 
 
-def test_without_a_browser_no_page_counts_as_clean(reports, tmp_path):
-    reports[1].write_text("<testsuite><testcase name='c'><skipped/></testcase></testsuite>")
-    report.record(*reports)
-    assert "classroom.axe_serious" not in results.load(tmp_path / "results.json")
+def test_without_a_browser_no_page_counts_as_clean(written):
+    report.record_classroom(written)
+    assert "classroom.axe_serious" in rows(written)
+    written.write_text(NO_BROWSER)
+    report.record_classroom(written)
+    assert "classroom.axe_serious" not in rows(written)
 
 
 @pytest.mark.parametrize("text", [None, "<testsuite>", "<testsuite/>"])
-def test_a_report_that_is_missing_cut_off_or_empty(reports, text, capsys):
-    reports[0].unlink() if text is None else reports[0].write_text(text)
+def test_a_report_that_is_missing_cut_off_or_empty(written, text, capsys):
+    written.unlink() if text is None else written.write_text(text)
     with pytest.raises(CourseError, match="make test"):
-        report.cases(reports[0])
-    assert report.main(list(map(str, reports))) == 1
-    assert "student.xml" in capsys.readouterr().err
+        report.cases(written)
+    assert report.main(["test", "0", str(written)]) == 1
+    assert "notebooks.xml" in capsys.readouterr().err
 
 
-def test_a_row_of_an_older_run_goes(reports, tmp_path):
-    report.record(*reports)
-    reports[1].write_text("<testsuite><testcase name='c'><skipped/></testcase></testsuite>")
-    report.record(*reports)
-    assert "classroom.axe_serious" not in results.load(tmp_path / "results.json")
-
-
-def test_two_notebooks_that_cannot_be_read_are_two(tmp_path):
-    path = tmp_path / "student.xml"
-    path.write_text('<testsuite><testcase classname="" name="a"><error/></testcase><testcase name="b"/></testsuite>')
-    assert report.whole_notebooks(path) == (1, 2)
+def test_two_notebooks_that_cannot_be_read_are_two(written):
+    written.write_text('<testsuite><testcase classname="" name="a"><error/></testcase><testcase name="b"/></testsuite>')
+    assert report.notebooks(written) == {"a": (False, 0), "b": (True, 0)}
     assert report.main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("age", "name"), [(None, "cold"), (-5, "cold"), (500, "warm")], ids=["no file", "made since", "made before"]
+)
+def test_a_run_is_cold_when_all_of_its_cache_is_its_own(written, cache, age, name, capsys):
+    started = time.time() - 120
+    if age is not None:
+        for file, when in {"memo.sqlite": time.time(), "sources/tiny/a.txt": started - age}.items():
+            (cache / file).parent.mkdir(parents=True, exist_ok=True)
+            (cache / file).touch()
+            os.utime(cache / file, (when, when))
+    assert report.main(["test", str(started), str(written)]) == 0
+    assert report.main(["check", str(started + 60)]) == 0
+    assert capsys.readouterr().out == f"{name}, seconds: 02 9 01 3\n"
+    found = {key: row for key, row in rows(written).items() if key.startswith("tests.")}
+    assert set(found) == {f"tests.{name}_minutes", "tests.check_minutes", f"tests.{name}_slowest_notebook"}
+    assert found[f"tests.{name}_minutes"]["value"] == pytest.approx(2.0, abs=0.2)
+    assert found["tests.check_minutes"]["value"] == pytest.approx(1.0, abs=0.2)
+    assert found[f"tests.{name}_slowest_notebook"]["value"] == 9
+    unit = found["tests.check_minutes"]["unit"]
+    assert unit.startswith("minutes, with") and f"{os.cpu_count()} cores, {run.processor()}" in unit
+
+
+def test_the_rows_have_a_section_of_the_results_page(written, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    assert report.main(["page"]) == 1 and "run `make test` first" in capsys.readouterr().err
+    report.record_classroom(written)
+    results.record("eagle.utility", 1.0, n=1, seeds=[0], unit="stars", notebook="07")
+    assert report.main(["page"]) == 0
+    page = (tmp_path / "notebooks/RESULTS.md").read_text()
+    assert f"## {report.TITLE}" in page and "| classroom.browser_tests | 1 |" in page and "eagle" not in page
