@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_sources import forget, write_movielens
+from tiny_sources import forget, write_movielens
 
 from helpers.base import downloads, sources
 from helpers.base.storage import CourseError

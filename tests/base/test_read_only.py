@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_sources import tiny, write_movielens  # noqa: F401 - a fixture
+from tiny_sources import write_movielens
 
 from helpers.base import settings, sources, storage
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
@@ -117,7 +117,7 @@ def test_answers_that_are_there_are_read(read_only, capsys, state):
         assert "not kept" in capsys.readouterr().out and Memo(path).get(["c"]) == {}
 
 
-def test_sources_and_archives_that_are_there_are_read(tiny, read_only):  # noqa: F811
+def test_sources_and_archives_that_are_there_are_read(tiny, read_only):
     place = settings.cache_dir().parent
     archive, manifest = write_movielens(place / "ml-tiny.zip"), Path(shutil.copy(tiny.manifest, place))
     other = write_movielens(place / "ml-other.zip")

@@ -2,130 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tiny_sources import MEMBERS, forget, start, wait_for, write_movielens, write_wheel
 
 from helpers.base import archives, downloads, settings, sources
 from helpers.base.storage import CourseError
-
-MEMBERS = {"tiny/data/one.txt": b"first half, ", "tiny/data/two.txt": b"second half", "tiny/evil.pkl": b"\x80"}
-FILES = {"whole.txt": ["tiny/data/one.txt", "tiny/data/two.txt"], "sub/two.txt": ["tiny/data/two.txt"]}
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_wheel(path: Path, members: dict[str, bytes]) -> None:
-    """A wheel that pip accepts."""
-    info = "steering_tiny-1.0.dist-info"
-    about = {
-        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: steering-tiny\nVersion: 1.0\n",
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/RECORD": b"",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in {**members, **about}.items():
-            archive.writestr(name, data)
-
-
-@dataclass
-class Tiny:
-    """A source called tiny: its wheel in a folder, and a manifest that tests can rewrite."""
-
-    wheel: Path
-    manifest: Path
-    entry: dict
-
-    def write(self) -> None:
-        lines = ["[tiny]"]
-        for key, value in self.entry.items():
-            if key not in ("wheels", "files"):
-                lines.append(f"{key} = {json.dumps(value)}")
-        for key in ("wheels", "files"):
-            tables = ["{" + ", ".join(f"{k} = {json.dumps(v)}" for k, v in t.items()) + "}" for t in self.entry[key]]
-            lines.append(f"{key} = [{', '.join(tables)}]")
-        self.manifest.write_text("\n".join(lines), "utf-8")
-
-    def describe_wheel(self) -> None:
-        data = self.wheel.read_bytes()
-        self.entry["wheels"][0].update(sha256=digest(data), size=len(data))
-        self.write()
-
-    def fetch(self) -> Path:
-        return sources.fetch("tiny", manifest=self.manifest)
-
-    def assert_fails(self, *words: str) -> None:
-        """Fetching ends in one line with these words, and leaves nothing under the final name or beside it."""
-        with pytest.raises(CourseError) as caught:
-            self.fetch()
-        message = str(caught.value)
-        assert "\n" not in message
-        for word in words:
-            assert word in message
-        folder = sources.folder_of("tiny")
-        assert not folder.exists()
-        assert not folder.parent.is_dir() or not [p for p in folder.parent.iterdir() if p.name != ".tiny.lock"]
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("STEER_WHEELS", str(folder))
-    wheel = folder / "steering_tiny-1.0-py3-none-any.whl"
-    write_wheel(wheel, MEMBERS)
-    files = []
-    for path, members in FILES.items():
-        data = b"".join(MEMBERS[member] for member in members)
-        files.append({"path": path, "members": members, "sha256": digest(data), "size": len(data)})
-    entry = {"title": "Tiny", "default": True, "licence": "CC0", "citation": "None", "origin": "here"}
-    entry["wheels"] = [{"name": "steering-tiny", "version": "1.0", "file": wheel.name}]
-    made = Tiny(wheel, tmp_path / "sources.toml", {**entry, "files": files})
-    made.describe_wheel()
-    return made
-
-
-@pytest.fixture
-def pip_only(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """The same source, through pip, which sees only the folder of the wheel."""
-    monkeypatch.delenv("STEER_WHEELS")
-    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
-    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tiny.wheel.parent)}.items():
-        monkeypatch.setenv(f"PIP_{name}", value)
-    return tiny
-
-
-def forget() -> None:
-    """As if in a new process."""
-    sources._verified.clear()
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen:
-    """Run code in a process of its own, with `manifest` and further arguments in sys.argv."""
-    command = [sys.executable, "-c", f"import sys, time\nfrom pathlib import Path\n{code}", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=settings.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    for _ in range(2400):  # a busy machine takes a minute to import torch
-        if path.exists():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not appear")
-
 
 # What should work
 
@@ -347,17 +234,6 @@ sources.fetch("tiny", manifest=Path(sys.argv[1]))
 
 
 # The official MovieLens archives
-
-
-def write_movielens(path: Path, **more: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("ml-tiny/ratings.csv", "userId,movieId,rating,timestamp\n1,1,4.0,964982703\n")
-        archive.writestr("ml-tiny/movies.csv", "movieId,title,genres\n1,Toy Story (1995),Comedy\n")
-        archive.writestr("ml-tiny/links.csv", "movieId,imdbId,tmdbId\n")
-        archive.writestr("ml-tiny/deep/ratings.csv", "not this one")
-        for name, data in more.items():
-            archive.writestr(name, data)
-    return path
 
 
 @pytest.mark.parametrize("as_url", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_sources import forget, start, wait_for
+from tiny_sources import forget, start, wait_for
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
 from transformers import BertConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
