@@ -129,7 +129,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def skipped(parent: ast.AST, child: ast.AST) -> bool:
-    """Parts without behaviour that a test should pin: annotations, decorators, messages."""
+    """Parts without behaviour that a test should hold: annotations, decorators, messages."""
     if isinstance(parent, ast.Raise | ast.JoinedStr | ast.Assert):
         return True
     if isinstance(parent, ast.FunctionDef | ast.ClassDef) and child in parent.decorator_list:
@@ -154,9 +154,13 @@ def mutants_of(module: str, original: str) -> list[Mutant]:
 
     found, seen = [], {}
 
-    def visit(node: ast.AST, function: str) -> None:
+    def visit(node: ast.AST, function: str, chosen: bool) -> None:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             function = f"{function}.{node.name}".lstrip(".")
+        if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef | ast.arguments):
+            chosen = isinstance(node, ast.ClassDef | ast.arguments)
+        if chosen and isinstance(node, ast.Constant) and not isinstance(node.value, bool):
+            return  # sizes and settings, of a module, as a field or by default: a matter of choice
         for mutation, new in changes(node):
             line = lines[node.lineno - 1].strip()
             count = seen[line, mutation] = seen.get((line, mutation), 0) + 1
@@ -168,9 +172,9 @@ def mutants_of(module: str, original: str) -> list[Mutant]:
             found.append(Mutant(module, function, line, named, *span, text))
         for child in ast.iter_child_nodes(node):
             if not skipped(node, child):
-                visit(child, function)
+                visit(child, function, chosen)
 
-    visit(ast.parse(original), "")
+    visit(ast.parse(original), "", True)
     return [mutant for mutant in found if parses(mutant.source(original))]
 
 
