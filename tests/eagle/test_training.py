@@ -339,7 +339,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path, last, group):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from pathlib import Path
 from test_training import run
 run(checkpoint=Path({path!r}), on_iteration=lambda row: row["iteration"] == 2 and os.kill(os.getpid(), signal.SIGKILL))
@@ -348,7 +348,7 @@ run(checkpoint=Path({path!r}), on_iteration=lambda row: row["iteration"] == 2 an
 
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path):
     path = tmp_path / "run"
-    script = KILLED.format(tests=str(Path(__file__).parents[1]), path=str(path))
+    script = KILLED.format(folders=[str(folder) for folder in Path(__file__).parents[:2]], path=str(path))
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=100)
     assert killed.returncode == -signal.SIGKILL and path.exists()
     whole, _, curve = run()
