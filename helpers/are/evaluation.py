@@ -30,7 +30,8 @@ from helpers.are.concepts import (
     spoken_of,
 )
 from helpers.embedding.features import sentence_encoder, sentence_features
-from helpers.language.generation import Backend, Prompt, generate, perplexity, plain_tokens, prompt_tokens
+from helpers.language.generation import Backend, Prompt, generate, plain_tokens, prompt_tokens
+from helpers.language.likelihood import perplexity
 from helpers.language.memo import Memo
 from helpers.language.models import LoadedModel
 from helpers.language.states import ReadOut, Tokens, logit_lens, read_all

@@ -52,10 +52,10 @@ from helpers.language.generation import (
     Message,
     default_memo,
     local_backend,
-    perplexity,
     plain_tokens,
     prompt_tokens,
 )
+from helpers.language.likelihood import perplexity
 from helpers.language.models import LoadedModel, language_model
 from helpers.language.states import ReadOut, blocks
 
