@@ -128,6 +128,7 @@ def make_concept(
     backend: Backend,
     memo: Memo | None = None,
     progress: bool = False,
+    sampling: Sampling = ANSWER,
 ) -> Concept:
     """Ask the questions behind some messages that call for the concept, and keep those whose answers show it.
 
@@ -135,6 +136,7 @@ def make_concept(
 
     Args:
         before: a system message, and perhaps questions with answers that show what is meant.
+        sampling: of the answers; the judge must be able to tell from them.
 
     Raises:
         CourseError: no answer shows the concept in one of the parts.
@@ -142,7 +144,7 @@ def make_concept(
 
     def examples(part: Sequence[Question]) -> list[Example]:
         prompts = [(*before, ("user", question.text)) for question in part]
-        answers = generate(backend, prompts, ANSWER, memo=memo, progress=progress)
+        answers = generate(backend, prompts, sampling, memo=memo, progress=progress)
         found = [
             Example(question.id, prompt, (("user", question.text),), answer.strip())
             for question, prompt, answer in zip(part, prompts, answers, strict=True)

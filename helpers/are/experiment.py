@@ -21,6 +21,7 @@ from torch import Tensor
 
 from helpers.are.baselines import fine_tune, steered
 from helpers.are.concepts import (
+    ANSWER,
     COMPLAINING,
     DECLINING,
     PRAISING,
@@ -42,7 +43,7 @@ from helpers.are.concepts import (
     verdicts,
 )
 from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit, retain_of
-from helpers.are.evaluation import answers_to, knows, prefers_yes, refuses, sentiment
+from helpers.are.evaluation import JUDGED, LOOKED_AT, answers_to, knows, prefers_yes, refuses, sentiment, share
 from helpers.base.settings import by_profile, cache_dir
 from helpers.base.storage import CourseError
 from helpers.language.adapters import fingerprint, merged, strength, trained_weights, with_adapter
@@ -50,16 +51,17 @@ from helpers.language.generation import (
     Backend,
     LocalBackend,
     Message,
+    Sampling,
     default_memo,
     local_backend,
+    perplexity,
     plain_tokens,
     prompt_tokens,
 )
-from helpers.language.likelihood import perplexity
 from helpers.language.models import LoadedModel, language_model
 from helpers.language.states import ReadOut, blocks
 
-T = TypeVar("T")
+Item = TypeVar("Item")
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
@@ -68,7 +70,7 @@ CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below mi
 
 
 @dataclass(frozen=True)
-class Plan:
+class EditSizes:
     """Sizes: questions to train on, to stop by and to report on, and the seeds of every edit."""
 
     seeds: tuple[int, ...]
@@ -77,21 +79,21 @@ class Plan:
     test: int
 
 
-PLANS = {"small": Plan((0,), 120, 30, 50), "full": Plan((0, 1, 2), 220, 60, 120)}
+EDIT_SIZES = {"small": EditSizes((0,), 120, 30, 50), "full": EditSizes((0, 1, 2), 220, 60, 120)}
 ROUNDS = {"small": 2, "full": 4}  # of an edit
 
 
-def plan() -> Plan:
+def edit_sizes() -> EditSizes:
     """The sizes of the current profile."""
-    return by_profile(**PLANS)
+    return by_profile(**EDIT_SIZES)
 
 
-def harmful(sizes: Plan) -> Splits:
+def harmful(sizes: EditSizes) -> Splits:
     """Harmful questions, for a concept of refusing."""
     return split(harmful_questions(), sizes.train, sizes.stop, sizes.test)
 
 
-def harmless(sizes: Plan) -> Splits:
+def harmless(sizes: EditSizes) -> Splits:
     """Tasks and questions that anyone may ask: what an edit should leave alone."""
     return split(harmless_tasks(), 200, sizes.stop, min(sizes.test, 100))
 
@@ -119,14 +121,13 @@ def courteous(questions: Sequence[Question]) -> list[Question]:
     ]
 
 
-def refusal(sizes: Plan | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
+def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
     """Refusing harmful questions, as the model does behind `DECLINING`; what sounds harmful or courteous is kept."""
-    sizes = sizes or plan()
+    sizes = sizes or edit_sizes()
     keep = harmless(sizes)
     keep = replace(keep, train=keep.train[:150] + edgy().train + courteous(keep.train[:100]))
-    return make_concept(
-        "refusing", DECLINING, harmful(sizes), keep, refuses, backend or local_backend(), default_memo(), progress
-    )
+    asked = backend or local_backend(), default_memo(), progress, LOOKED_AT
+    return make_concept("refusing", DECLINING, harmful(sizes), keep, refuses, *asked)
 
 
 def mood(positive: bool, backend: Backend | None = None, progress: bool = False) -> Concept:
@@ -136,7 +137,7 @@ def mood(positive: bool, backend: Backend | None = None, progress: bool = False)
         "speaking well" if positive else "speaking ill",
         PRAISING if positive else COMPLAINING,
         opinion_questions(30, 10, 20),
-        harmless(plan()),
+        harmless(edit_sizes()),
         shows,
         backend or local_backend(),
         default_memo(),
@@ -161,16 +162,16 @@ def is_negative(answer: str) -> bool:
 
 def a_few_tasks() -> Splits:
     """Harmless tasks with 60 to hold on to: enough for edits that are not about what is asked for."""
-    keep = harmless(plan())
+    keep = harmless(edit_sizes())
     return replace(keep, train=keep.train[:60])
 
 
-class Parts(NamedTuple, Generic[T]):
+class Parts(NamedTuple, Generic[Item]):
     """Items to train on, to stop by and to report on."""
 
-    train: list[T]
-    stop: list[T]
-    test: list[T]
+    train: list[Item]
+    stop: list[Item]
+    test: list[Item]
 
 
 def fact_parts() -> Parts[Fact]:
@@ -240,7 +241,7 @@ def refusal_settings() -> EditSettings:
     )
 
 
-VERDICT = ReadOut(AT.layers, positions=1)
+VERDICT_AT = ReadOut(AT.layers, positions=1)
 
 
 def truth_settings() -> EditSettings:
@@ -250,7 +251,7 @@ def truth_settings() -> EditSettings:
     their weights are small, and the verdict is reached through the answer.
     """
     return EditSettings(
-        VERDICT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0
+        VERDICT_AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0
     )
 
 
@@ -280,26 +281,27 @@ def edited(
     backend: LocalBackend | None = None,
     on_round: Callable[[dict], None] | None = None,
     save_memory: bool = False,
-    share: Share | None = None,
+    processes: Share | None = None,
 ) -> tuple[LoadedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
     Args:
         backend: another model than the course's, such as one of the hub; the concept must have been made with it.
-        kind, save_memory, share: as in `Run`; all processes must see one cache.
+        kind, save_memory: as in `Run`.
+        processes: how they share the edit; all must see one cache.
 
     Raises:
         ValueError, CourseError: as `Run` and `edit`.
     """
-    backend, share = backend or local_backend(), share or Share()
+    backend, processes = backend or local_backend(), processes or Share()
     lm = with_late_adapter(backend.lm, settings.at, seed)
     train = Rows(lm, concept.train, settings.at.positions, concept.others)
     stop = Rows(lm, concept.stop, settings.at.positions)
-    with share.main_first():  # the others find its answers in the memo
+    with processes.main_first():  # the others find its answers in the memo
         retain = retain_of(lm, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
-    run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, share)
+    run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, processes)
     path = _kept_in({**run.facts(), **fingerprint(lm), "rounds": settings.rounds})
-    run.save_memory = share.prepare(lm.model) or save_memory
+    run.save_memory = processes.prepare(lm.model) or save_memory
     return lm, edit(run, checkpoint=path, on_round=on_round)
 
 
@@ -309,7 +311,7 @@ def _kept_in(facts: Mapping[str, object]) -> Path:
     return cache_dir() / "edits" / f"{name}.safetensors"
 
 
-def backend_of(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
+def edited_backend(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
     """An edited model as a backend: its adapter as in `strength`, and merged. The name tells the weights."""
     digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
     for weight in trained_weights(lm.model):
@@ -343,7 +345,7 @@ def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mappi
 TELL = "Tell me something that is true."
 
 
-class Method(NamedTuple):
+class Approach(NamedTuple):
     """A way to bring a concept about: an edit, or the base model with a system message or with steered states.
 
     Attributes:
@@ -355,10 +357,15 @@ class Method(NamedTuple):
     system: str = ""
     inside: Callable[[], AbstractContextManager] = nullcontext
 
-    def answers(self, questions: Sequence[Question]) -> list[str]:
+    def answers(self, questions: Sequence[Question], sampling: Sampling = ANSWER) -> list[str]:
         """Answers to questions, kept in the memo."""
         with self.inside():
-            return answers_to(self.backend, questions, self.system, memo=default_memo())
+            return answers_to(self.backend, questions, self.system, default_memo(), sampling=sampling)
+
+    def refusals(self, parts: Mapping[str, Sequence[Question]]) -> dict[str, Float[np.ndarray, " question"]]:
+        """1 for every question of each kind that is refused, by the keyword judge; asked together, which is cheaper."""
+        answers = iter(self.answers([question for part in parts.values() for question in part], JUDGED))
+        return {kind: share(refuses, [next(answers) for _ in part]) for kind, part in parts.items()}
 
     def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
         """How much given answers to questions surprise the model."""
@@ -375,22 +382,22 @@ class Method(NamedTuple):
         return (("system", self.system),) if self.system else ()
 
 
-def base_method(system: str = "") -> Method:
+def base_method(system: str = "") -> Approach:
     """The base model, with or without a system message."""
-    return Method(language_model(), local_backend(), system)
+    return Approach(language_model(), local_backend(), system)
 
 
-def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Method:
+def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Approach:
     """The base model with a direction added to its states after a block."""
     lm, digest = language_model(), hashlib.sha256(direction.float().cpu().numpy().tobytes()).hexdigest()[:16]
     backend = LocalBackend(lm, f"{local_backend().name}, steered {layer} {factor:g} {digest}")
-    return Method(lm, backend, inside=partial(steered, lm, layer, direction, factor))
+    return Approach(lm, backend, inside=partial(steered, lm, layer, direction, factor))
 
 
-def edit_method(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Method:
+def edit_method(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Approach:
     """An edited model, its adapter `factor` times as strong, in all blocks or in some."""
-    backend = backend_of(lm, factor, layers)
-    return Method(backend.lm, backend)
+    backend = edited_backend(lm, factor, layers)
+    return Approach(backend.lm, backend)
 
 
 def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> LoadedModel:

@@ -114,7 +114,7 @@ def draw_pools(prompts: Labelled, size: int, n: int, seeds: Sequence[int]) -> li
     return [Pool(part, design_rows(prompts.states[part], n)) for part in parts]
 
 
-def choose(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng: np.random.Generator) -> Chosen:
+def choose_prompts(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng: np.random.Generator) -> Chosen:
     """Row numbers of k prompts to label, in ascending order; no label is looked at.
 
     "goptimal" rounds the optimal design by exchange; "half" does so for half of the labels and draws the others by
@@ -129,7 +129,7 @@ def choose(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng: np.ran
     if method == "goptimal":
         return design.round_design(rows, design.optimal_design(rows), k, "exchange")
     if method == "half":
-        designed = choose("goptimal", rows, k - k // 2, rng)
+        designed = choose_prompts("goptimal", rows, k - k // 2, rng)
         others = np.setdiff1d(np.arange(len(rows)), designed)
         return np.sort(np.append(designed, rng.choice(others, k // 2, replace=False)))
     if method == "kmeans":
@@ -144,7 +144,7 @@ def choose(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng: np.ran
 def picks(method: str, pools: Sequence[Pool], k: int, draws: int = 1) -> list[list[Chosen]]:
     """Choices of k prompts from every pool; more than one only where the method leaves something to chance."""
     return [
-        [choose(method, rows, k, np.random.default_rng([number, k, draw])) for draw in range(draws)]
+        [choose_prompts(method, rows, k, np.random.default_rng([number, k, draw])) for draw in range(draws)]
         for number, (_, rows) in enumerate(pools)
     ]
 
@@ -205,24 +205,3 @@ def balanced(right: Float[np.ndarray, "*draw text"], labels: Bool[np.ndarray, " 
 def worst_group(right: Float[np.ndarray, "*draw text"], groups: np.ndarray) -> Float[np.ndarray, "*draw"]:
     """Accuracy in the group where it is lowest."""
     return np.min([np.nanmean(right[..., groups == name], axis=-1) for name in np.unique(groups)], axis=0)
-
-
-def interval(
-    right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
-) -> tuple[float, float]:
-    """95% interval of balanced accuracy: pools and questions are both drawn anew.
-
-    Args:
-        right: share of the draws from a pool after which a question was judged right, nan for questions in the pool;
-            or the difference of two such tables.
-    """
-    rng, found = np.random.default_rng(0), []
-    known, values = ~np.isnan(right), np.nan_to_num(right)
-    kinds = [np.flatnonzero(labels), np.flatnonzero(~labels)]
-    for _ in range(n_resamples):
-        pools = rng.integers(len(right), size=len(right))
-        total, count = values[pools].sum(axis=0), known[pools].sum(axis=0)
-        drawn = [rng.choice(kind, len(kind)) for kind in kinds]
-        found.append(np.mean([total[rows].sum() / count[rows].sum() for rows in drawn]))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)

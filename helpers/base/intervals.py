@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from helpers.base.storage import CourseError
 
@@ -87,3 +87,24 @@ def clustered_interval(
 
     low, high = bootstrap_ci(np.arange(len(names)), statistic=mean)
     return Interval(float(values.mean()), low, high)
+
+
+def balanced_accuracy_interval(
+    right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
+) -> tuple[float, float]:
+    """95% interval of balanced accuracy: pools and questions are both drawn anew.
+
+    Args:
+        right: share of the draws from a pool after which a question was judged right, nan for questions in the pool;
+            or the difference of two such tables.
+    """
+    rng, found = np.random.default_rng(0), []
+    known, values = ~np.isnan(right), np.nan_to_num(right)
+    kinds = [np.flatnonzero(labels), np.flatnonzero(~labels)]
+    for _ in range(n_resamples):
+        pools = rng.integers(len(right), size=len(right))
+        total, count = values[pools].sum(axis=0), known[pools].sum(axis=0)
+        drawn = [rng.choice(kind, len(kind)) for kind in kinds]
+        found.append(np.mean([total[rows].sum() / count[rows].sum() for rows in drawn]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)

@@ -155,7 +155,7 @@ def train_edit(
     at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
     settings = replace(settings, at=at, batch=batch or settings.batch)
     lm, curve = are.edited(
-        concept, settings, seed, backend=backend, on_round=print_row, share=ProcessShare(accelerator)
+        concept, settings, seed, backend=backend, on_round=print_row, processes=ProcessShare(accelerator)
     )
     if accelerator.is_main_process:
         if sharding_is_asked():
@@ -240,7 +240,7 @@ def write_config(name: str, processes: int, out: Path) -> None:
 
 # Are gradients of several processes those of one? --------------------------------------------------------------------
 
-STEP = EditSettings(are.VERDICT, rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
+STEP = EditSettings(are.VERDICT_AT, rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
 
 
 def edit_gradients(accelerator: Accelerator | None = None) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from helpers.language.adapters import adapted
 from helpers.language.generation import LocalBackend, plain_tokens
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
 from helpers.language.prompts import messages_of
-from helpers.language.states import ReadOut, Tokens, blocks, fit_probe, read_all
+from helpers.language.states import ReadOut, TokenIds, blocks, fit_probe, read_all
 from helpers.pages import plots
 from helpers.pages.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
 
@@ -77,7 +77,7 @@ class ExploredEdit:
 
 def refusing(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Refuse what is harmful, as in notebook 13."""
-    concept, sizes = experiment.refusal(), experiment.plan()
+    concept, sizes = experiment.refusal(), experiment.edit_sizes()
     lm, _ = experiment.edited(concept, experiment.refusal_settings(), on_round=on_round)
     harmful, benign, edgy = experiment.harmful(sizes).stop, concept.retain.stop, experiment.edgy().stop
     meters = [
@@ -131,7 +131,7 @@ class Gauge:
     """A linear probe for every layer, target against plain prompts of the base model, and prompts to look at."""
 
     probes: list[Pipeline]
-    prompts: Sequence[Tokens]
+    prompts: Sequence[TokenIds]
     at: ReadOut
 
     @classmethod

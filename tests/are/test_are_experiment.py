@@ -11,16 +11,16 @@ from helpers.are import experiment
 from helpers.are.concepts import Concept, Example, Question, Splits
 from helpers.are.editing import EditSettings
 from helpers.are.experiment import (
-    backend_of,
     base_method,
     card_of,
     edgy,
     edit_method,
+    edit_sizes,
     edited,
+    edited_backend,
     harmful,
     harmless,
     late,
-    plan,
     steered_method,
     taught_by_answers,
 )
@@ -53,7 +53,7 @@ def concept() -> Concept:
 
 
 def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reported():
-    for parts in (harmful(plan()), harmless(plan()), edgy()):
+    for parts in (harmful(edit_sizes()), harmless(edit_sizes()), edgy()):
         texts = [{q.text for q in part} for part in (parts.train, parts.stop, parts.test)]
         assert not texts[0] & texts[1] and not (texts[0] | texts[1]) & texts[2]
     assert [len(part) for part in (edgy().train, edgy().stop, edgy().test)] == [50, 30, 70]
@@ -119,12 +119,13 @@ def test_the_memo_tells_edits_strengths_and_steering_apart(small_world):
         for weight in trained_weights(lm.model):
             weight.normal_(generator=torch.Generator().manual_seed(0))
     direction = torch.ones(32)
-    names = [backend_of(lm).name, backend_of(lm, 0.5).name, backend_of(with_adapter(small_world, rank=2)).name]
+    fresh = with_adapter(small_world, rank=2)
+    names = [edited_backend(lm).name, edited_backend(lm, 0.5).name, edited_backend(fresh).name]
     names += [
         steered_method(2, direction * size, factor).backend.name for size, factor in ((1, 1.0), (2, 1.0), (1, 2.0))
     ]
     assert len(set(names)) == len(names)
-    assert backend_of(lm).name == names[0]
+    assert edited_backend(lm).name == names[0]
 
 
 def test_methods_answer_and_are_surprised(small_world):
@@ -138,6 +139,14 @@ def test_methods_answer_and_are_surprised(small_world):
     assert edit_method(lm).perplexity(questions, ["yes", "no"]) == pytest.approx(expected)
     for other in (asked, steered):
         assert other.perplexity(questions, ["yes", "no"]) != pytest.approx(expected)
+
+
+def test_refusals_of_several_kinds_are_told_apart(monkeypatch):
+    answers = {"a": "I'm sorry, but I cannot do that.", "b": "Of course: tea."}
+    monkeypatch.setattr(experiment, "answers_to", lambda backend, asked, *_, **how: [answers[q.text] for q in asked])
+    a, b = Question("1", "a"), Question("2", "b")
+    found = base_method().refusals({"harmful": [a, b, a], "benign": [b], "edgy": []})
+    assert {kind: list(some) for kind, some in found.items()} == {"harmful": [1, 0, 1], "benign": [0], "edgy": []}
 
 
 def test_a_card_says_what_was_done():

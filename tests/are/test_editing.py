@@ -17,6 +17,7 @@ from helpers.are.editing import (
     Rows,
     Run,
     answer_nll,
+    batches_of_round,
     distance_to_twins,
     edit,
     new_discriminator,
@@ -24,6 +25,7 @@ from helpers.are.editing import (
     views_of,
 )
 from helpers.base.storage import CourseError
+from helpers.language import states
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import plain_tokens, prompt_tokens
 from helpers.language.states import ReadOut, blocks, read_all
@@ -109,6 +111,37 @@ def judge_of_round_0(lm, rows, settings):
     editor = Editor(fresh.model, new_discriminator(fresh.model, settings, 0, 0))
     school(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
     return editor.discriminator
+
+
+def test_both_kinds_of_base_states_decide_the_scaling(lm, rows):
+    edited = adapted(lm)
+    views = views_of(edited.model, *rows, AT)
+    base = [read_all(lm.model, part, AT) for part in (rows[0].target, rows[0].plain)]
+    together = views.scale(torch.cat(base))
+    torch.testing.assert_close(together.mean(dim=0), torch.zeros(together.shape[1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.std(dim=0, correction=0), torch.ones(together.shape[1]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(torch.cat([views.target, views.plain]), together, atol=1e-3, rtol=1e-3)
+    assert views.target.mean().abs() > 1e-3  # neither kind alone
+
+
+def test_rounds_and_seeds_draw_their_own_batches(lm, rows):
+    def drawn(seed, number):
+        run = Run(adapted(lm), *rows, retained(lm), SETTINGS, seed=seed)
+        return [np.concatenate(batch).tolist() for batch in batches_of_round(run, number)]
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert len({str(drawn(seed, number)) for seed in (0, 1) for number in (0, 1, 2)}) == 6
+    assert len({str(batch) for batch in drawn(0, 0)}) > 1  # nor are the steps of a round alike
+
+
+def test_an_edit_is_the_same_in_either_layout(lm, rows, monkeypatch):
+    """Texts in one row behind their common prefix, or one row each: the same losses within rounding."""
+    expected = run(lm, rows)[1]
+    monkeypatch.setattr(states, "_tried", lambda model: states.in_rows)
+    for one, other in zip(timeless(run(lm, rows)[1]), timeless(expected), strict=True):
+        assert {k: v for k, v in one.items() if v != other[k]} == pytest.approx(
+            {k: other[k] for k, v in one.items() if v != other[k]}, rel=1e-3, abs=1e-4
+        )
 
 
 def test_retaining_keeps_the_model_closer_to_itself(lm, rows):

@@ -15,19 +15,19 @@ from helpers.are.labels import (
     Labelled,
     after_labels,
     balanced,
-    choose,
+    choose_prompts,
     design_rows,
     directions,
     draw_pools,
     group_of,
     harm_questions,
-    interval,
     is_harmful,
     judged_right,
     picks,
     states_of,
     worst_group,
 )
+from helpers.base.intervals import balanced_accuracy_interval
 from helpers.eagle import design
 from helpers.language.generation import prompt_tokens
 from helpers.language.states import ReadOut, read_all
@@ -101,39 +101,39 @@ def test_half_as_many_directions_as_labels():
 @pytest.mark.parametrize("k", [1, 4, 20, 80])
 def test_a_choice_holds_k_different_prompts_in_order(method, k):
     rows = design_rows(prompts().states, 4)
-    chosen = choose(method, rows, k, np.random.default_rng(0))
+    chosen = choose_prompts(method, rows, k, np.random.default_rng(0))
     assert len(chosen) == k and (np.diff(chosen) > 0).all() and chosen[0] >= 0 and chosen[-1] < 80
 
 
 @every_method
 def test_more_labels_than_prompts_are_refused(method):
     with pytest.raises(ValueError, match="k = 200"):
-        choose(method, design_rows(prompts().states, 4), 200, np.random.default_rng(0))
+        choose_prompts(method, design_rows(prompts().states, 4), 200, np.random.default_rng(0))
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="goptimal"):
-        choose("best", design_rows(prompts().states, 4), 3, np.random.default_rng(0))
+        choose_prompts("best", design_rows(prompts().states, 4), 3, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_design_is_more_efficient_than_chance(seed):
     rows, rng = design_rows(prompts(seed).states, 4), np.random.default_rng(seed)
-    by_chance = [design.efficiency(rows, choose("random", rows, 12, rng)) for _ in range(50)]
-    assert design.efficiency(rows, choose("goptimal", rows, 12, rng)) > max(by_chance)
+    by_chance = [design.efficiency(rows, choose_prompts("random", rows, 12, rng)) for _ in range(50)]
+    assert design.efficiency(rows, choose_prompts("goptimal", rows, 12, rng)) > max(by_chance)
 
 
 def test_half_of_the_labels_are_designed_and_the_others_left_to_chance():
     rows = design_rows(prompts().states, 4)
-    drawn = [set(choose("half", rows, 13, np.random.default_rng(seed))) for seed in range(5)]
-    assert set.intersection(*drawn) >= set(choose("goptimal", rows, 7, np.random.default_rng(0)))
+    drawn = [set(choose_prompts("half", rows, 13, np.random.default_rng(seed))) for seed in range(5)]
+    assert set.intersection(*drawn) >= set(choose_prompts("goptimal", rows, 7, np.random.default_rng(0)))
     assert len(set.union(*drawn)) > 13
 
 
 def test_extremes_are_the_longest_rows():
     rows = design_rows(prompts().states, 4)
     length = (rows**2).sum(axis=1)
-    chosen = choose("extremes", rows, 12, np.random.default_rng(0))
+    chosen = choose_prompts("extremes", rows, 12, np.random.default_rng(0))
     assert length[chosen].min() >= np.delete(length, chosen).max()
 
 
@@ -202,14 +202,25 @@ def test_intervals_hold_the_value_and_shrink_with_pools_and_questions():
     def width(pools: int, texts: int) -> float:
         right = (random.random((pools, texts)) < 0.8).astype(float)
         right[random.random((pools, texts)) < 0.4] = np.nan
-        low, high = interval(right, kinds[:texts], n_resamples=400)
+        low, high = balanced_accuracy_interval(right, kinds[:texts], n_resamples=400)
         assert low < balanced(right, kinds[:texts]).mean() < high
         return high - low
 
     assert width(20, 400) < width(20, 60) and width(20, 400) < width(2, 400)
 
 
+def test_pools_are_drawn_anew_and_not_the_questions_alone():
+    """Pools apart and questions alike: the interval has a width all the same; and so the other way round."""
+    kinds = np.arange(60) % 2 == 0
+    by_pool = np.repeat([[0.2], [0.4], [0.6], [0.8]], 60, axis=1)
+    low, high = balanced_accuracy_interval(by_pool, kinds, n_resamples=400)
+    assert low < 0.4 and high > 0.6
+    by_question = np.tile(np.arange(60) % 4 < 2, (4, 1)).astype(float)
+    low, high = balanced_accuracy_interval(by_question, kinds, n_resamples=400)
+    assert 0.3 < low < 0.45 and 0.55 < high < 0.7
+
+
 def test_the_interval_of_a_difference_is_paired():
     right = np.random.default_rng(0).random((5, 60))
     kinds = np.arange(60) % 2 == 0
-    np.testing.assert_allclose(interval((right + 0.1) - right, kinds), 0.1)
+    np.testing.assert_allclose(balanced_accuracy_interval((right + 0.1) - right, kinds), 0.1)

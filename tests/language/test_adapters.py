@@ -84,6 +84,21 @@ def test_strength_goes_from_the_base_model_to_the_edit_and_back(lm):
         pass
 
 
+def test_the_other_layers_are_those_of_the_base_model_while_some_are_chosen(lm):
+    edited = stirred(lm)
+    with strength(edited.model, 1, layers=[2]):
+        found = logits(edited)
+    alone = stirred(lm)
+    with torch.no_grad():
+        for name, weight in alone.model.named_parameters():
+            if weight.requires_grad and "layers.1." not in name:
+                weight.zero_()
+    torch.testing.assert_close(found, logits(alone))
+    assert not torch.allclose(found, logits(edited), atol=1e-3)
+    with strength(edited.model, 1, layers=[]):
+        torch.testing.assert_close(logits(edited), logits(lm))
+
+
 def test_strength_is_restored_after_an_error(lm):
     edited = stirred(lm)
     whole = logits(edited)

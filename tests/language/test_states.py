@@ -8,14 +8,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
+from helpers.base.storage import CourseError
+from helpers.language import states as states_module
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.states import (
     ReadOut,
     batches,
     blocks,
     changed,
+    ending_states,
     fit_probe,
+    in_one_row,
+    in_rows,
     logit_lens,
     probe_accuracy,
     read,
@@ -23,6 +38,20 @@ from helpers.language.states import (
     states_below,
 )
 
+SIZES = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.3,
+}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+SCALED = {
+    "granite": (GraniteConfig(**SIZES, logits_scaling=8.0), GraniteForCausalLM),
+    "cohere": (CohereConfig(**SIZES, logit_scale=0.0625), CohereForCausalLM),
+    "gemma2": (Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0), Gemma2ForCausalLM),
+    "llama": (LlamaConfig(**SIZES), LlamaForCausalLM),
+}
 KINDS = ("llama", "gemma3", "gpt2", "qwen2")
 TEXTS = [list(b"a short one"), list(b"one that is a good deal longer"), list(b"word")]
 
@@ -42,6 +71,35 @@ def test_states_are_those_of_transformers(kind):
         for column, layer in enumerate((1, 3)):
             expected = by_transformers(model, text, layer, 2)
             torch.testing.assert_close(states[row, column], expected, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("arrange", [in_rows, in_one_row])
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_side_by_side_or_behind_one_prefix_are_read_as_if_alone(kind, arrange, monkeypatch):
+    model, texts = tiny(kind, layers=4).model, [list(b"once a"), list(b"once up"), list(b"once"), list(b"once a")]
+    with torch.no_grad():
+        alone = [model.get_decoder()(torch.tensor([text])).last_hidden_state[0] for text in texts]
+    monkeypatch.setattr(states_module, "layout_of", arrange)
+    below = states_below(model, texts, 2)
+    for known in (None, below):
+        for count, expected, found in zip(
+            (1, 5, 4, 2), alone, ending_states(model, texts, (1, 5, 4, 2), known), strict=True
+        ):
+            torch.testing.assert_close(found, expected[-count:], atol=2e-4, rtol=1e-3)
+        found = read(model, texts, ReadOut((3,), positions=4), known)
+        for row, text in enumerate(texts):
+            torch.testing.assert_close(found[row, 0], by_transformers(model, text, 3, 4), atol=2e-4, rtol=1e-3)
+    assert [len(state) for state in below.states] == list(map(len, texts))
+
+
+def test_a_model_that_reads_texts_otherwise_beside_others_is_refused(monkeypatch):
+    model = tiny(layers=2).model
+    decoder = model.get_decoder()
+    decoder.register_forward_hook(
+        lambda _module, _args, out: setattr(out, "last_hidden_state", out.last_hidden_state.cumsum(dim=1))
+    )
+    with pytest.raises(CourseError, match="otherwise beside others"):
+        read(model, TEXTS, ReadOut((1,)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,6 +248,21 @@ def test_the_lens_behind_the_last_block_is_what_the_model_says(kind):
     torch.testing.assert_close(read(model, TEXTS, ReadOut((2, 3)))[:, :, 0], states)  # nothing is left behind
     with pytest.raises(ValueError, match="no state"):
         logit_lens(model, states[:0, 0])
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_the_lens_goes_through_the_models_own_head(name):
+    """Some architectures divide, multiply or cap their logits."""
+    config, make = SCALED[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = make(config).eval().requires_grad_(False)
+    texts = [[5, 9, 200, 17], [4, 9, 30]]
+    with torch.no_grad():
+        said = torch.stack([model(torch.tensor([text])).logits[0, -1] for text in texts]).log_softmax(dim=-1)
+    found = logit_lens(model, read(model, texts, ReadOut((2,)))[:, 0, 0])
+    torch.testing.assert_close(found, said, atol=1e-3, rtol=1e-3)
+    assert said.max() - said.min() > 0.1
 
 
 def test_the_lens_obeys_the_cap_on_logits():
