@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from helpers.eagle.environment import Choose, Observation, World
 PACE = 5.0
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Anything that gives the log-probability of every action in a batch of observations."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from scipy.stats import rankdata
 
 from helpers.domains.domain import Domain
@@ -146,7 +146,7 @@ def spearman_per_user(domain: Domain, scores: Float[np.ndarray, "user text_item"
     return np.array(values)
 
 
-def ndcg(ranked: Float[np.ndarray, " n"], k: int = 10) -> float:
+def ndcg(ranked: Num[np.ndarray, " n"], k: int = 10) -> float:
     """NDCG@k of ratings in predicted order, with gain 2^stars - 1 (Järvelin and Kekäläinen 2002)."""
     discount = 1 / np.log2(np.arange(2, min(k, len(ranked)) + 2))
     gain = 2.0**ranked - 1

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -132,6 +132,7 @@ Done = Callable[[list[int], list[str]], None]
 """Takes row numbers and their answers."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Something that answers prompts."""
 
