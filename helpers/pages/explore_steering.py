@@ -1,7 +1,7 @@
 """Explorer X1: pick a viewer and a film, and steer the film's text by hand, by instruction or with the agent.
 
-The first part computes and knows no widgets: a `Run` is a list of texts with their utilities, and every way to go on
-returns a longer one. The second part draws. `SteeringExplorer` only connects the two with controls.
+The first part computes and knows no widgets: a `SteeringRun` is a list of texts with their utilities, and every way
+to go on returns a longer one. The second part draws. `SteeringExplorer` only connects the two with controls.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TextStep:
 
 
 @dataclass(frozen=True)
-class Run:
+class SteeringRun:
     """A film's text on its way: the film, the viewer that it is rewritten for, and every text so far."""
 
     title: str
@@ -84,13 +84,13 @@ class Run:
         """Film, viewer and seed."""
         return f"{self.title}, viewer {self.user}, seed {self.seed}"
 
-    def same(self, other: Run) -> bool:
+    def same(self, other: SteeringRun) -> bool:
         """Whether both went the same way."""
         texts, others = ([step.text for step in run.steps] for run in (self, other))
         return (self.item, self.user, self.seed, texts) == (other.item, other.user, other.seed, others)
 
 
-def start_run(experiment: Experiment, user: int, item: int, seed: int = 0) -> Run:
+def start_run(experiment: Experiment, user: int, item: int, seed: int = 0) -> SteeringRun:
     """A run that stands at the film's own text.
 
     Raises:
@@ -102,11 +102,11 @@ def start_run(experiment: Experiment, user: int, item: int, seed: int = 0) -> Ru
     if item not in start_items(domain):
         raise CourseError("this film has no short plot to start from: pick another one")
     start = start_of(domain, item, user)
-    run = Run(str(domain.items["title"].iloc[item]), item, user, seed, ())
+    run = SteeringRun(str(domain.items["title"].iloc[item]), item, user, seed, ())
     return _longer(experiment, run, start.text, "film")
 
 
-def by_hand(experiment: Experiment, run: Run, text: str) -> Run:
+def by_hand(experiment: Experiment, run: SteeringRun, text: str) -> SteeringRun:
     """The run with a text that somebody wrote, in the form of all texts here: a line of genres, a line of plot.
 
     Raises:
@@ -120,7 +120,7 @@ def by_hand(experiment: Experiment, run: Run, text: str) -> Run:
     return _longer(experiment, run, "\n".join(lines), "hand")
 
 
-def by_instruction(experiment: Experiment, run: Run, wish: str, by: str = "instruction") -> Run:
+def by_instruction(experiment: Experiment, run: SteeringRun, wish: str, by: str = "instruction") -> SteeringRun:
     """The run with its last text rewritten by the language model; the same run, wish and seed give the same text.
 
     Raises:
@@ -133,7 +133,9 @@ def by_instruction(experiment: Experiment, run: Run, wish: str, by: str = "instr
     return _longer(experiment, run, rewrites.texts[0], by, wish.strip(), rewrites.problems[0])
 
 
-def _longer(experiment: Experiment, run: Run, text: str, by: str, wish: str = "", problem: str = "") -> Run:
+def _longer(
+    experiment: Experiment, run: SteeringRun, text: str, by: str, wish: str = "", problem: str = ""
+) -> SteeringRun:
     z = experiment.world.space.encoder([text])
     parts = experiment.world.utility(z, [run.user])
     step = TextStep(
@@ -142,7 +144,7 @@ def _longer(experiment: Experiment, run: Run, text: str, by: str, wish: str = ""
     return replace(run, steps=(*run.steps, step))
 
 
-def designed(experiment: Experiment, run: Run, k: int) -> Int[np.ndarray, " k"]:
+def designed(experiment: Experiment, run: SteeringRun, k: int) -> Int[np.ndarray, " k"]:
     """Actions that a G-optimal design takes for the last text: k of them, by their expected displacement.
 
     Raises:
@@ -156,7 +158,7 @@ def designed(experiment: Experiment, run: Run, k: int) -> Int[np.ndarray, " k"]:
     return design.round_design(z, design.optimal_design(z), k, "exchange")
 
 
-def chances(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) -> Float[np.ndarray, " allowed"]:
+def chances(experiment: Experiment, policy, run: SteeringRun, allowed: Sequence[int]) -> Float[np.ndarray, " allowed"]:
     """Probability that the policy gives each of the allowed actions at the last text; they sum to 1.
 
     Raises:
@@ -171,7 +173,7 @@ def chances(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) ->
     return weights / weights.sum()
 
 
-def by_agent(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) -> Run:
+def by_agent(experiment: Experiment, policy, run: SteeringRun, allowed: Sequence[int]) -> SteeringRun:
     """The run after one step of a policy that may use the allowed actions only."""
     chance = chances(experiment, policy, run, allowed)
     rng = np.random.default_rng([run.seed, len(run.steps), 1])
@@ -179,7 +181,7 @@ def by_agent(experiment: Experiment, policy, run: Run, allowed: Sequence[int]) -
     return by_instruction(experiment, run, experiment.world.instructions(run.user)[action], by="agent")
 
 
-def as_json(runs: Sequence[Run]) -> str:
+def as_json(runs: Sequence[SteeringRun]) -> str:
     """A session to keep: every run with its texts and numbers."""
     kept = []
     for run in runs:
@@ -205,14 +207,14 @@ class SteeringMap:
         """Utility of the existing films for a viewer, in stars."""
         return self.experiment.world.gap(user).of_items().total
 
-    def surface(self, run: Run) -> Float[np.ndarray, "y x"]:
+    def surface(self, run: SteeringRun) -> Float[np.ndarray, "y x"]:
         """Utility over the map for the run's viewer; off the map's plane it stays at the last text's height."""
         here = run.steps[-1].z
         off = here - self.flat.inverse_transform(self.flat.transform(here[None]))[0]
         total = self.experiment.world.gap(run.user)(self.flat.inverse_transform(self.grid) + off).total
         return total.reshape(len(self.y), len(self.x))
 
-    def draw(self, ax: Axes, runs: Sequence[Run]) -> None:
+    def draw(self, ax: Axes, runs: Sequence[SteeringRun]) -> None:
         """Every run as a path over the utility of the first one's viewer."""
         values = self.surface(runs[0])
         plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
@@ -229,7 +231,7 @@ class SteeringMap:
 PATHS = (plots.VERMILION, plots.SKY, plots.PURPLE, plots.ORANGE)
 
 
-def draw_utility(ax: Axes, runs: Sequence[Run]) -> None:
+def draw_utility(ax: Axes, runs: Sequence[SteeringRun]) -> None:
     """Utility and predicted rating after every step of every run."""
     for run, colour in zip(runs, PATHS, strict=False):
         name = run.name.replace("$", r"\$")  # a lone dollar sign would begin a formula
@@ -242,7 +244,7 @@ def draw_utility(ax: Axes, runs: Sequence[Run]) -> None:
     ax.legend(fontsize=8, loc="best")
 
 
-def runs_in_words(runs: Sequence[Run]) -> str:
+def runs_in_words(runs: Sequence[SteeringRun]) -> str:
     """What the two drawings show, in words."""
     parts = [
         f"{run.label}; utility {run.steps[-1].total:.2f} stars, of it predicted rating {run.steps[-1].rating:.2f}"
@@ -251,7 +253,7 @@ def runs_in_words(runs: Sequence[Run]) -> str:
     return ". ".join(parts) + "."
 
 
-def steering_figures(where: SteeringMap, runs: Sequence[Run]) -> str:
+def steering_figures(where: SteeringMap, runs: Sequence[SteeringRun]) -> str:
     """The two drawings side by side, as HTML."""
     words = runs_in_words(runs)
     left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.0), f"Map of films with the runs. {words}")
@@ -278,7 +280,7 @@ class SteeringExplorer:
         for item in start_items(self.domain):
             self.films.setdefault(str(self.domain.items["title"].iloc[item]), int(item))
         self.map = SteeringMap(experiment)
-        self.kept: list[Run] = []
+        self.kept: list[SteeringRun] = []
         self.run = start_run(experiment, user, self.films[title])
         self._make_controls()
         self.desk = Desk(self._controls())
@@ -300,12 +302,12 @@ class SteeringExplorer:
         return list(self.picked.value)
 
     @property
-    def others(self) -> list[Run]:
+    def others(self) -> list[SteeringRun]:
         """The runs that were kept to compare with, newest first, without the current one."""
         return [run for run in reversed(self.kept) if not run.same(self.run)]
 
     @property
-    def shown(self) -> list[Run]:
+    def shown(self) -> list[SteeringRun]:
         """The current run and the newest others, as many as there are colours."""
         return [self.run, *self.others][: len(PATHS)]
 
@@ -367,7 +369,7 @@ class SteeringExplorer:
             runs = as_json([*reversed(self.others), self.run])
             self.link.value = download_link(runs, "steering_session.json")
 
-    def _go_to(self, run: Run) -> None:
+    def _go_to(self, run: SteeringRun) -> None:
         """Show a run, and offer its last text for editing unless somebody has begun to write one."""
         self.run = run
         if self.own_text.value in ("", self.offered):
@@ -462,7 +464,7 @@ class SteeringExplorer:
         return two_columns(left, [*right, self.figures, self.words])
 
 
-def _card(run: Run) -> str:
+def _card(run: SteeringRun) -> str:
     last = run.steps[-1]
     how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.wish}")
     trouble = f" <i>The answer could not be used ({last.problem}): the text has stayed.</i>" if last.problem else ""
@@ -473,8 +475,8 @@ def _card(run: Run) -> str:
     )
 
 
-def _numbers(runs: Sequence[Run]) -> str:
-    def cells_of(run: Run) -> list[str]:
+def _numbers(runs: Sequence[SteeringRun]) -> str:
+    def cells_of(run: SteeringRun) -> list[str]:
         last = run.steps[-1]
         numbers = (f"{last.rating:.2f}", f"{last.novelty:.2f}", f"{last.total:.2f}", f"{run.gain:+.2f}")
         return [html.escape(run.title), str(run.user), str(run.seed), str(len(run.steps) - 1), *numbers]
