@@ -156,6 +156,13 @@ def test_nbval_compares_the_edition_for_tests(tmp_path):
     assert all(f"Cell {number}" in done.stdout.partition("short test summary")[2] for number in (3, 4, 5))
 
 
+def test_make_test_runs_every_notebook_once():
+    planned = subprocess.run(["make", "-n", "test"], cwd=PROJECT, capture_output=True, text=True).stdout
+    assert planned.count("helpers.course.editions tests") == 1
+    for path in NOTEBOOKS:
+        assert planned.count(f" build/tests/notebooks/{path.name}") == 1 and planned.count(path.stem) == 1
+
+
 def test_told_solutions_go_and_hints_and_answers_to_the_quiz_stay():
     hint = "<details><summary>Hint 1</summary>Twice.</details>\n"
     quiz = "<details><summary>Answers</summary>1. The solution doubles.</details>"
