@@ -262,7 +262,7 @@ def action_set(name: str, seed: int = 0) -> tuple[Action, ...]:
 # --- instructions that a language model proposes -----------------------------------------------------------
 
 PROPOSAL = Sampling(max_new_tokens=32, temperature=0.7)
-MAX_WORDS = 24
+MAX_INSTRUCTION_WORDS = 24
 AIMS = {
     "plot": "the plot",
     "character": "the characters",
@@ -343,8 +343,8 @@ def rejection(text: str, titles: Iterable[str] = ()) -> str | None:
 
     Returns:
         `empty`, `several lines`, `quotes` (speech, the prompt's words or a text's form), `placeholder`,
-        `too long` (over `MAX_WORDS` words), `unfinished` (no full stop), `not imperative`, `repeats itself`,
-        `names a movie`, or None.
+        `too long` (over `MAX_INSTRUCTION_WORDS` words), `unfinished` (no full stop), `not imperative`,
+        `repeats itself`, `names a movie`, or None.
     """
     words = re.findall(r"[a-z0-9']+", text.lower())
     checks = (
@@ -355,7 +355,7 @@ def rejection(text: str, titles: Iterable[str] = ()) -> str | None:
             re.search(r"[\"“”]|genres:|instruction|screenwriter|the viewer:|cares little for", text, re.IGNORECASE),
         ),
         ("placeholder", re.search(r"[{}\[\]<>|_]", text)),
-        ("too long", len(words) > MAX_WORDS),
+        ("too long", len(words) > MAX_INSTRUCTION_WORDS),
         ("unfinished", not re.search(r"[.!]\)?$", text.strip())),
         ("not imperative", not words or words[0] not in VERBS),
         ("repeats itself", _repeats(words)),

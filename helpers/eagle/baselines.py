@@ -55,7 +55,7 @@ class Outcome:
     calls: int
 
 
-Method = Callable[[World, Sequence[Start], int, int], Outcome]
+BaselineMethod = Callable[[World, Sequence[Start], int, int], Outcome]
 
 
 def _rounds(world: World, starts: Sequence[Start], budget: int) -> int:
@@ -374,7 +374,7 @@ def only_if_better(world: World, starts: Sequence[Start], outcome: Outcome) -> O
     return Outcome(texts, kept, np.where(better, outcome.utility, utility[:, None]), outcome.calls)
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, BaselineMethod] = {
     "random": random_actions,
     "best_of_n": best_of_n,
     "greedy": greedy,

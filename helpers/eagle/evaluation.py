@@ -174,7 +174,7 @@ def judge_prompt(profile: Profile, first: str, second: str) -> Prompt:
 
 
 class Judgement(NamedTuple):
-    """What the judge says of a pair: one value each from `judge`, arrays from `judge_pairs`.
+    """What the judge says of a pair: one value each from `judge_pair`, arrays from `judge_pairs`.
 
     Attributes:
         preference: log-odds in nats for the first text, mean of both orders; positive prefers it.
@@ -192,7 +192,7 @@ class Judgement(NamedTuple):
         return float((np.sign(self.preference) / 2 + 0.5).mean())
 
 
-def judge(backend: Backend, profile: Profile, text_a: str, text_b: str) -> Judgement:
+def judge_pair(backend: Backend, profile: Profile, text_a: str, text_b: str) -> Judgement:
     """Which text does a viewer of this profile prefer, by the log-likelihood of ` A` against ` B` in both orders.
 
     A weak judge: a model of 135M parameters mostly prefers a letter, whatever stands behind it. Report the share
@@ -213,12 +213,12 @@ def _log_odds(backend: Backend, prompt: Prompt) -> float:
 def judge_pairs(
     backend: Backend, profiles: Sequence[Profile], texts_a: Sequence[str], texts_b: Sequence[str]
 ) -> Judgement:
-    """`judge` for each pair, as arrays.
+    """`judge_pair` for each pair, as arrays.
 
     Raises:
         ValueError: no pair, or not one profile and two texts for each.
     """
     if not len(profiles) == len(texts_a) == len(texts_b) > 0:
         raise ValueError(f"{len(profiles)} profiles, {len(texts_a)} and {len(texts_b)} texts: give one of each a pair")
-    judged = [judge(backend, *pair) for pair in zip(profiles, texts_a, texts_b, strict=True)]
+    judged = [judge_pair(backend, *pair) for pair in zip(profiles, texts_a, texts_b, strict=True)]
     return Judgement(*(np.array(column) for column in zip(*judged, strict=True)))

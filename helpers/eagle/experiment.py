@@ -42,7 +42,7 @@ CLOTHING_LOW, CLOTHING_HIGH = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class SteeringPlan:
     """Sizes of the experiment. `budget` counts environment calls per test start, seed and method."""
 
     train_items: int
@@ -52,15 +52,17 @@ class Plan:
     budget: int
 
 
-PLANS = {
-    "small": Plan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=5),
-    "full": Plan(18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10),
+STEERING_PLANS = {
+    "small": SteeringPlan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=5),
+    "full": SteeringPlan(
+        18, 12, (0, 1, 2), Settings(iterations=15, episodes=8, learning_rate=0.03, kl=0.03), budget=10
+    ),
 }
 
 
-def plan() -> Plan:
+def steering_plan() -> SteeringPlan:
     """The sizes of the current profile."""
-    return by_profile(**PLANS)
+    return by_profile(**STEERING_PLANS)
 
 
 def build_world(
@@ -108,7 +110,7 @@ class Experiment:
     """World, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
 
     world: World
-    plan: Plan
+    plan: SteeringPlan
     train: list[Start]
     test: list[Start]
 
@@ -150,17 +152,19 @@ class Experiment:
 
 def load_experiment(train_movies: int | None = None, **options) -> Experiment:
     """The experiment of the current profile, or with fewer training movies (options as for `build_world`)."""
-    world, sizes = build_world(**options), plan()
+    world, sizes = build_world(**options), steering_plan()
     if train_movies is not None:
         sizes = replace(sizes, train_items=train_movies)
     return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items))
 
 
-def clothing_plan() -> Plan:
+def clothing_plan() -> SteeringPlan:
     """The sizes of the experiment on clothes in the current profile."""
     return by_profile(
-        small=Plan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
-        full=Plan(12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15),
+        small=SteeringPlan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
+        full=SteeringPlan(
+            12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15
+        ),
     )
 
 

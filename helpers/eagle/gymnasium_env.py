@@ -21,7 +21,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Float, Int
 
 from helpers.eagle.environment import World, step_texts
-from helpers.eagle.rewriting import Start, plain, seed_of
+from helpers.eagle.rewriting import Start, ascii_line, seed_of
 from helpers.eagle.utility import UtilityParts
 
 MAX_LENGTH = 1000  # characters of a text or a profile in an observation
@@ -49,7 +49,7 @@ class Running(NamedTuple):
         return len(self.instructions)
 
 
-def begin(world: World, drawn: Sequence[tuple[Start, int]]) -> list[Running]:
+def start_episodes(world: World, drawn: Sequence[tuple[Start, int]]) -> list[Running]:
     """Episodes before their first step, from starts and episode seeds."""
     places = _measure(world, [start.text for start, _ in drawn], [start.user for start, _ in drawn])
     return [Running(start, seed, start.text, *place) for (start, seed), place in zip(drawn, places, strict=True)]
@@ -131,7 +131,7 @@ class EagleEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Begin an episode (see the class for `options`)."""
-        [self.running] = begin(self.world, [self.draw(seed, options)])
+        [self.running] = start_episodes(self.world, [self.draw(seed, options)])
         return self.observation(), self.info()
 
     def step(self, action: int) -> tuple[dict, float, bool, bool, dict]:
@@ -164,7 +164,7 @@ class EagleEnv(gymnasium.Env):
         now = self.running
         return {
             "text": now.text,
-            "profile": plain(str(self.world.profile(now.start.user)))[:MAX_LENGTH],
+            "profile": ascii_line(str(self.world.profile(now.start.user)))[:MAX_LENGTH],
             "embedding": np.array(now.z, dtype=np.float32),
             "user": self.world.user_embeddings([now.start.user])[0].astype(np.float32),
             "step": np.int64(now.step),
@@ -256,7 +256,7 @@ class EagleVectorEnv(gymnasium.vector.VectorEnv):
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds for {self.num_envs} environments: give one to each")
         drawn = [env.draw(one, options) for env, one in zip(self.envs, seed, strict=True)]
-        self._place(begin(self.world, drawn))
+        self._place(start_episodes(self.world, drawn))
         return self._observations(), self._infos()
 
     def step(

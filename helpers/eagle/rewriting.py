@@ -27,9 +27,9 @@ from helpers.language.generation import Backend, Memo, Prompt, Sampling, generat
 from helpers.language.texts import repetition
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
-MAX_WORDS = 30  # of the plot of a start text, cut after a whole sentence
+MAX_START_WORDS = 30  # of the plot of a start text, cut after a whole sentence
 MIN_WORDS = 5  # of a plot that a rewrite must have
-MAX_CHARACTERS = 600  # of a plot, cut after a whole sentence; no token limit should let it grow further
+MAX_PLOT_CHARACTERS = 600  # of a plot, cut after a whole sentence; no token limit should let it grow further
 MAX_GENRES = 4
 MAX_REPETITION = 0.25  # share of three-word sequences that occurred before in the same text
 
@@ -56,7 +56,7 @@ def idea_of(genres: Sequence[str], plot: str, wording: Wording = MOVIES) -> str:
     return f"{wording.line(genres)}\n{plot}"
 
 
-def plain(text: str) -> str:
+def ascii_line(text: str) -> str:
     """The text in printable ASCII on one line: accents dropped, dashes and quotes made plain.
 
     `<`, `>` and `|` are replaced, so that no text holds a tag or a mark such as `<|im_start|>`, which a tokenizer
@@ -69,13 +69,13 @@ def plain(text: str) -> str:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of a text end, each with its closing quotes, up to `MAX_CHARACTERS`."""
-    return [found.end() for found in _SENTENCE_END.finditer(text) if found.end() <= MAX_CHARACTERS]
+    """Where the sentences of a text end, each with its closing quotes, up to `MAX_PLOT_CHARACTERS`."""
+    return [found.end() for found in _SENTENCE_END.finditer(text) if found.end() <= MAX_PLOT_CHARACTERS]
 
 
-def opening(plot: str, max_words: int = MAX_WORDS) -> str:
+def opening(plot: str, max_words: int = MAX_START_WORDS) -> str:
     """The first whole sentences of a plot that fit into `max_words`; empty when the first is longer."""
-    text = plain(plot)
+    text = ascii_line(plot)
     fits = [end for end in sentence_ends(text) if len(text[:end].split()) <= max_words]
     return text[: fits[-1]] if fits else ""
 
@@ -83,7 +83,7 @@ def opening(plot: str, max_words: int = MAX_WORDS) -> str:
 def catalogue_genres(line: str, wording: Wording = MOVIES) -> list[str]:
     """The genres of the catalogue that a line names, in order, each once, at most `MAX_GENRES`."""
     known = wording.catalogue
-    keys = (letters(word) for word in re.split(r"[,.;/&|]|\band\b", plain(line.lower())))
+    keys = (letters(word) for word in re.split(r"[,.;/&|]|\band\b", ascii_line(line.lower())))
     return list(dict.fromkeys(known[key] for key in keys if key in known))[:MAX_GENRES]
 
 
@@ -96,12 +96,12 @@ def read_answer(answer: str, wording: Wording = MOVIES) -> tuple[str, str]:
     """(idea, "") of what the model wrote after the field's word, as in `Genres:`, or ("", problem).
 
     Problems: `no genre`, `no plot` (under `MIN_WORDS` words), `unfinished` (no sentence ends within the token
-    limit or `MAX_CHARACTERS`) and `repeats itself`.
+    limit or `MAX_PLOT_CHARACTERS`) and `repeats itself`.
     """
     # Models that cannot continue a begun answer write the word again.
     begun = rf"^(\s*{re.escape(wording.field)}\s*:)+"
     line, _, plot = re.sub(begun, "", answer, flags=re.IGNORECASE).strip().partition("\n")
-    genres, plot = catalogue_genres(line, wording), plain(plot.strip().partition("\n")[0])
+    genres, plot = catalogue_genres(line, wording), ascii_line(plot.strip().partition("\n")[0])
     if not genres:
         return "", "no genre"
     ends = sentence_ends(plot)
@@ -162,7 +162,7 @@ class Start(NamedTuple):
 
 
 def start_items(domain: Domain, left_out: Sequence[str] = ("wikipedia",)) -> Int[np.ndarray, " item"]:
-    """Items whose plot opens with whole sentences of 8 to `MAX_WORDS` words and that have genres.
+    """Items whose plot opens with whole sentences of 8 to `MAX_START_WORDS` words and that have genres.
 
     Args:
         left_out: sources of plots that are no start; Wikipedia's openings speak of directors and awards.

@@ -25,7 +25,7 @@ HIDDEN_LAYER = 8  # of SmolLM2's 30: the best of 8, 16 and 24 when we compared t
 CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated ones are not
 
 
-def cached(
+def cached_features(
     kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
 ) -> Float[np.ndarray, "text dim"]:
     """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many."""
@@ -83,7 +83,7 @@ def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
         vectors = sentence_encoder().encode(unique, batch_size=32, show_progress_bar=len(unique) > 200)
         return vectors[np.searchsorted(unique, lines)]
 
-    return np.hstack([cached("minilm", field, embed) for field in split_fields(texts)])
+    return np.hstack([cached_features("minilm", field, embed) for field in split_fields(texts)])
 
 
 def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Float[np.ndarray, "text dim"]:
@@ -94,7 +94,7 @@ def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Fl
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
     dtype = str(models.preferred_dtype(models.default_device())).removeprefix("torch.")
-    return cached(f"smollm2-layer{layer}-{dtype}", texts, lambda t: _mean_hidden_states(t, layer))
+    return cached_features(f"smollm2-layer{layer}-{dtype}", texts, lambda t: _mean_hidden_states(t, layer))
 
 
 class _LayerReached(Exception):

@@ -255,7 +255,7 @@ class AgentWork:
     Tokens are means of the course's prompts with SmolLM2's tokenizer; other tokenizers differ by some tenth.
     """
 
-    sizes: eagle.Plan = eagle.PLANS["full"]
+    sizes: eagle.SteeringPlan = eagle.STEERING_PLANS["full"]
     actions: int = len(BANK)
     horizon: int = HORIZON
     shared: int = 266

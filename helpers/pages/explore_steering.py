@@ -21,7 +21,7 @@ from helpers.domains.domain import Domain
 from helpers.eagle import design
 from helpers.eagle.environment import Observation
 from helpers.eagle.experiment import Experiment
-from helpers.eagle.rewriting import MAX_CHARACTERS, seed_of, start_items, start_of
+from helpers.eagle.rewriting import MAX_PLOT_CHARACTERS, seed_of, start_items, start_of
 from helpers.pages import plots
 from helpers.pages.widgets import (
     Desk,
@@ -115,8 +115,10 @@ def by_hand(experiment: Experiment, run: SteeringRun, text: str) -> SteeringRun:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 2 or not lines[0].lower().startswith("genres:"):
         raise CourseError("write two lines: 'Genres: Western.' and a sentence or two of plot")
-    if len(text) > MAX_CHARACTERS:
-        raise CourseError(f"{len(text)} characters: the encoder reads no more than {MAX_CHARACTERS}, shorten the plot")
+    if len(text) > MAX_PLOT_CHARACTERS:
+        raise CourseError(
+            f"{len(text)} characters: the encoder reads no more than {MAX_PLOT_CHARACTERS}, shorten the plot"
+        )
     return _longer(experiment, run, "\n".join(lines), "hand")
 
 

@@ -15,7 +15,7 @@ from helpers.eagle.evaluation import (
     PAPER_TABLE_2,
     PAPER_TABLE_8,
     beside_paper,
-    judge,
+    judge_pair,
     judge_pairs,
     judge_prompt,
     score,
@@ -198,15 +198,15 @@ class FakeJudge:
     ("bias", "preference", "flipped"), [(0.0, 2.0, False), (1.5, 2.0, False), (5.0, 2.0, True), (-5.0, 2.0, True)]
 )
 def test_both_orders_cancel_the_bias_for_a_letter(bias, preference, flipped):
-    found = judge(FakeJudge(bias), PROFILES[0], "long text", "a text!")
+    found = judge_pair(FakeJudge(bias), PROFILES[0], "long text", "a text!")
     assert found == (pytest.approx(preference), pytest.approx(bias), flipped)
-    swapped = judge(FakeJudge(bias), PROFILES[0], "a text!", "long text")
+    swapped = judge_pair(FakeJudge(bias), PROFILES[0], "a text!", "long text")
     assert swapped == (pytest.approx(-preference), pytest.approx(bias), flipped)
 
 
 def test_the_judge_is_asked_in_both_orders_and_knows_the_viewer():
     backend = FakeJudge()
-    judge(backend, PROFILES[1], "one", "two")
+    judge_pair(backend, PROFILES[1], "one", "two")
     assert backend.prompts == [judge_prompt(PROFILES[1], "one", "two"), judge_prompt(PROFILES[1], "two", "one")]
     assert str(PROFILES[1]) in backend.prompts[0][1][1] and backend.prompts[0][-1][0] == "assistant"
 
@@ -219,7 +219,7 @@ def test_win_and_flip_rates_over_pairs():
     np.testing.assert_allclose(found.position_bias, 4.5)
     assert found.flipped.tolist() == [True, False, True, False]
     assert found.win_rate == 2.5 / 4
-    assert judge(FakeJudge(), PROFILES[0], "long text", "short").win_rate == 1
+    assert judge_pair(FakeJudge(), PROFILES[0], "long text", "short").win_rate == 1
 
 
 @pytest.mark.parametrize("sizes", [(0, 0, 0), (1, 2, 2), (2, 1, 2), (2, 2, 1)])

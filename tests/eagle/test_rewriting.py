@@ -15,13 +15,13 @@ from helpers.domains.domain import Domain
 from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
 from helpers.eagle import rewriting
 from helpers.eagle.rewriting import (
-    MAX_CHARACTERS,
     MAX_GENRES,
+    MAX_PLOT_CHARACTERS,
     Rewriter,
+    ascii_line,
     catalogue_genres,
     idea_of,
     opening,
-    plain,
     read_answer,
     rewrite_prompt,
     seed_of,
@@ -80,10 +80,10 @@ def after_genres(idea: str) -> str:
 @many
 @given(MESSY)
 def test_plain_text_is_printable_ascii_on_one_line(text):
-    result = plain(text)
+    result = ascii_line(text)
     assert set(result) <= set(string.printable) - set("\n\t\r\v\f")
     assert result == result.strip() and "  " not in result
-    assert plain(result) == result
+    assert ascii_line(result) == result
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_plain_text_is_printable_ascii_on_one_line(text):
     ],
 )
 def test_plain_text(text, expected):
-    assert plain(text) == expected
+    assert ascii_line(text) == expected
 
 
 @many
 @given(MESSY)
 def test_sentence_ends_are_places_behind_punctuation(text):
-    text = plain(text)
+    text = ascii_line(text)
     ends = sentence_ends(text)
     assert ends == sorted(set(ends))
     assert all(re.search(r"[.!?][\"')]*$", text[:end]) and text[end : end + 1] in ("", " ") for end in ends)
@@ -133,7 +133,7 @@ def test_sentences(text, sentences):
 @many
 @given(MESSY, st.integers(0, 40))
 def test_an_opening_is_the_longest_start_of_whole_sentences_that_fits(plot, max_words):
-    result, whole = opening(plot, max_words), plain(plot)
+    result, whole = opening(plot, max_words), ascii_line(plot)
     assert whole.startswith(result) and len(result.split()) <= max_words
     ends = sentence_ends(whole)
     assert not result or len(result) in ends
@@ -200,7 +200,7 @@ def test_any_answer_is_an_idea_or_has_a_problem(answer):
         return
     genres, plot = idea.split("\n")
     assert re.fullmatch(r"Genres: [A-Z][A-Za-z', -]+\.", genres)
-    assert plot == plain(plot) and re.search(r"[.!?][\"')]*$", plot) and len(plot) <= MAX_CHARACTERS
+    assert plot == ascii_line(plot) and re.search(r"[.!?][\"')]*$", plot) and len(plot) <= MAX_PLOT_CHARACTERS
     assert read_answer(after_genres(idea)) == read_answer(idea) == (idea, "")
 
 
@@ -249,7 +249,7 @@ def test_what_follows_the_last_whole_sentence_is_cut():
     assert read_answer(f"Drama.\n{SENTENCE} He asks Mr. Fox to") == (f"Genres: Drama.\n{SENTENCE}", "")
     endless = " ".join(f"Clerk number {i} opens door {i}." for i in range(500))
     idea, problem = read_answer(f"Drama.\n{endless}")
-    assert not problem and MAX_CHARACTERS - 40 < len(idea.split("\n")[1]) <= MAX_CHARACTERS
+    assert not problem and MAX_PLOT_CHARACTERS - 40 < len(idea.split("\n")[1]) <= MAX_PLOT_CHARACTERS
 
 
 @pytest.mark.parametrize("wording", [MOVIES, CLOTHES])
@@ -338,4 +338,4 @@ def test_starts_of_the_real_movies_are_valid_ideas(movies: Domain):
         start = start_of(movies, item, 7)
         assert (start.user, start.item) == (7, item) and type(start.item) is int
         assert read_answer(after_genres(start.text)) == (start.text, "")
-        assert 8 <= len(start.text.split("\n")[1].split()) <= rewriting.MAX_WORDS
+        assert 8 <= len(start.text.split("\n")[1].split()) <= rewriting.MAX_START_WORDS

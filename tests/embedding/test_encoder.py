@@ -271,7 +271,7 @@ def test_a_failure_leaves_nothing_in_the_cache(cache, monkeypatch):
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
-        ft.cached("kind", TEXTS, fail)
+        ft.cached_features("kind", TEXTS, fail)
     assert not list((cache / "features").glob("*safetensors"))
 
 
@@ -289,7 +289,7 @@ def test_two_processes_compute_features_once(cache, tmp_path):
         time.sleep(1)
         return np.ones((len(texts), 2))
 
-    print(features.cached("kind", ["a", "b"], slow).sum())
+    print(features.cached_features("kind", ["a", "b"], slow).sum())
     """
     log = tmp_path / "log"
     command = [sys.executable, "-c", textwrap.dedent(code), str(log)]
@@ -308,7 +308,7 @@ def lm():
 
 @pytest.fixture
 def uncached(monkeypatch):
-    monkeypatch.setattr(ft, "cached", lambda kind, texts, compute: compute(texts))
+    monkeypatch.setattr(ft, "cached_features", lambda kind, texts, compute: compute(texts))
 
 
 def relative(found, expected):
