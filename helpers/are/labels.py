@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from helpers.are.concepts import AREAS, Question, edgy_questions, harmful_questions, harmless_tasks, split
 from helpers.eagle import design
-from helpers.embedding.features import cached
+from helpers.embedding.features import cached_features
 from helpers.language.adapters import fingerprint
 from helpers.language.generation import prompt_tokens
 from helpers.language.models import LoadedModel
@@ -74,7 +74,7 @@ def states_of(lm: LoadedModel, texts: Sequence[str], layers: tuple[int, ...]) ->
         return read_all(lm.model, tokens, ReadOut(layers), progress=True)[:, :, 0].cpu().numpy()
 
     model = [*fingerprint(lm).values(), str(lm.model.dtype), *map(str, layers)]
-    return cached(f"prompts-{sha256(' '.join(model).encode()).hexdigest()[:16]}", texts, compute)
+    return cached_features(f"prompts-{sha256(' '.join(model).encode()).hexdigest()[:16]}", texts, compute)
 
 
 # Which to label ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from helpers.base.reading import encoding_of, read_text
 from helpers.base.storage import CourseError
 from helpers.domains.domain import Domain
 
-MAX_WORDS = 120
+PLOT_WORDS = 120
 SOURCES = ("tmdb", "cmu", "wikipedia")  # in the order in which a plot is taken when several exist
 ARTICLES = "the|a|an|la|le|les|el|il|lo|los|las|das|der|die|un|une|l'"
 FILM_OF_YEAR = re.compile(  # "is a 1958 American film", or "(1947) is a romantic film"
@@ -98,7 +98,7 @@ def readable_title(title: str) -> str:
 # --- the three plot sources ------------------------------------------------------------------------------
 
 
-def clean_plot(text: str, max_words: int = MAX_WORDS) -> str:
+def clean_plot(text: str, max_words: int = PLOT_WORDS) -> str:
     """Plain text of at most `max_words` words, cut after a whole sentence where one ends in time."""
     text = re.sub(r"\{\{.*?\}\}|\[\[|\]\]|<[^>]+>", " ", html.unescape(text))
     text = " ".join(re.sub(r"\S*(?:\{\{|\}\}|[|<>])\S*", " ", text).split())  # what is left of broken markup

@@ -56,7 +56,7 @@ def read_only(monkeypatch) -> Iterator[Callable[[], None]]:
 
 
 def embed(compute=lambda texts: np.ones((len(texts), 2), np.float32)) -> list:
-    return features.cached("kind", TEXTS, compute).tolist()
+    return features.cached_features("kind", TEXTS, compute).tolist()
 
 
 def answers() -> dict[str, str]:

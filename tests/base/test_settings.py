@@ -9,7 +9,7 @@ import pytest
 
 from helpers.base import settings
 from helpers.base.storage import CourseError
-from helpers.domains import clothing as amazon
+from helpers.domains import amazon
 
 READERS = {
     "STEER_CACHE": settings.cache_dir,

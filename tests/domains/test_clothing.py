@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
+from helpers.domains import amazon as am
 from helpers.domains import clothing as pr
 from helpers.domains.domain import Domain
 from helpers.domains.json_objects import BrokenObject, decode_objects, read_objects
@@ -62,7 +63,7 @@ EVERYBODY = {"min_user": 1, "min_item": 1}
 def refused(words: str, *arguments, **options) -> None:
     """Reading ends in one line with these words."""
     with pytest.raises(CourseError, match=words) as caught:
-        pr.read_amazon(*arguments, **(EVERYBODY | options))
+        am.read_amazon(*arguments, **(EVERYBODY | options))
     assert "\n" not in str(caught.value)
 
 
@@ -167,7 +168,7 @@ def test_literals_are_values_and_nothing_else(tmp_path):
     ],
 )
 def test_plain_text(text, clean):
-    assert pr.plain(text) == clean
+    assert pr.plain_line(text) == clean
 
 
 def test_sentences_of_a_review_are_telling_ones():
@@ -205,7 +206,7 @@ def check(domain: Domain) -> None:
 
 @pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.json.gz", "r.jsonl.gz"])
 def test_files_of_2014_and_2018(tmp_path, name):
-    domain = pr.read_amazon(save(tmp_path / name, lines(*REVIEWS)), **EVERYBODY)
+    domain = am.read_amazon(save(tmp_path / name, lines(*REVIEWS)), **EVERYBODY)
     check(domain)
     assert domain.items["title"].tolist() == ["Product i0", "Product i1"]
     assert set(domain.items["plot_source"]) == {"reviews"} and domain.items["genres"].tolist() == [[], []]
@@ -213,22 +214,22 @@ def test_files_of_2014_and_2018(tmp_path, name):
 
 def test_files_of_2023(tmp_path):
     records = [review_2023(f"u{u}", f"i{i}", 1 + (u + i) % 5) for u in range(3) for i in range(2)]
-    check(pr.read_amazon(str(save(tmp_path / "r.jsonl", lines(*records))), **EVERYBODY))
+    check(am.read_amazon(str(save(tmp_path / "r.jsonl", lines(*records))), **EVERYBODY))
 
 
 def test_pretty_printed_objects_and_a_byte_order_mark(tmp_path):
     text = "\ufeff" + "\r\n".join(json.dumps(record, indent=2) for record in REVIEWS)
-    check(pr.read_amazon(save(tmp_path / "r.json.gz", text), **EVERYBODY))
+    check(am.read_amazon(save(tmp_path / "r.json.gz", text), **EVERYBODY))
 
 
 def test_gzip_is_known_by_its_content(tmp_path):
     packed = save(tmp_path / "r.gz", lines(*REVIEWS))
-    check(pr.read_amazon(packed.rename(tmp_path / "r.json"), **EVERYBODY))
+    check(am.read_amazon(packed.rename(tmp_path / "r.json"), **EVERYBODY))
 
 
 def meta(tmp_path: Path, text: str) -> pd.DataFrame:
     reviews = save(tmp_path / "r.json", lines(*REVIEWS))
-    return pr.read_amazon(reviews, save(tmp_path / "m.json.gz", text), **EVERYBODY).items
+    return am.read_amazon(reviews, save(tmp_path / "m.json.gz", text), **EVERYBODY).items
 
 
 def test_metadata_of_2014(tmp_path):
@@ -267,10 +268,10 @@ def test_a_title_stands_in_for_a_description(tmp_path):
 
 def test_a_product_without_text_is_left_out_with_its_ratings(tmp_path):
     records = [*REVIEWS, review("u9", "dull", text="Great!"), review("u0", "dull", text="")]
-    domain = pr.read_amazon(save(tmp_path / "r.json", lines(*records)), **EVERYBODY)
+    domain = am.read_amazon(save(tmp_path / "r.json", lines(*records)), **EVERYBODY)
     check(domain)
     described = save(tmp_path / "m.json", lines({"asin": "dull", "title": "A mug"}))
-    domain = pr.read_amazon(tmp_path / "r.json", described, **EVERYBODY)
+    domain = am.read_amazon(tmp_path / "r.json", described, **EVERYBODY)
     assert domain.n_items == 3 and domain.n_users == 4 and domain.items["plot_source"][2] == "metadata"
 
 
@@ -280,13 +281,13 @@ def test_a_product_without_text_is_left_out_with_its_ratings(tmp_path):
 def test_the_last_rating_of_a_pair_counts(tmp_path):
     again = [review("u0", "i0", 5, 300), review("u0", "i0", 2, 200), review("u1", "i0", 4), review("u1", "i0", 1)]
     path = save(tmp_path / "r.json", lines(*again))
-    assert len(pr.read_ratings(path)) == 4
-    assert pr.read_amazon(path, **EVERYBODY).ratings["rating"].tolist() == [5, 1]  # of equal times, the last line
+    assert len(am.read_ratings(path)) == 4
+    assert am.read_amazon(path, **EVERYBODY).ratings["rating"].tolist() == [5, 1]  # of equal times, the last line
 
 
 def test_variants_of_2023_are_one_product(tmp_path):
     records = [review_2023("u0", "i0", 2, 1, "red"), review_2023("u0", "i0", 4, 2, "blue")]
-    domain = pr.read_amazon(save(tmp_path / "r.jsonl", lines(*records)), **EVERYBODY)
+    domain = am.read_amazon(save(tmp_path / "r.jsonl", lines(*records)), **EVERYBODY)
     assert domain.items["id"].tolist() == ["i0"] and domain.ratings["rating"].tolist() == [4]
 
 
@@ -296,7 +297,7 @@ pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), unique=True, m
 @given(pairs, st.integers(1, 3), st.integers(1, 3))
 def test_nobody_in_the_core_has_too_few_and_nobody_is_missing(rated, min_user, min_item):
     table = pd.DataFrame(rated, columns=["user", "item"], dtype="int64").assign(rating=3.0)
-    core = pr.keep_core(table, min_user, min_item)
+    core = am.keep_core(table, min_user, min_item)
     assert (core["user"].value_counts() >= min_user).all() and (core["item"].value_counts() >= min_item).all()
     left = set(rated)  # one pair at a time, in plain Python
     while bad := [
@@ -365,10 +366,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             file.write(f'{{{ids}, "text": "{filler}"}}\n')
     size = path.stat().st_size
     tracemalloc.start()
-    ratings = pr.read_ratings(path)
+    ratings = am.read_ratings(path)
     _, reading = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    core = pr.keep_core(pr.last_ratings(ratings), 5, 5)
+    core = am.keep_core(am.last_ratings(ratings), 5, 5)
     _, filtering = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size > 75e6 and len(ratings) == len(core) == 100_000
@@ -378,8 +379,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 def test_few_sentences_of_a_product_are_kept(tmp_path):
     records = [review(f"u{i}", "i0", text=f"Sentence number {i} about the handle of this blue mug.") for i in range(99)]
     path = save(tmp_path / "r.json", lines(*records))
-    names, snippets = pr.read_snippets(path, {pr.hashed("i0"): 0})
-    assert names == ["i0"] and len(snippets[0]) == pr.KEPT
+    names, snippets = am.read_snippets(path, {am.hashed("i0"): 0})
+    assert names == ["i0"] and len(snippets[0]) == am.KEPT
 
 
 # Cohorts
@@ -499,39 +500,39 @@ def amazon() -> Path:
 
 
 def test_real_gift_cards(amazon):
-    ratings = pr.read_ratings(amazon / "Gift_Cards_5.json.gz")
-    last = pr.last_ratings(ratings)
+    ratings = am.read_ratings(amazon / "Gift_Cards_5.json.gz")
+    last = am.last_ratings(ratings)
     assert len(ratings) == 2972 and (ratings["item"].nunique(), ratings["user"].nunique()) == (148, 458)
     assert len(last) == 2965 and (last["item"].nunique(), last["user"].nunique()) == (148, 458)
     # Without the seven repeats, six users or products fall below five and take others with them.
-    domain = pr.read_amazon(amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz")
+    domain = am.read_amazon(amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz")
     assert (domain.n_users, domain.n_items, len(domain.ratings)) == (453, 147, 2941)
     assert domain.has_text.all() and domain.items["genres"].map(bool).all()
     assert not domain.items["title"].str.contains(r"<|&amp;|Product B0").any()
-    every = pr.read_amazon(amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz", **EVERYBODY)
+    every = am.read_amazon(amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz", **EVERYBODY)
     assert (every.n_users, every.n_items, len(every.ratings)) == (458, 148, 2965)
 
 
 def test_gift_cards_are_read_where_they_are(monkeypatch, tmp_path, amazon):
     monkeypatch.delenv("STEER_AMAZON", raising=False)
-    assert pr.gift_cards() == (amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz")
+    assert am.gift_cards() == (amazon / "Gift_Cards_5.json.gz", amazon / "meta_Gift_Cards.json.gz")
     monkeypatch.setenv("STEER_AMAZON", str(amazon))
-    domain = pr.read_amazon(*pr.gift_cards())
+    domain = am.read_amazon(*am.gift_cards())
     assert domain.wording.names and domain.texts()[0].startswith("Kind: Gift Cards")
     assert len(start_items(domain)) > 100
     monkeypatch.setenv("STEER_AMAZON", str(tmp_path))
     with pytest.raises(CourseError, match="put them there, or unset STEER_AMAZON"):
-        pr.gift_cards()
+        am.gift_cards()
 
 
 def test_no_gift_cards(monkeypatch, tmp_path):
     monkeypatch.delenv("STEER_AMAZON", raising=False)
-    monkeypatch.setattr(pr.settings, "PROJECT", tmp_path / "project")
-    assert pr.gift_cards() is None
+    monkeypatch.setattr(am.settings, "PROJECT", tmp_path / "project")
+    assert am.gift_cards() is None
 
 
 def test_real_fashion_printed_over_many_lines(amazon):
-    ratings = pr.read_ratings(amazon / "AMAZON_FASHION_5.json.gz")
+    ratings = am.read_ratings(amazon / "AMAZON_FASHION_5.json.gz")
     assert (len(ratings), ratings["user"].nunique(), ratings["item"].nunique()) == (3176, 406, 31)
-    domain = pr.read_amazon(amazon / "AMAZON_FASHION_5.json.gz")
+    domain = am.read_amazon(amazon / "AMAZON_FASHION_5.json.gz")
     assert len(domain.ratings) == 2962 and domain.n_ratings.min() >= 5

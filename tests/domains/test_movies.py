@@ -417,7 +417,7 @@ def test_the_city_of_casablanca_is_in_the_file_and_never_in_the_domain(movies):
 
 def test_plots_are_plain_text_of_limited_length(movies):
     plots = movies.items["plot_text"][movies.has_text]
-    assert plots.str.split().str.len().between(1, mv.MAX_WORDS).all()
+    assert plots.str.split().str.len().between(1, mv.PLOT_WORDS).all()
     assert not plots.str.contains(re.compile(r"\{\{|\}\}|\[\[|\]\]|[<>|\n]|&\w+;")).any()
 
 
