@@ -175,14 +175,14 @@ def suffixed(concept: Concept, suffix: str) -> Concept:
 def together(*several: Concept) -> Concept:
     """Several concepts as one, for one edit that brings all of them about.
 
-    Every question keeps the target of its own concept, and what any of them holds on to is held on to. One
-    discriminator sees the union: it learns what a told model's states have in common, whatever it was told; the twins
-    say what each question is to become. An answer is to be judged by the judge of its question's own concept;
-    `shows` of the union says whether any of them would call it shown.
+    Every question keeps the target of its own concept, and the harmless questions of all are retained. One
+    discriminator sees the union: it learns what the states behind target prompts have in common, whichever concept
+    they show; the paired prompts say what each question is to become. An answer is to be judged by the judge of its
+    question's own concept; `shows` of the union says whether any of them would call it shown.
 
     Raises:
         CourseError: none given, or a question that one concept changes and another trains, stops or reports on, or
-            is to be left alone by.
+            retains.
     """
     if not several:
         raise CourseError("no concept given: an edit needs at least one")
@@ -191,20 +191,25 @@ def together(*several: Concept) -> Concept:
         for text in _own_texts(concept):
             if taken.setdefault(text, concept.name) != concept.name:
                 raise CourseError(f"a question is changed by {taken[text]!r} and by {concept.name!r}: leave one out")
-    held = {_plain(question.text) for c in several for part in vars(c.retain).values() for question in part}
-    if held & set(taken):
+
+    def union(part: str) -> list:
+        return [item for concept in several for item in getattr(concept, part)]
+
+    def retained(part: str) -> dict[str, Question]:
+        return {_plain(q.text): q for concept in several for q in getattr(concept.retain, part)}
+
+    kept = [retained(part) for part in ("train", "stop", "test")]
+    if any(part.keys() & taken.keys() for part in kept):
         raise CourseError("a question that one concept changes is held on to by another: leave it out of one")
-
-    def union(part: Callable[[Concept], Sequence]) -> list:
-        return [item for concept in several for item in part(concept)]
-
-    def kept(part: str) -> list[Question]:
-        return list({_plain(q.text): q for q in union(lambda c: getattr(c.retain, part))}.values())
-
-    parts = (union(lambda c: c.train), union(lambda c: c.stop), union(lambda c: c.test))
-    retain, others = Splits(kept("train"), kept("stop"), kept("test")), union(lambda c: c.others)
-    name = " and ".join(concept.name for concept in several)
-    return Concept(name, *parts, retain, lambda answer: any(c.shows(answer) for c in several), others)
+    return Concept(
+        " and ".join(concept.name for concept in several),
+        union("train"),
+        union("stop"),
+        union("test"),
+        Splits(*(list(part.values()) for part in kept)),
+        lambda answer: any(concept.shows(answer) for concept in several),
+        union("others"),
+    )
 
 
 def _own_texts(concept: Concept) -> set[str]:
