@@ -37,10 +37,10 @@ from helpers.language.generation import (
     Sampling,
     Stop,
     generate,
-    perplexity,
     plain_tokens,
     prompt_tokens,
 )
+from helpers.language.likelihood import perplexity
 from helpers.language.memo import Memo
 from helpers.language.models import LoadedModel
 from helpers.language.states import ReadOut, TokenIds, logit_lens, read_all

@@ -54,10 +54,10 @@ from helpers.language.generation import (
     Sampling,
     default_memo,
     local_backend,
-    perplexity,
     plain_tokens,
     prompt_tokens,
 )
+from helpers.language.likelihood import perplexity
 from helpers.language.models import LoadedModel, language_model
 from helpers.language.states import ReadOut, blocks
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from helpers.eagle.rewriting import rewrite_prompt
-from helpers.language import generation
-from helpers.language import likelihood as scoring
 from helpers.language.adapters import with_adapter
-from helpers.language.engine import attention, decoding
-from helpers.language.engine.attention import Tokens
+from helpers.language.engine.attention import forget_prefixes
+from helpers.language.engine.decoding import decode_prompts
+from helpers.language.engine.plain import prefix_generate
 from helpers.language.generation import LocalBackend
+from helpers.language.likelihood import log_probabilities
 from helpers.language.models import LoadedModel
-from helpers.language.prompts import Prompt, Sampling
+from helpers.language.prompts import Prompt, Sampling, TokenIds, plain_tokens, prompt_tokens
 from helpers.language.states import ReadOut, blocks, inputs_of, padded, read, states_below
 
-PARTS = {
+PLOT_PARTS = {
     "who": ("A retired detective", "The youngest of three sisters", "A clumsy wizard", "Two rival cooks"),
     "does": ("must find a stolen painting", "inherits a farm in ruins", "loses a bet against the mayor"),
     "where": ("in a town by the sea", "on a ship to Mars", "during the last winter of the war", "in Paris"),
@@ -44,7 +45,10 @@ def measure_speedups(
     ask: Callable[[str, str], Prompt] = rewrite_prompt,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Tokens or scores per second of the engine, divided by those of `transformers.generate` and full prompts.
+    """Tokens or scores per second of the engine, divided by those of three rivals and of full prompts.
+
+    The rivals are `transformers.generate` prompt by prompt, the same with all prompts in one padded batch, and
+    `prefix_generate`, which also computes only once what all prompts have in common.
 
     Prompts are those of the course's rewrites (three worked examples in front) about plots of one to four
     sentences. No answer ends early, so that all do the same work: what the engine gains by retiring finished rows is
@@ -56,32 +60,36 @@ def measure_speedups(
         clock: seconds; `time.process_time` beside other busy programs, with one thread.
 
     Returns:
-        `loop` and `batched`: all prompts, against one `generate` per prompt and one for all. `expand`: the
-        instructions on one plot, against one `generate` for all. `prefix`: scoring the instructions behind one
-        plot, against scoring them as full prompts.
+        `loop`, `batched` and `prefix_generate`: prompts of mixed length, against each rival. `expand` and
+        `prefix_generate_expand`: the instructions on one plot, against a padded batch and against `prefix_generate`.
+        `prefix`: scoring the instructions behind one plot, against scoring them as full prompts.
     """
     random = np.random.default_rng(seed)
     tokenizer = backend.lm.tokenizer
     sampling = Sampling(new_tokens, temperature=0.8)
     mixed = [ask(_plot(random), _instruction(i)) for i in range(n_prompts)]
-    rows = sorted((generation.prompt_tokens(tokenizer, prompt) for prompt in mixed), key=len)
+    rows = sorted((prompt_tokens(tokenizer, prompt) for prompt in mixed), key=len)
     sample = [rows[i] for i in np.linspace(0, n_prompts - 1, n_loop).astype(int)]
     plot = _plot(random, sentences=4)
     instructions = [_instruction(i) for i in range(n_instructions)]
-    expanded = [generation.prompt_tokens(tokenizer, ask(plot, text)) for text in instructions]
+    expanded = [prompt_tokens(tokenizer, ask(plot, text)) for text in instructions]
     _generate(backend, rows[:1], Sampling(2))  # the first call of anything is slower
     engine = _seconds(clock, lambda: _engine(backend, rows, sampling))
     loop = _seconds(clock, lambda: [_generate(backend, [row], sampling) for row in sample]) * n_prompts / n_loop
     batched = _seconds(clock, lambda: _generate(backend, rows, sampling))
+    shared = _seconds(clock, lambda: _prefix_generate(backend, rows, sampling))
     expansion = _seconds(clock, lambda: _engine(backend, expanded, sampling))
     expansion_batched = _seconds(clock, lambda: _generate(backend, expanded, sampling))
+    expansion_shared = _seconds(clock, lambda: _prefix_generate(backend, expanded, sampling))
     question = f"{plot}\n\nWhich change does this plot need?"
     scored = _seconds(clock, lambda: backend.score(question, instructions))
     scored_in_full = _seconds(clock, lambda: score_in_full(backend, question, instructions))
     return {
         "loop": loop / engine,
         "batched": batched / engine,
+        "prefix_generate": shared / engine,
         "expand": expansion_batched / expansion,
+        "prefix_generate_expand": expansion_shared / expansion,
         "prefix": scored_in_full / scored,
     }
 
@@ -125,14 +133,14 @@ def truncated_speedup(
 def score_in_full(backend: LocalBackend, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
     """What `backend.score` gives, the plain way: every continuation behind the whole prompt, one after the other."""
     model, tokenizer = backend.lm
-    start = generation.prompt_tokens(tokenizer, prompt)
+    start = prompt_tokens(tokenizer, prompt)
     scores = []
     with torch.inference_mode():
         for text in continuations:
-            tokens = generation.plain_tokens(tokenizer, text)
+            tokens = plain_tokens(tokenizer, text)
             logits = model(torch.tensor([start + tokens], device=model.device), use_cache=False).logits[0]
             targets = torch.tensor(tokens, device=model.device)
-            scores.append(scoring.log_probabilities(logits[len(start) - 1 : -1], targets).sum().item())
+            scores.append(log_probabilities(logits[len(start) - 1 : -1], targets).sum().item())
     return scores
 
 
@@ -142,29 +150,32 @@ def _seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
     return clock() - start
 
 
-def _engine(backend: LocalBackend, rows: Sequence[Tokens], sampling: Sampling) -> None:
-    attention.forget()  # what earlier calls computed would make this one look too good
-    decoding.decode(backend.lm.model, rows, sampling, range(len(rows)), set(), lambda *_: None)
+def _engine(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:
+    forget_prefixes()  # what earlier calls computed would make this one look too good
+    decode_prompts(backend.lm.model, rows, sampling, range(len(rows)), set(), lambda *_: None)
 
 
-def _generate(backend: LocalBackend, rows: Sequence[Tokens], sampling: Sampling) -> None:
+def _generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:
     model, tokenizer = backend.lm
     batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt")
-    model.generate(
-        **batch.to(model.device),
-        max_new_tokens=sampling.max_new_tokens,
-        min_new_tokens=sampling.max_new_tokens,
-        do_sample=True,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    count = sampling.max_new_tokens
+    model.generate(**batch.to(model.device), max_new_tokens=count, **_options(backend, sampling))
+
+
+def _prefix_generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:
+    prefix_generate(backend.lm.model, rows, sampling.max_new_tokens, **_options(backend, sampling))
+
+
+def _options(backend: LocalBackend, sampling: Sampling) -> dict[str, Any]:
+    """What makes `generate` sample as the engine does, and end no answer early."""
+    settings = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    ends = {"min_new_tokens": sampling.max_new_tokens, "pad_token_id": backend.lm.tokenizer.pad_token_id}
+    return {"do_sample": True, **settings, **ends}
 
 
 def _plot(random: np.random.Generator, sentences: int | None = None) -> str:
     count = sentences or int(random.integers(1, 5))
-    return " ".join(" ".join(random.choice(part) for part in PARTS.values()) + "." for _ in range(count))
+    return " ".join(" ".join(random.choice(part) for part in PLOT_PARTS.values()) + "." for _ in range(count))
 
 
 def _instruction(number: int) -> str:

@@ -20,7 +20,8 @@ from helpers.eagle.environment import World
 from helpers.eagle.rewriting import Rewriter, Start
 from helpers.embedding.profiles import Profile
 from helpers.embedding.space import EmbeddingSpace
-from helpers.language.generation import Backend, Prompt, perplexity
+from helpers.language.generation import Backend, Prompt
+from helpers.language.likelihood import perplexity
 from helpers.language.models import LoadedModel
 from helpers.language.texts import repetition
 

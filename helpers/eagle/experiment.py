@@ -82,7 +82,7 @@ def build_world(
 def split_starts(
     world: World, n_train: int, n_test: int, seed: int = 0, low: float = LOW, high: float = HIGH
 ) -> tuple[list[Start], list[Start]]:
-    """Training and test starts: different movies, different users.
+    """Training and test starts: different movies with different plots, different users.
 
     Every test movie has two users, one who is predicted to give it at most `low` stars and one who is predicted to
     give it at least `high`. Training movies have one user each, of either kind in turn.
@@ -92,14 +92,16 @@ def split_starts(
     users = rng.permutation(domain.n_users)
     pools = {"test": users[: domain.n_users // 2], "train": users[domain.n_users // 2 :]}
     starts: dict[str, list[Start]] = {"test": [], "train": []}
+    plots, used = domain.items["plot_text"], set()  # some films are listed twice
     for item in rng.permutation(start_items(domain)):
         part = "test" if len(starts["test"]) < 2 * n_test else "train"
         if len(starts["train"]) == n_train:
             break
         stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
         kinds = [pools[part][stars <= low], pools[part][stars >= high]]
-        if min(map(len, kinds)) == 0:
+        if min(map(len, kinds)) == 0 or plots[item] in used:
             continue
+        used.add(plots[item])
         wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
         starts[part] += [start_of(domain, item, rng.choice(kind)) for kind in wanted]
     return starts["train"], starts["test"]

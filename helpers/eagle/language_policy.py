@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from helpers.eagle.environment import Observation, World
 from helpers.language.adapters import with_adapter
-from helpers.language.generation import Prompt, log_likelihoods, plain_tokens
+from helpers.language.generation import Prompt, plain_tokens
+from helpers.language.likelihood import log_likelihoods
 from helpers.language.models import LoadedModel
 
 AT_ONCE = 32  # instructions in one row: with gradients, 100 at once need 4 GB

@@ -28,6 +28,7 @@ from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
 from helpers.eagle.policy import Policy, ValueNetwork, fitting_threads, sampling_from
 from helpers.eagle.rewriting import Start, seed_of
+from helpers.eagle.team import Processes, Team
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -243,50 +244,39 @@ def train(
         on_iteration: gets the new row of the curve, in the main process.
         reward: the utility that the agent learns from, in place of the true one, which the curve goes on telling;
             for controls and for keeping the episodes. A checkpoint does not remember it.
-        accelerator: shares the episodes of an iteration among its processes (`accelerate launch`). Advantages are
-            scaled and facts are averaged over all of them, so their number changes neither weights nor curve but
-            for rounding. The main process alone writes the checkpoint, which all processes must be able to read.
+        accelerator: shares the episodes of an iteration among its processes (`team.Processes`). The main process alone
+            writes the checkpoint, which all processes must be able to read.
 
     Raises:
         ValueError: the episodes, or their groups, cannot be shared evenly by the processes.
         CourseError: the loss is not finite, or the checkpoint is damaged, another run's, or cannot be written.
     """
-    n_processes = accelerator.num_processes if accelerator else 1
-    if settings.episodes // max(1, settings.group) % n_processes:
-        raise ValueError(f"{n_processes} processes cannot share the episodes evenly: choose a multiple of that number")
-    together, spread, is_main = agent, torch.std, True
-    if accelerator:
-        agent.to(accelerator.device)  # before the optimiser's state is loaded, which goes where the weights are
+    team = Processes(accelerator) if accelerator else Team()
+    team.place(agent, settings.episodes // max(1, settings.group))
     optimiser = optimiser_of(agent, settings)
-    run = fingerprint(world, starts, settings, seed)
+    run = run_identity(world, starts, settings, seed)
     curve = load_checkpoint(checkpoint, agent, optimiser, run)
     if len(curve) > settings.iterations:
         raise CourseError(f"the checkpoint has {len(curve)} iterations already: ask for as many, or choose another")
-    if accelerator:
-        together, optimiser = accelerator.prepare(agent, optimiser)
-        is_main = accelerator.is_main_process
-
-        def spread(advantages: Tensor) -> Tensor:
-            return accelerator.gather(advantages.contiguous()).std()
+    prepared, optimiser = team.prepare(agent, optimiser)
 
     for iteration in range(len(curve), settings.iterations):
-        batch, seeds = share_of(*draw_starts(starts, settings, seed, iteration), settings.group, accelerator)
+        batch, seeds = team.share(*draw_starts(starts, settings, seed, iteration), settings.group)
         episodes = run_episodes(world, batch, sampling_from(agent.policy), seeds)
+        paid = episodes._replace(utility=reward(episodes)) if reward else episodes
         with fitting_threads(agent):
-            paid = episodes._replace(utility=reward(episodes)) if reward else episodes
-            loss, facts = loss_of(together, reference, paid, settings, spread)
-            facts = averaged({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)}, accelerator)
+            loss, facts = loss_of(prepared, reference, paid, settings, team.spread)
+            facts = team.average({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)})
             _refuse_not_finite(facts["loss"], f"iteration {iteration}")  # in all processes, or the others would wait
             optimiser.zero_grad()
-            accelerator.backward(loss) if accelerator else loss.backward()
+            team.backward(loss)
             optimiser.step()
         curve.append({"iteration": iteration, **facts})
-        if is_main:
+        if team.is_main:
             save_checkpoint(checkpoint, agent, optimiser, run, curve)
             if on_iteration:
                 on_iteration(curve[-1])
-    if accelerator:
-        accelerator.wait_for_everyone()
+    team.wait()
     return curve
 
 
@@ -296,25 +286,6 @@ def optimiser_of(agent: Agent, settings: Settings) -> torch.optim.Adam:
     return torch.optim.Adam(
         [{"params": [p for p in part.parameters() if p.requires_grad], "lr": rate} for part, rate in rates]
     )
-
-
-def share_of(
-    batch: list[Start], seeds: list[int], group: int, accelerator: Accelerator | None
-) -> tuple[list[Start], list[int]]:
-    """The episodes that this process plays: every n-th group of n processes."""
-    if accelerator is None:
-        return batch, seeds
-    turn = np.arange(len(seeds)) // max(1, group) % accelerator.num_processes
-    mine = np.flatnonzero(turn == accelerator.process_index)
-    return [batch[i] for i in mine], [seeds[i] for i in mine]
-
-
-def averaged(facts: dict[str, float], accelerator: Accelerator | None) -> dict[str, float]:
-    """Facts of equal shares of a batch, averaged over the processes."""
-    if accelerator is None or accelerator.num_processes == 1:
-        return facts
-    numbers = torch.tensor([list(facts.values())], dtype=torch.float64, device=accelerator.device)
-    return dict(zip(facts, accelerator.gather(numbers).mean(dim=0).tolist(), strict=True))
 
 
 def draw_starts(
@@ -334,7 +305,7 @@ def trouble(episodes: Episodes) -> dict:
     return {"invalid": float(np.mean([bool(p) for p in problems])), "utility": float(episodes.utility[-1].mean())}
 
 
-def fingerprint(world: World, starts: Sequence[Start], settings: Settings, seed: int) -> dict:
+def run_identity(world: World, starts: Sequence[Start], settings: Settings, seed: int) -> dict:
     """What a checkpoint must agree on with the run that goes on from it: all but the number of iterations."""
     known = {name: value for name, value in asdict(settings).items() if name != "iterations"}
     places = [(start.text, int(start.user)) for start in starts]

@@ -1,4 +1,4 @@
-"""The one place that decodes: prompts in, texts out; and how probable a language model finds given texts.
+"""The one place that decodes: prompts in, texts out.
 
 A backend answers prompts: `LocalBackend` in this process, `ServerBackend` over the network. `generate` asks one,
 with a memo on disk and a progress bar. All hand back raw answers; `whole_sentences` makes them presentable.
@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.language import likelihood as scoring
 from helpers.language import models
-from helpers.language.engine import decoding
+from helpers.language.engine.decoding import decode_prompts
+from helpers.language.likelihood import log_likelihoods, refuse_too_long
 from helpers.language.memo import Memo, default_memo, memo_key
 from helpers.language.models import LoadedModel
 from helpers.language.prompts import (
@@ -45,8 +44,6 @@ __all__ = [
     "default_memo",
     "generate",
     "local_backend",
-    "log_likelihoods",
-    "perplexity",
     "plain_tokens",
     "prompt_tokens",
     "rewrite_plot",
@@ -94,7 +91,7 @@ class LocalBackend:
         """
         model, tokenizer = self.lm
         rows = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
-        _refuse_too_long(model, max(map(len, rows)), sampling.max_new_tokens)
+        refuse_too_long(model, max(map(len, rows)), sampling.max_new_tokens)
 
         def decoded(finished: list[int], answers: list[list[int]]) -> None:
             done(finished, tokenizer.batch_decode(answers, skip_special_tokens=True))
@@ -102,7 +99,7 @@ class LocalBackend:
         def enough(answer: list[int]) -> bool:
             return sampling.stop.fires(tokenizer.decode(answer, skip_special_tokens=True))
 
-        decoding.decode(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded, enough if sampling.stop else None)
+        decode_prompts(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded, enough if sampling.stop else None)
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """As `log_likelihoods`, without gradients."""
@@ -214,51 +211,6 @@ def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:
     return seeds
 
 
-def log_likelihoods(lm: LoadedModel, prompt: Prompt, continuations: Sequence[str]) -> Float[Tensor, " continuation"]:
-    """Log-likelihood in nats of each continuation as the answer to `prompt`, summed over its tokens.
-
-    The tokens of a continuation follow those of the prompt as they are; the end of the answer is not scored. With
-    gradients enabled the result is differentiable in whatever weights require them.
-
-    Raises:
-        ValueError: no continuation, an empty one, one too long for the model, or a model without a chat template.
-    """
-    start = prompt_tokens(lm.tokenizer, prompt)
-    rows = [plain_tokens(lm.tokenizer, text) for text in continuations]
-    if isinstance(continuations, str) or not rows or not all(rows):
-        raise ValueError("give a list of one or more non-empty continuations")
-    _refuse_too_long(lm.model, len(start) + max(map(len, rows)), 0)
-    return scoring.continuation_log_likelihoods(lm.model, start, rows)
-
-
-@torch.no_grad()
-def perplexity(
-    lm: LoadedModel, texts: Sequence[str], given: Sequence[Prompt] | None = None
-) -> Float[np.ndarray, " text"]:
-    """Perplexity of each text: exp of minus the mean log-probability of its tokens.
-
-    Args:
-        given: what stands before each text and is not scored: a string as it is, messages as a chat whose answer
-            is the text. Without it, and where it is empty, a text follows the token that begins every text.
-
-    Raises:
-        ValueError: no text, an empty one, another number of `given`, or a text too long for the model.
-    """
-    model, tokenizer = lm
-    given = [""] * len(texts) if given is None else given
-    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    if isinstance(texts, str) or not len(texts) or len(given) != len(texts):
-        raise ValueError(f"{len(texts)} texts and {len(given)} givens: give a list of texts and one given for each")
-    rows = []
-    for text, before in zip(texts, given, strict=True):
-        context = plain_tokens(tokenizer, before) if isinstance(before, str) else prompt_tokens(tokenizer, before)
-        rows.append((context or (first,), plain_tokens(tokenizer, text)))
-    if not all(tokens for _, tokens in rows):
-        raise ValueError("one of the texts is empty: leave it out")
-    _refuse_too_long(model, max(len(context) + len(tokens) for context, tokens in rows), 0)
-    return np.exp(-scoring.mean_log_probabilities(model, rows).double().cpu().numpy())
-
-
 def whole_sentences(text: str) -> str:
     """The text on one line, without what follows its last whole sentence; as it is when it has none."""
     text = " ".join(text.split())
@@ -276,13 +228,3 @@ def _stop_tokens(lm: LoadedModel) -> set[int]:
     stop = lm.model.generation_config.eos_token_id
     stop = stop if isinstance(stop, list) else [stop]
     return {token for token in (*stop, lm.tokenizer.eos_token_id) if token is not None}
-
-
-def _refuse_too_long(model, tokens: int, new: int) -> None:
-    config = model.get_decoder().config
-    # Within the window of a sliding attention all attention is full, which is what the decoder computes.
-    limits = [config.max_position_embeddings, getattr(config, "sliding_window", None)]
-    limit = min(limit for limit in limits if limit)
-    if tokens + new > limit:
-        answer = f" and {new} new ones" if new else ""
-        raise ValueError(f"a prompt of {tokens} tokens{answer} exceeds the {limit} of the model: shorten it")

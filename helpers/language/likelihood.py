@@ -2,86 +2,139 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from helpers.language.engine import attention
+from helpers.language.engine import fitting
 from helpers.language.engine.attention import (
-    KeysValues,
-    Tokens,
-    beginning,
     causal_mask,
+    computed_prefix,
     needs_gradient,
-    shared_beginnings,
+    portions,
+    shared_prefixes,
 )
+from helpers.language.models import LoadedModel
+from helpers.language.prompts import Prompt, TokenIds, plain_tokens, prompt_tokens
+
+
+def log_likelihoods(lm: LoadedModel, prompt: Prompt, continuations: Sequence[str]) -> Float[Tensor, " continuation"]:
+    """Log-likelihood in nats of each continuation as the answer to `prompt`, summed over its tokens.
+
+    The tokens of a continuation follow those of the prompt as they are; the end of the answer is not scored. With
+    gradients enabled the result is differentiable in whatever weights require them.
+
+    Raises:
+        ValueError: no continuation, an empty one, one too long for the model, or a model without a chat template.
+    """
+    start = prompt_tokens(lm.tokenizer, prompt)
+    rows = [plain_tokens(lm.tokenizer, text) for text in continuations]
+    if isinstance(continuations, str) or not rows or not all(rows):
+        raise ValueError("give a list of one or more non-empty continuations")
+    refuse_too_long(lm.model, len(start) + max(map(len, rows)), 0)
+    return continuation_log_likelihoods(lm.model, start, rows)
+
+
+@torch.no_grad()
+def perplexity(
+    lm: LoadedModel, texts: Sequence[str], given: Sequence[Prompt] | None = None
+) -> Float[np.ndarray, " text"]:
+    """Perplexity of each text: exp of minus the mean log-probability of its tokens.
+
+    Args:
+        given: what stands before each text and is not scored: a string as it is, messages as a chat whose answer
+            is the text. Without it, and where it is empty, a text follows the token that begins every text.
+
+    Raises:
+        ValueError: no text, an empty one, another number of `given`, or a text too long for the model.
+    """
+    model, tokenizer = lm
+    given = [""] * len(texts) if given is None else given
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if isinstance(texts, str) or not len(texts) or len(given) != len(texts):
+        raise ValueError(f"{len(texts)} texts and {len(given)} givens: give a list of texts and one given for each")
+    rows = []
+    for text, before in zip(texts, given, strict=True):
+        context = plain_tokens(tokenizer, before) if isinstance(before, str) else prompt_tokens(tokenizer, before)
+        rows.append((context or (first,), plain_tokens(tokenizer, text)))
+    if not all(tokens for _, tokens in rows):
+        raise ValueError("one of the texts is empty: leave it out")
+    refuse_too_long(model, max(len(context) + len(tokens) for context, tokens in rows), 0)
+    sums = text_log_likelihoods(model, rows).double().cpu().numpy()
+    return np.exp(-sums / [len(tokens) for _, tokens in rows])
+
+
+def refuse_too_long(model: PreTrainedModel, tokens: int, new: int) -> None:
+    """A text must fit the positions that the model knows.
+
+    Raises:
+        ValueError: it does not.
+    """
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit and tokens + new > limit:
+        answer = f" and {new} new ones" if new else ""
+        raise ValueError(f"a prompt of {tokens} tokens{answer} exceeds the {limit} of the model: shorten it")
+
+
+# Of tokens ---------------------------------------------------------------------------------------------------------
 
 
 def continuation_log_likelihoods(
-    model: PreTrainedModel, prompt: Tokens, continuations: Sequence[Tokens]
+    model: PreTrainedModel, prompt: TokenIds, continuations: Sequence[TokenIds]
 ) -> Float[Tensor, " continuation"]:
-    """Sum of the log-probabilities of the tokens of each continuation behind one prompt.
+    """Sum of the log-probabilities of the tokens of each continuation behind one prompt, which is computed once."""
+    if fitting.scoring_way(model, len(prompt) + max(map(len, continuations))) != "engine":
+        return text_log_likelihoods(model, [(prompt, tokens) for tokens in continuations])
+    with _gradients_if_needed(model), shared_prefixes(model):
+        shared = computed_prefix(model, prompt[:-1])
 
-    The prompt is computed once; continuations lie one behind the other in one row, each attending to the prompt
-    and itself. Each begins with the last token of the prompt, whose output predicts its first token.
-    """
-    with contextlib.nullcontext() if needs_gradient(model) else torch.no_grad(), shared_beginnings(model):
-        shared = beginning(model, prompt[:-1])
-        sums = [_packed(model, shared, prompt, some) for some in _portions(continuations)]
-    return torch.cat(sums)
+        def logits_of(ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token vocabulary"]:
+            place = torch.arange(ids.shape[1], device=model.device)[None] + len(prompt) - 1
+            mask = causal_mask(ids.shape[1], model.dtype, model.device)
+            options = {"attention_mask": mask, "position_ids": place, "use_cache": False, "shared": shared}
+            return model(input_ids=ids, **options).logits
 
-
-def _portions(continuations: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """Consecutive continuations of together at most `attention.PIECE` tokens (or one longer)."""
-    some: list[Tokens] = []
-    for tokens in continuations:
-        if some and sum(map(len, some)) + len(tokens) > attention.PIECE:
-            yield some
-            some = []
-        some.append(tokens)
-    yield some
+        # Each begins with the last token of the prompt, whose output predicts its first token.
+        return _sums(logits_of, [(prompt[-1:], tokens) for tokens in continuations], model.device)
 
 
-def _packed(
-    model: PreTrainedModel, shared: KeysValues | None, prompt: Tokens, continuations: Sequence[Tokens]
-) -> Float[Tensor, " continuation"]:
-    device, lengths = model.device, [len(tokens) for tokens in continuations]
-    inputs = [token for tokens in continuations for token in (prompt[-1], *tokens[:-1])]
-    targets = torch.tensor([token for tokens in continuations for token in tokens], device=device)
-    owner = torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(lengths, device=device))
-    position = torch.cat([torch.arange(length, device=device) for length in lengths]) + len(prompt) - 1
-    foreign = owner[:, None] != owner
-    mask = causal_mask(len(inputs), model.dtype, device).masked_fill(foreign, torch.finfo(model.dtype).min)
-    logits = model(
-        input_ids=torch.tensor([inputs], device=device),
-        attention_mask=mask,
-        position_ids=position[None],
-        use_cache=False,
-        shared=shared,
-    ).logits[0]
-    return logits.new_zeros(len(lengths), dtype=torch.float32).index_add(0, owner, log_probabilities(logits, targets))
+def text_log_likelihoods(model: PreTrainedModel, rows: Sequence[tuple[TokenIds, TokenIds]]) -> Float[Tensor, " row"]:
+    """Sum of the log-probabilities of the tokens of each text behind its own context: rows of (context, text)."""
+    with _gradients_if_needed(model):
+        alone = fitting.padding_way(model) == "one by one"
+        return _sums(lambda ids: model(input_ids=ids, use_cache=False).logits, rows, model.device, alone)
+
+
+def _gradients_if_needed(model: PreTrainedModel) -> AbstractContextManager[object]:
+    return nullcontext() if needs_gradient(model) else torch.no_grad()
+
+
+def _sums(
+    logits_of: Callable[[Int[Tensor, "row token"]], Float[Tensor, "row token vocabulary"]],
+    rows: Sequence[tuple[TokenIds, TokenIds]],
+    device: torch.device,
+    alone: bool = False,
+) -> Float[Tensor, " row"]:
+    """The sums of rows of (context, text), in batches of similar length or each alone."""
+    sums: dict[int, Tensor] = {}
+    lengths = [len(context) + len(text) for context, text in rows]
+    for some in ([row] for row in range(len(rows))) if alone else portions(range(len(rows)), lengths.__getitem__):
+        inputs = [torch.tensor(rows[row][0] + rows[row][1][:-1], device=device) for row in some]
+        # Padding on the right needs no mask: no token looks ahead.
+        for row, logits in zip(some, logits_of(pad_sequence(inputs, batch_first=True)), strict=True):
+            context, text = rows[row]
+            targets = torch.tensor(text, device=device)
+            sums[row] = log_probabilities(logits[len(context) - 1 : lengths[row] - 1], targets).sum()
+    return torch.stack([sums[row] for row in range(len(rows))])
 
 
 def log_probabilities(logits: Float[Tensor, "place token"], targets: Int[Tensor, " place"]) -> Float[Tensor, " place"]:
     """Log-probability of one token per place, in float32."""
     logits = logits.float()
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
-
-
-def mean_log_probabilities(model: PreTrainedModel, rows: Sequence[tuple[Tokens, Tokens]]) -> Float[Tensor, " row"]:
-    """Mean log-probability of the tokens of each text behind its own context: rows of (context, text)."""
-    result = torch.zeros(len(rows))
-    for some in attention.portions(range(len(rows)), lambda row: sum(map(len, rows[row]))):
-        whole = [torch.tensor(rows[row][0] + rows[row][1]) for row in some]
-        # Padding on the right needs no mask: no token looks ahead.
-        logits = model(input_ids=pad_sequence(whole, batch_first=True).to(model.device), use_cache=False).logits
-        for index, row in enumerate(some):
-            start, targets = len(rows[row][0]), whole[index][len(rows[row][0]) :].to(model.device)
-            places = logits[index, start - 1 : start - 1 + len(targets)]
-            result[row] = log_probabilities(places, targets).mean()
-    return result

@@ -37,7 +37,7 @@ from helpers.eagle import experiment as eagle
 from helpers.eagle.actions import BANK
 from helpers.eagle.environment import HORIZON
 from helpers.language.adapters import first_adapted
-from helpers.language.engine import attention, decoding
+from helpers.language.engine import attention, decoding, grouping
 from helpers.language.models import LoadedModel, language_model
 from helpers.language.prompts import Sampling
 from helpers.language.states import read, states_below
@@ -287,13 +287,13 @@ class AgentWork:
         return Rollout(rows, self.shared, self.own, self.new)
 
     def hours(self, shape: Shape, device: Device, replicas: int, reached: Reached) -> float:
-        """Time with so many copies of the model, each of which decodes at most `decoding.ROWS` rows at once."""
+        """Time with so many copies of the model, each of which decodes at most `grouping.ROWS` rows at once."""
         seconds = 0.0
         for rows, times, runs in self.calls:
             beside = min(runs, replicas)
             each = _share(rows, replicas // beside)
-            full, rest = divmod(each, decoding.ROWS)
-            once = full * self.rollout(decoding.ROWS).seconds(shape, device, reached)
+            full, rest = divmod(each, grouping.ROWS)
+            once = full * self.rollout(grouping.ROWS).seconds(shape, device, reached)
             once += self.rollout(rest).seconds(shape, device, reached) if rest else 0.0
             seconds += times * _share(runs, beside) * once
         return seconds / HOUR
@@ -345,7 +345,7 @@ class EditWork:
         once = fit.step.seconds(shape, device, reached) + gathered
         reading = shape.flops(self.read * self.plain, self.plain / 2) / (device.flops * reached.prompts)
         edit = self.rounds * (self.steps * once + reading)
-        batch = replace(self.answers, rows=min(self.answers.rows, decoding.ROWS))
+        batch = replace(self.answers, rows=min(self.answers.rows, grouping.ROWS))
         answers = self.answers.rows / batch.rows * batch.seconds(shape, device, reached)
         return (
             _share(self.seeds, max(1, number // fit.processes)) * edit + answers / (fit.processes if fit.sharded else 1)
@@ -354,7 +354,7 @@ class EditWork:
 
 def environment_memory(shape: Shape, work: AgentWork, split: int = 1) -> float:
     """Bytes on each of `split` accelerators: weights, and keys and values of the rows that are decoded together."""
-    return (2 * shape.parameters + work.rollout(decoding.ROWS).memory(shape)) / split
+    return (2 * shape.parameters + work.rollout(grouping.ROWS).memory(shape)) / split
 
 
 def environment_split(shape: Shape, device: Device, work: AgentWork, number: int) -> int | None:
@@ -450,10 +450,10 @@ def measured_device(device: torch.device, dtype: torch.dtype, clock: Clock = tim
 def rollout_seconds(lm: LoadedModel, work: Rollout, clock: Clock = time.process_time) -> float:
     """Time of a rollout of random tokens by the course's engine."""
     rows = [(*_tokens(lm, work.shared, 0), *_tokens(lm, work.own, 1 + row)) for row in range(work.rows)]
-    attention.forget()
+    attention.forget_prefixes()
     sampling = Sampling(max_new_tokens=work.new, temperature=0.8)
     start = clock()
-    decoding.decode(lm.model, rows, sampling, range(work.rows), set(), lambda *_: None)
+    decoding.decode_prompts(lm.model, rows, sampling, range(work.rows), set(), lambda *_: None)
     return clock() - start
 
 

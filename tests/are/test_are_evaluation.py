@@ -31,7 +31,7 @@ from helpers.are.evaluation import (
     truth_accuracy,
 )
 from helpers.embedding.features import sentence_features
-from helpers.language.generation import perplexity
+from helpers.language.likelihood import perplexity
 
 REFUSED = [
     "I'm sorry, but I can't assist with that request.",

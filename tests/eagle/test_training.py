@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from helpers.base.storage import CourseError
+from helpers.eagle.design import leverages
+from helpers.eagle.effects import fit_effects
 from helpers.eagle.environment import Episodes, Observation
 from helpers.eagle.policy import frozen_copy
 from helpers.eagle.training import (
@@ -32,6 +34,7 @@ from helpers.eagle.training import (
     group_advantages,
     kl_of,
     loss_of,
+    reference_targets,
     train,
 )
 
@@ -184,6 +187,52 @@ def test_the_value_learns_what_is_to_come():
 # The reference -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_optimistic_targets_are_the_k_best_actions_alike(k):
+    """By hand: sort each start's actions by the mean utility of their tries, and share the weight among the first k."""
+    seen = expansion(8)
+    targets = reference_targets("optimistic", seen, None, k)
+    for row, utility in zip(targets, seen.utility, strict=True):
+        best = sorted(range(4), key=lambda action: -utility[action].mean())[:k]
+        assert sorted(np.flatnonzero(row)) == sorted(best)
+        np.testing.assert_allclose(row[best], 1 / min(k, 4))
+
+
+def test_uniform_targets_and_an_unknown_kind():
+    np.testing.assert_array_equal(reference_targets("uniform", expansion(3), None), np.full((3, 4), 0.25))
+    with pytest.raises(ValueError, match="unknown kind 'best': choose one of uniform, optimistic, goptimal"):
+        reference_targets("best", expansion(3), None)
+
+
+def test_design_targets_are_the_optimal_designs_of_the_expected_moves():
+    seen, random = expansion(6), np.random.default_rng(0)
+    moves = random.normal(size=(4, 1, DIM)) + 0.1 * random.normal(size=(6, 4, 1, DIM))
+    seen = seen._replace(z=seen.origin[:, None, None] + moves)
+    effects = fit_effects(fake_world(), seen)
+    targets = reference_targets("goptimal", seen, effects)
+    for row, z, start in zip(targets, seen.origin, seen.starts, strict=True):
+        move = effects.displacement(z, start.user)
+        assert row.sum() == pytest.approx(1) and leverages(move, row).max() <= 3 * 1.01  # n = 3 dimensions
+    assert targets.max() > 0.3  # not the even weights
+
+
+def test_each_step_of_the_reference_draws_its_batch_anew():
+    seen, batches = expansion(8), []
+
+    class Watched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.zeros(4))
+
+        def forward(self, observation):
+            batches.append(tuple(observation.z[:, 0]))
+            return self.scores.log_softmax(0).expand(len(observation.users), -1)
+
+    fit_reference(Watched(), seen, wanted(8), steps=10, batch=3)
+    assert all(len(set(batch)) == 3 for batch in batches)
+    assert len({tuple(sorted(batch)) for batch in batches}) > 5
+
+
 @pytest.mark.parametrize("batch", [None, 4])
 def test_the_reference_comes_to_its_targets(batch):
     policy, seen = small_agent(fake_world()).policy, expansion(8)
@@ -296,6 +345,15 @@ def test_starts_are_drawn_anew_and_in_groups():
     assert len(draw_starts(starts, Settings(episodes=20), 0, 0)[0]) == 20
 
 
+@pytest.mark.parametrize("group", [0, 2])
+def test_every_iteration_and_every_run_draws_starts_and_seeds_of_its_own(group):
+    settings, starts = Settings(episodes=8, group=group), fake_starts(12)
+    draws = [draw_starts(starts, settings, seed, iteration) for seed in range(3) for iteration in range(10)]
+    assert len({tuple(start.item for start in batch) for batch, _ in draws}) == 30
+    seeds = [number for _, numbers in draws for number in numbers]
+    assert len(set(seeds)) == len(seeds)  # else two episodes of a run would be one, counted twice
+
+
 @pytest.mark.parametrize("numbers", [{"episodes": 1}, {"group": 1}, {"group": 5}, {"group": -2}])
 def test_bad_groups_are_refused(numbers):
     with pytest.raises(ValueError, match="two or more episodes, whole groups of 2 or more"):
@@ -339,7 +397,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path, last, group):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from pathlib import Path
 from test_training import run
 run(checkpoint=Path({path!r}), on_iteration=lambda row: row["iteration"] == 2 and os.kill(os.getpid(), signal.SIGKILL))
@@ -348,7 +406,7 @@ run(checkpoint=Path({path!r}), on_iteration=lambda row: row["iteration"] == 2 an
 
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path):
     path = tmp_path / "run"
-    script = KILLED.format(tests=str(Path(__file__).parents[1]), path=str(path))
+    script = KILLED.format(folders=[str(folder) for folder in Path(__file__).parents[:2]], path=str(path))
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=100)
     assert killed.returncode == -signal.SIGKILL and path.exists()
     whole, _, curve = run()

@@ -10,7 +10,9 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
 
+from helpers.domains.clothing import load_clothing
 from helpers.domains.domain import Domain
+from helpers.domains.drawings import make_drawings
 from helpers.embedding import evaluation as ev
 from helpers.embedding.encoder import fit_mean, fit_ridge
 from helpers.embedding.factorization import fit_als, fold_in_items
@@ -209,6 +211,54 @@ def test_the_choice_knows_nothing_of_held_out_movies(world, folds, n_ratings):
         chosen = ev.choose_candidate(fold, weak, n_ratings)
         assert ev.choose_candidate(replace(fold, targets=targets), other, counts) == chosen
     assert len({ev.choose_candidate(fold, weak, n_ratings) for fold in folds}) > 1
+
+
+class Witness:
+    """Heads that note which rows they were fitted on, and fail when they are asked about one of these."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.rows = np.arange(float(n_rows))[:, None]  # features: every text's own number
+        self.fits = 0
+
+    def __call__(self, x, y, weights):
+        fitted, mean = set(x[:, 0]), np.average(y, axis=0, weights=weights)
+        self.fits += 1
+
+        def predict(new):
+            assert len(new) and not fitted & set(new[:, 0]), "asked about a text that it was fitted on"
+            return np.tile(mean, (len(new), 1))
+
+        return predict
+
+
+def test_nothing_is_scored_or_chosen_on_what_a_head_was_fitted_on(world, folds, n_ratings):
+    witness = Witness(55)
+    candidates = {name: (witness.rows, witness) for name in ("one", "other")}
+    ev.cross_validate(folds, witness.rows, witness, n_ratings)
+    ev.nested_cross_validate(folds, candidates, n_ratings)
+    ev.choose_candidate(folds[0], candidates, n_ratings)
+    ev.out_of_fold_embeddings(witness.rows, folds[0].targets, n_ratings, ev.movie_folds(world), witness)
+    assert witness.fits == 5 + 5 * 2 + 5 + 2 + 5
+
+
+def test_a_head_that_knows_its_training_texts_by_heart_is_not_chosen(world, folds, n_ratings):
+    def by_heart(x, y, weights):
+        known = {float(number): row for number, row in zip(x[:, 0], y, strict=True)}
+        return lambda new: np.array([known.get(float(number), 9 * np.ones(y.shape[1])) for number in new[:, 0]])
+
+    numbers = np.arange(55.0)[:, None]
+    candidates = {"by heart": (numbers, by_heart), "mean": (numbers, fit_mean)}
+    assert ev.nested_cross_validate(folds, candidates, n_ratings)[1] == ["mean"] * 5
+
+
+def test_folds_of_drawings_and_of_clothes_share_no_item_and_no_text():
+    for domain in (make_drawings(60, 30, per_user=20).domain, load_clothing()):
+        table = pd.DataFrame({"text": domain.texts("plot"), "fold": ev.movie_folds(domain)})
+        assert set(table["fold"]) == set(range(5))
+        assert len(table.drop_duplicates()) == table["text"].nunique()  # a text lies in one fold
+    for fold in ev.make_folds(make_drawings(60, 30, per_user=20).domain, rank=2):
+        assert not set(fold.train) & set(fold.held_out)
+        assert sorted([*fold.train, *fold.held_out]) == list(range(60))
 
 
 # Scores

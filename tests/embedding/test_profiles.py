@@ -144,3 +144,17 @@ def test_every_movie_with_text_has_its_themes(movies):
     assert share.min() > 0.01 and share.max() < 0.3  # no theme that fits everything or nothing
     titles = movies.items["title"][movies.has_text].tolist()
     assert themes[titles.index("Alien"), MOVIES.themes.index("aliens and space travel")] == 1
+
+
+def test_themes_are_standardised_per_theme_by_hand(monkeypatch):
+    """The first theme is near every plot; what counts is which plot it is nearer to than usual."""
+    cosine = np.array([[0.9, 0.1, 0.20], [0.8, 0.3, 0.10], [0.7, 0.2, 0.12]])  # plot by theme
+    wording = replace(MOVIES, themes=("a", "b", "c"))
+
+    def features(texts):
+        return np.eye(3) if texts[0] == wording.theme.format("a") else cosine
+
+    monkeypatch.setattr(pr, "sentence_features", features)
+    # In each theme's standard deviations from its mean: [[1.2, -1.2, 1.4], [0, 1.2, -0.9], [-1.2, 0, -0.5]].
+    found = pr.theme_matrix(["one", "two", "three"], n_themes=1, wording=wording)
+    np.testing.assert_array_equal(found, [[0, 0, 1], [0, 1, 0], [0, 1, 0]])

@@ -9,14 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import tiny as tiny_chat
 from transformers import LlamaConfig, LlamaForCausalLM, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from helpers.course.speed import measure_speedups
 from helpers.language import generation, models
-from helpers.language import likelihood as scoring
-from helpers.language.engine import attention, decoding
+from helpers.language.engine import attention, batch, decoding, fitting, grouping
+from helpers.language.engine.plain import prefix_generate
+from helpers.language.engine.sampling import CHECK, candidates, next_tokens
 from helpers.language.generation import LocalBackend, Memo, Sampling, Stop, generate
+from helpers.language.likelihood import continuation_log_likelihoods, perplexity
 from helpers.language.prompts import messages_of
 
 LONG = "Write one sentence about a detective who is afraid of the dark and has to search a house without light."
@@ -73,7 +76,9 @@ def decoded(model, prompts, sampling, seeds=None, stop=frozenset(), enough=None)
     def done(rows: list[int], new: list[list[int]]) -> None:
         answers.update(zip(rows, new, strict=True))
 
-    decoding.decode(model, prompts, sampling, range(len(prompts)) if seeds is None else seeds, stop, done, enough)
+    decoding.decode_prompts(
+        model, prompts, sampling, range(len(prompts)) if seeds is None else seeds, stop, done, enough
+    )
     return [answers[row] for row in range(len(prompts))]
 
 
@@ -102,10 +107,10 @@ def two_threads():
 def test_batches_on_two_threads_answer_as_on_one(tiny, two_threads, monkeypatch):
     prompts = random_prompts(110, 5, trunk=20)
     together, seen = decoded(tiny, prompts, Sampling(8, temperature=1.0)), []
-    monkeypatch.setattr(decoding, "LARGE", 1000)
+    monkeypatch.setattr(decoding, "LARGE_BATCH", 1000)
     assert decoded(tiny, prompts, Sampling(8, temperature=1.0)) == together
-    monkeypatch.setattr(decoding, "LARGE", 48)
-    decoding.decode(tiny, prompts, Sampling(2), range(110), frozenset(), lambda rows, _: seen.append(len(rows)))
+    monkeypatch.setattr(decoding, "LARGE_BATCH", 48)
+    decoding.decode_prompts(tiny, prompts, Sampling(2), range(110), frozenset(), lambda rows, _: seen.append(len(rows)))
     assert sum(seen) == 110 and max(seen) <= 55
 
 
@@ -118,7 +123,7 @@ def test_an_error_ends_the_other_batches(tiny, two_threads, error):
         raise error("stop")
 
     with pytest.raises(error):
-        decoding.decode(tiny, random_prompts(600, 6), Sampling(4), range(600), frozenset(), fail)
+        decoding.decode_prompts(tiny, random_prompts(600, 6), Sampling(4), range(600), frozenset(), fail)
     assert len(calls) == 1
 
 
@@ -144,7 +149,7 @@ def test_a_greedy_batch_equals_transformers_one_by_one(lm, backend):
 @pytest.mark.parametrize("piece", [512, 16])
 def test_greedy_is_exact_whatever_prompts_share(tiny, monkeypatch, trunk, piece):
     monkeypatch.setattr(attention, "PIECE", piece)
-    monkeypatch.setattr(decoding, "ROWS", 12)
+    monkeypatch.setattr(grouping, "ROWS", 12)
     prompts = random_prompts(10, 1, trunk)
     state = random_prompts(1, 2, trunk=30)[0]
     prompts += [(*prompts[0][:trunk], *state, *tail) for tail in random_prompts(10, 3, longest=8)]
@@ -155,7 +160,18 @@ def test_greedy_is_exact_whatever_prompts_share(tiny, monkeypatch, trunk, piece)
     assert {len(answer) for answer in expected} > {9}, "no row ends early: the test does not reach retirement"
 
 
+@pytest.mark.parametrize("trunk", [0, 12, 40])
+def test_the_readable_form_says_what_the_engine_says(tiny, trunk):
+    prompts = random_prompts(7, 17, trunk)
+    prompts += [prompts[0], (*prompts[1], 5)]
+    new = prefix_generate(tiny, prompts, 9, do_sample=False, pad_token_id=0).tolist()
+    assert new == decoded(tiny, prompts, Sampling(9, temperature=0)) == [plain_greedy(tiny, p, 9) for p in prompts]
+    alone = prefix_generate(tiny, prompts[:1], 9, do_sample=False, pad_token_id=0).tolist()
+    assert alone == new[:1], "a single prompt is its own prefix, but for its last token"
+
+
 def test_finished_rows_leave_the_batch(tiny, monkeypatch):
+    fitting.decoding_way(tiny, 99)  # finds out with forward passes of its own
     prompts = random_prompts(24, 4)
     stop = {3, 7, 11}
     rows = []
@@ -170,6 +186,7 @@ def test_finished_rows_leave_the_batch(tiny, monkeypatch):
 
 
 def test_shared_beginnings_are_computed_once(tiny, monkeypatch):
+    fitting.decoding_way(tiny, 99)  # finds out with forward passes of its own
     seen = []
     extend = attention.extend
 
@@ -178,7 +195,7 @@ def test_shared_beginnings_are_computed_once(tiny, monkeypatch):
         return extend(model, shared, tokens)
 
     monkeypatch.setattr(attention, "extend", counted)
-    monkeypatch.setattr(decoding, "extend", counted)
+    monkeypatch.setattr(batch, "extend", counted)
     few_shot = random_prompts(1, 5, trunk=99, longest=2)[0]
     states = [few_shot + tail for tail in random_prompts(3, 6, trunk=0, longest=60)]
     states = [(*state, *range(19)) for state in states]
@@ -235,7 +252,7 @@ def warped(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 def test_candidates_are_those_of_transformers(seed, temperature, top_k, top_p, scale):
     logits = scale * torch.randn(5, 30, generator=torch.Generator().manual_seed(seed))
     sampling = Sampling(1, temperature, top_k, top_p)
-    tokens, probabilities = decoding.candidates(logits, sampling)
+    tokens, probabilities = candidates(logits, sampling)
     ours = torch.zeros(5, 30).scatter(1, tokens, probabilities)
     expected = warped(logits, sampling)
     # A cumulative sum that meets top_p within rounding may fall on either side.
@@ -267,7 +284,7 @@ def test_draws_follow_the_exact_distribution(tiny):
 def test_a_uniform_number_picks_its_place_in_the_distribution():
     logits = torch.log(torch.tensor([[0.2, 0.5, 0.3]])).expand(5, 3)
     uniform = torch.tensor([0.0, 0.49, 0.51, 0.81, 1.0])
-    picked = decoding.choose(logits, Sampling(1, temperature=1.0, top_k=0, top_p=1.0), uniform)
+    picked = next_tokens(logits, Sampling(1, temperature=1.0, top_k=0, top_p=1.0), uniform)
     assert picked.tolist() == [1, 1, 2, 0, 0]
 
 
@@ -370,7 +387,7 @@ def test_a_row_ends_at_a_multiple_of_tokens_of_its_own(tiny):
         return answer.count(answer[0]) > 1
 
     def ends(answer: list[int]) -> int:
-        return next((end for end in range(decoding.CHECK, 20, decoding.CHECK) if enough(answer[:end])), 20)
+        return next((end for end in range(CHECK, 20, CHECK) if enough(answer[:end])), 20)
 
     assert decoded(tiny, prompts, sampling, enough=enough) == [answer[: ends(answer)] for answer in whole]
     assert len({ends(answer) for answer in whole}) > 2
@@ -384,13 +401,13 @@ def test_a_row_ends_at_a_multiple_of_tokens_of_its_own(tiny):
 def test_batches_hold_every_row_once_and_groups_agree(prompts, data):
     trunk = data.draw(st.sampled_from([0, 30]))
     prompts = [(1,) * trunk + prompt for prompt in prompts]
-    batches = decoding.batches_of(prompts, 300)
+    batches = grouping.batches_of(prompts, 300, grouping.ROWS)
     rows = [row for batch in batches for group in batch for row in group.rows]
     assert sorted(rows) == list(range(len(prompts)))
-    for batch in batches:
-        sizes = [(len(group.rows), max(len(prompts[row]) for row in group.rows)) for group in batch]
-        assert len(batch) == 1 or sum(n for n, _ in sizes) * max(width for _, width in sizes) <= 300
-        for group in batch:
+    for some in batches:
+        sizes = [(len(group.rows), max(len(prompts[row]) for row in group.rows)) for group in some]
+        assert len(some) == 1 or sum(n for n, _ in sizes) * max(width for _, width in sizes) <= 300
+        for group in some:
             assert len({prompts[row][: group.shared] for row in group.rows}) == 1
             assert all(group.shared < len(prompts[row]) for row in group.rows)
 
@@ -398,7 +415,7 @@ def test_batches_hold_every_row_once_and_groups_agree(prompts, data):
 def test_groups_follow_the_states():
     few_shot, states = (0,) * 50, [(state,) * 40 for state in (1, 2, 3)]
     prompts = [few_shot + state + (9, number) for number in range(4) for state in states] + [(*few_shot, 4, 4)]
-    groups = {frozenset(group.rows): group.shared for group in decoding.groups_of(prompts)}
+    groups = {frozenset(group.rows): group.shared for group in grouping.groups_of(prompts)}
     assert groups == {
         frozenset({0, 3, 6, 9}): 91,
         frozenset({1, 4, 7, 10}): 91,
@@ -431,9 +448,9 @@ def test_scores_equal_those_of_full_prompts(lm, backend, prompt):
 
 def test_scores_do_not_depend_on_how_they_are_packed(tiny, monkeypatch):
     prompt, continuations = random_prompts(1, 11)[0], random_prompts(30, 12, longest=12)
-    together = scoring.continuation_log_likelihoods(tiny, prompt, continuations)
+    together = continuation_log_likelihoods(tiny, prompt, continuations)
     monkeypatch.setattr(attention, "PIECE", 8)
-    apart = scoring.continuation_log_likelihoods(tiny, prompt, continuations)
+    apart = continuation_log_likelihoods(tiny, prompt, continuations)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
 
 
@@ -450,7 +467,7 @@ def test_gradients_equal_the_naive_ones(tiny, length):
     for tokens in continuations:
         logits = tiny(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
         naive.append(logits.log_softmax(dim=1)[range(len(tokens)), tokens].sum())
-    scores = scoring.continuation_log_likelihoods(tiny, prompt, continuations)
+    scores = continuation_log_likelihoods(tiny, prompt, continuations)
     torch.testing.assert_close(scores, torch.stack(naive), atol=1e-4, rtol=1e-4)
     for ours, theirs in zip(gradients(scores), gradients(torch.stack(naive)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
@@ -458,7 +475,7 @@ def test_gradients_equal_the_naive_ones(tiny, length):
 
 def test_perplexity_is_that_of_each_text_alone(lm):
     texts, given = ["A dog barks at the moon.", "Dog the the.", "Yes."], ["A cat meows. ", "", PROMPTS[3]]
-    batched = generation.perplexity(lm, texts, given)
+    batched = perplexity(lm, texts, given)
     for text, before, value in zip(texts, given, batched, strict=True):
         if isinstance(before, str):
             context = lm.tokenizer(before)["input_ids"] or [lm.tokenizer.bos_token_id]
@@ -468,7 +485,7 @@ def test_perplexity_is_that_of_each_text_alone(lm):
         labels = torch.tensor([[-100] * len(context) + tokens])
         loss = lm.model(torch.tensor([[*context, *tokens]]), labels=labels).loss
         assert value == pytest.approx(loss.exp().item(), rel=1e-3)
-    assert generation.perplexity(lm, texts[:2])[1] == pytest.approx(batched[1], rel=1e-3)
+    assert perplexity(lm, texts[:2])[1] == pytest.approx(batched[1], rel=1e-3)
 
 
 # Memo, progress, refusals ------------------------------------------------------------------------------------------
@@ -533,9 +550,25 @@ def test_a_prompt_that_leaves_no_room_is_refused(lm, backend, monkeypatch):
     with pytest.raises(ValueError, match="and 40 new ones exceeds the 60 of the model: shorten it"):
         generate(backend, ["Hello."], Sampling(40))
     assert generate(backend, ["Hello."], Sampling(2))
-    monkeypatch.setattr(lm.model.config, "sliding_window", 33, raising=False)
-    with pytest.raises(ValueError, match="the 33 of the model"):
-        backend.score("Hello.", ["One. " * 10])
+    with pytest.raises(ValueError, match="the 60 of the model"):
+        backend.score("Hello.", ["One. " * 30])
+
+
+def test_a_text_longer_than_the_window_is_decoded_plainly():
+    """Behind a sliding window the engine, in which every token sees all earlier ones, would be wrong."""
+    config = copy.deepcopy(tiny_chat("gemma3").model.config)
+    config.sliding_window, config.eos_token_id = 40, None
+    torch.manual_seed(0)
+    model = type(tiny_chat("gemma3").model)(config).eval().requires_grad_(False)
+    prompts = random_prompts(3, 18, trunk=30, longest=30)
+    assert fitting.decoding_way(model, 40) == "engine" != fitting.decoding_way(model, 41)
+    greedy = [model.generate(torch.tensor([p]), max_new_tokens=9, do_sample=False)[0, len(p) :] for p in prompts]
+    assert decoded(model, prompts, Sampling(9, temperature=0)) == [answer.tolist() for answer in greedy]
+    scores = continuation_log_likelihoods(model, prompts[0], [(5, 6, 7), (9,)])
+    whole = [model(torch.tensor([[*prompts[0], *tokens]])).logits[0].log_softmax(1) for tokens in [(5, 6, 7), (9,)]]
+    n = len(prompts[0]) - 1
+    expected = [whole[0][range(n, n + 3), (5, 6, 7)].sum().item(), whole[1][n, 9].item()]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -549,8 +582,8 @@ def test_a_prompt_that_leaves_no_room_is_refused(lm, backend, monkeypatch):
         (lambda b: generate(b, ["a"], seeds=-1), "from 0 to"),
         (lambda b: b.score("a", []), "one or more non-empty continuations"),
         (lambda b: b.score("a", ["b", ""]), "one or more non-empty continuations"),
-        (lambda b: generation.perplexity(b.lm, ["a"], []), "1 texts and 0 givens"),
-        (lambda b: generation.perplexity(b.lm, ["a", ""]), "empty: leave it out"),
+        (lambda b: perplexity(b.lm, ["a"], []), "1 texts and 0 givens"),
+        (lambda b: perplexity(b.lm, ["a", ""]), "empty: leave it out"),
         (lambda b: Sampling(0), "at least one"),
         (lambda b: Sampling(temperature=-1), "greedy"),
         (lambda b: Sampling(temperature=float("nan")), "greedy"),
@@ -605,9 +638,10 @@ def test_the_rewriting_prompt_holds_plot_and_instruction():
     assert answer == generation.whole_sentences(parrot.asked[0])
 
 
-def test_the_benchmark_measures_four_ratios(lm):
+def test_the_benchmark_measures_the_engine_against_its_rivals(lm):
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     small = LlamaForCausalLM(LlamaConfig(vocab_size=len(lm.tokenizer), **sizes)).eval()
     backend = LocalBackend(models.LoadedModel(small, lm.tokenizer), "small")
     ratios = measure_speedups(backend, n_prompts=3, n_instructions=3, new_tokens=2, n_loop=1)
-    assert set(ratios) == {"loop", "batched", "expand", "prefix"} and min(ratios.values()) > 0
+    rivals = {"loop", "batched", "prefix_generate", "expand", "prefix_generate_expand"}
+    assert set(ratios) == {*rivals, "prefix"} and min(ratios.values()) > 0

@@ -1,4 +1,4 @@
-"""Attention that knows a beginning shared by all rows, and the beginnings of prompts that were computed before."""
+"""Attention to a prefix that all rows share, and a KV cache of the prefixes of earlier prompts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-Tokens = tuple[int, ...]
+from helpers.language.prompts import TokenIds
+
 KeysValues = Float[Tensor, "layer 2 row head token dim"]
 
 PIECE = 512  # tokens computed at once: matrix products gain nothing beyond, scores of attention grow
-REMEMBERED = 4096  # tokens of prompt beginnings kept per model
+REMEMBERED = 4096  # tokens of prefixes kept per model
+HARMLESS = {"cache_position", "dropout", "position_ids", "return_dict", "use_cache"}
+HARMLESS |= {"sliding_window"}  # no text gets here that is longer than the window
+
+
+class UnfitError(Exception):
+    """This attention does not compute what the model asks for."""
 
 
 def shared_attention(
@@ -31,10 +38,16 @@ def shared_attention(
     shared: KeysValues | None = None,
     **options,
 ) -> tuple[Float[Tensor, "row query head dim"], None]:
-    """Attention to the keys of a beginning that all rows share (no mask) and to the row's own keys (added mask).
+    """Attention to the keys of a prefix that all rows share (no mask) and to the row's own keys (added mask).
 
     Heads that use the same keys are stacked, so that neither keys nor values are copied for each of them.
+
+    Raises:
+        UnfitError: the model wants more of its attention, such as a cap on scores (Gemma 2) or sinks (gpt-oss).
     """
+    unknown = {name for name, option in options.items() if option is not None and not name.startswith("output_")}
+    if unknown := unknown - HARMLESS:
+        raise UnfitError(f"attention with {', '.join(sorted(unknown))}")
     if shared is None and attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **options)
     rows, heads, queries, dim = query.shape
@@ -66,7 +79,7 @@ AttentionInterface.register("shared", shared_attention)
 
 
 @contextlib.contextmanager
-def shared_beginnings(model: PreTrainedModel) -> Iterator[None]:
+def shared_prefixes(model: PreTrainedModel) -> Iterator[None]:
     """Let the model attend with `shared_attention` inside the block."""
     config = model.get_decoder().config
     before = config._attn_implementation
@@ -98,18 +111,18 @@ def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor
     return torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
 
 
-# Beginnings that were computed before ---------------------------------------------------------------------------------
+# Prefixes of earlier prompts ------------------------------------------------------------------------------------------
 
 
-_beginnings: WeakKeyDictionary[PreTrainedModel, tuple[tuple, OrderedDict[Tokens, KeysValues]]]
-_beginnings = WeakKeyDictionary()
+_prefixes: WeakKeyDictionary[PreTrainedModel, tuple[tuple, OrderedDict[TokenIds, KeysValues]]]
+_prefixes = WeakKeyDictionary()
 _access = threading.Lock()  # batches that are computed at the same time share the memory
 
 
-def beginning(model: PreTrainedModel, tokens: Tokens) -> KeysValues | None:
-    """Keys and values of the beginning of a prompt; None if it is empty.
+def computed_prefix(model: PreTrainedModel, tokens: TokenIds) -> KeysValues | None:
+    """Keys and values of the prefix of a prompt; None if it is empty.
 
-    The last ones are remembered while the model stays the same: most prompts of one program begin alike.
+    The last ones are kept while the model stays the same: most prompts of one program begin alike.
     """
     if not tokens:
         return None
@@ -135,20 +148,20 @@ def beginning(model: PreTrainedModel, tokens: Tokens) -> KeysValues | None:
     return shared
 
 
-def forget() -> None:
-    """Forget all beginnings, as after an edit of a model that no one can see, or before timing."""
-    _beginnings.clear()
+def forget_prefixes() -> None:
+    """Forget all prefixes, as after an edit of a model that no one can see, or before timing."""
+    _prefixes.clear()
 
 
-def _memory(model: PreTrainedModel) -> OrderedDict[Tokens, KeysValues]:
+def _memory(model: PreTrainedModel) -> OrderedDict[TokenIds, KeysValues]:
     """What is remembered for the model as it is now; a fresh and lost one where its state cannot be told."""
     state = None if needs_gradient(model) else _state(model)
     if state is None:
         return OrderedDict()
-    before, memory = _beginnings.get(model, (None, None))
+    before, memory = _prefixes.get(model, (None, None))
     if before != state:
         memory = OrderedDict()
-        _beginnings[model] = (state, memory)
+        _prefixes[model] = (state, memory)
     return memory
 
 
@@ -168,8 +181,8 @@ def _state(model: PreTrainedModel) -> tuple | None:
     return versions, torch.cat([sample.double() for sample in samples]).cpu().numpy().tobytes()
 
 
-def common_length(first: Tokens, second: Tokens) -> int:
-    """How many tokens two sequences have in common at their beginning."""
+def common_length(first: TokenIds, second: TokenIds) -> int:
+    """How many tokens two sequences have in common at their start."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
