@@ -1,4 +1,4 @@
-"""One of n processes that train together in the fake world; `test_accelerate.py` launches them.
+"""One of n processes that train in the fake world and edit a tiny model together; `test_accelerate.py` launches them.
 
 Arguments: rank, number of processes, port, and an empty folder for what each finds.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from edit_worker import report_edits
 from fake_world import fake_starts, fake_world
 from fakes import small_agent
 from safetensors.torch import save_file
@@ -63,6 +64,7 @@ def main(rank: int, n: int, port: int, folder: Path) -> None:
     for name in RUNS:
         (folder / name).mkdir(exist_ok=True)
         found[name] = report(name, folder / name, accelerator)
+    found |= report_edits(folder, accelerator)
     (folder / f"found{rank}").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

@@ -1,11 +1,7 @@
-"""One of n processes that edit a tiny model together; `test_accelerate.py` launches them.
-
-Arguments: rank, number of processes, port, and a folder for what each finds.
-"""
+"""An edit of a tiny model, whole and sharded, for the processes of `accelerate_worker.py`."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import replace
@@ -23,6 +19,13 @@ from helpers.are.editing import Rows, Run, Share, edit
 from helpers.language.adapters import trained_weights
 from helpers.language.states import blocks
 from helpers.larger_machines.processes import ProcessShare
+
+EDITS = {
+    "whole": {},
+    "sharded": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "recomputed": {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
+}
+"""What `accelerate launch` would set in the environment."""
 
 
 def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: int = 2):
@@ -51,18 +54,16 @@ def held(model) -> int:
     return sum((weight.to_local() if hasattr(weight, "to_local") else weight).numel() for weight in frozen)
 
 
-def main(rank: int, n: int, port: int, folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    edit_tiny(accelerator, folder / "checkpoint", rounds=1)
-    model, curve = edit_tiny(accelerator, folder / "checkpoint")  # goes on, as after a kill
-    for kind, tensors in trained_of(model).items():
-        save_file(tensors, folder / f"{kind}{rank}")
-    (folder / f"found{rank}").write_text(json.dumps({"curve": curve, "held": held(model)}))
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+def report_edits(folder: Path, accelerator: Accelerator) -> dict[str, dict]:
+    """What this process finds in each kind of edit; weights and gradients go into files."""
+    found = {}
+    for name, variables in EDITS.items():
+        os.environ |= variables  # each kind has those of the one before
+        own = folder / name
+        own.mkdir(exist_ok=True)
+        edit_tiny(accelerator, own / "checkpoint", rounds=1)
+        model, curve = edit_tiny(accelerator, own / "checkpoint")  # goes on, as after a kill
+        for kind, tensors in trained_of(model).items():
+            save_file(tensors, own / f"{kind}{accelerator.process_index}")
+        found[name] = {"curve": curve, "held": held(model)}
+    return found

@@ -222,19 +222,19 @@ def _is_plain_url(url: str) -> bool:
     return False
 
 
-def server_key() -> str:
-    """The key in STEER_API_KEY without what copying adds (spaces, line ends, quotes); empty if there is none.
+def server_key(variable: str = KEY) -> str:
+    """The key in an environment variable without what copying adds (spaces, line ends, quotes); empty if there is none.
 
     Raises:
         CourseError: it cannot stand in a header; the line does not show it.
     """
-    if not re.fullmatch("[!-~]*", _copied_key()):  # nowhere a local variable, which some tracebacks show
-        raise CourseError(f"{KEY} holds a space, a line end or a character that is not ASCII: copy the key again")
-    return _copied_key()
+    if not re.fullmatch("[!-~]*", _copied_key(variable)):  # nowhere a local variable, which some tracebacks show
+        raise CourseError(f"{variable} holds a space, a line end or a character that is not ASCII: copy the key again")
+    return _copied_key(variable)
 
 
-def _copied_key() -> str:
-    return os.environ.get(KEY, "").strip(" \t\r\n\"'")
+def _copied_key(variable: str) -> str:
+    return os.environ.get(variable, "").strip(" \t\r\n\"'")
 
 
 def _headers() -> dict[str, str]:
@@ -335,7 +335,8 @@ def answer_all(servers: Sequence[ServerBackend], bodies: Sequence[dict], done: D
         CourseError: a server rejects a request, which no other attempt would change; what arrived before is done.
     """
     lines = [_Line(server) for server in servers]
-    left, tries = deque(range(len(bodies))), Counter[int]()
+    left = deque(range(len(bodies)))
+    tries: Counter[int] = Counter()
     enough = sum(server.attempts for server in servers)
     under_way: dict[Future[str], tuple[int, _Line, int]] = {}
     threads = ThreadPoolExecutor(sum(server.concurrency for server in servers))

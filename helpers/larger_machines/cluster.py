@@ -16,28 +16,34 @@ can reach a cluster without one can run any program on it), and start ray:
     RAY_AUTH_MODE=token ray start --address=FIRST:6379 --num-gpus=1  # on each other one
     RAY_AUTH_MODE=token jupyter lab                                  # on one of them; there `cluster("auto")`
     ray stop                                                         # on each, at the end
+
+Functions, prompts and answers travel between the processes as pickles, as ray sends everything: whoever is in a
+cluster can run programs on all of its machines, so its token is for people you trust.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import math
 import os
-import pickle
 import secrets
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import psutil
 from jaxtyping import Float
 
 from helpers.base.storage import CourseError
 from helpers.language.prompts import Backend, Done, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 SHARED_MEMORY = 80 * 2**20  # bytes; texts need hardly any, and ray takes a third of the machine's memory unasked
 
@@ -57,50 +63,81 @@ def cluster(address: str | None = None, *, workers: int = 2) -> Iterator[None]:
         CourseError: no cluster answers, or none can be started.
     """
     local = address is None
-    # A page of text about each dead worker, which `RayBackend` replaces; ray reads this when it is imported.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^A worker died or was killed")
-    if local:
-        _keep_to_this_machine()
+    with _environment(_this_machine_alone() if local else QUIET):
+        context = _joined(address or "local", workers if local else 0)
+        try:
+            yield
+        finally:
+            import ray
+
+            ray.shutdown()
+            if local:
+                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)  # logs that ray leaves for ever
+
+
+def _joined(address: str, workers: int):
+    """Ray's context of a cluster; a new one if it is to have workers."""
     import ray
 
-    room = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": SHARED_MEMORY} if local else {}
     try:
-        context = ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **room)
+        return ray.init(
+            address,
+            num_cpus=workers or None,
+            include_dashboard=False if workers else None,
+            object_store_memory=SHARED_MEMORY if workers else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except OSError as error:
         ray.shutdown()
-        remedy = "set TMPDIR to a short path of your own" if local else "check the address"
+        remedy = "set TMPDIR to a short path of your own" if workers else "check the address"
         raise CourseError(f"no ray cluster ({_line(error)}): {remedy}") from error
     except ray.exceptions.RayError as error:
         raise CourseError(f"the ray cluster does not let us in ({_line(error)}): use its token") from error
+
+
+# No page of text about each dead worker, which `RayBackend` replaces; ray reads this when it is imported.
+QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed"}
+
+
+def _this_machine_alone() -> dict[str, str]:
+    """Variables for a cluster of this process: no reports, loopback alone, and a token that is nowhere on disk."""
+    return QUIET | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: "no cluster" means loopback to ray
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or _token(),
+    }
+
+
+@functools.cache
+def _token() -> str:
+    return secrets.token_hex(32)  # one for the life of this process: ray keeps the first
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables as given inside the block, and as they were after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
     try:
         yield
     finally:
-        ray.shutdown()
-        if local:
-            shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)  # logs that ray leaves for ever
-
-
-def _keep_to_this_machine() -> None:
-    """For a cluster of this process: no reports, loopback addresses alone, and a token that is nowhere on disk."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # whatever the system: "no cluster" means loopback to ray
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 class Worker:
-    """A backend in a process of the cluster, made when it is first asked: then what goes wrong is an answer, too.
+    """A backend in a process of the cluster, made when it is first asked: then what goes wrong is an answer, too."""
 
-    `make` comes pickled, so that nothing is imported for it before the number of threads is set.
-    """
-
-    def __init__(self, make: bytes, threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        self.make, self.backend = make, None
+    def __init__(self, make: Callable[[], Backend]) -> None:
+        self.make = make
+        self.backend: Backend | None = None
 
     def ask(self, what: str, *arguments) -> str | list[str] | np.ndarray:
         """`name`, or what `generate` or `score` answers."""
-        self.backend = self.backend or pickle.loads(self.make)()
+        self.backend = self.backend or self.make()
         if what == "name":
             return self.backend.name
         if what == "score":
@@ -136,11 +173,8 @@ class RayBackend:
     _known: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if (
-            min(self.workers, self.batch, self.attempts) < 1
-            or min(self.num_cpus, self.patience) <= 0
-            or self.num_gpus < 0
-        ):
+        positive = self.num_cpus > 0 and self.patience > 0 and self.num_gpus >= 0
+        if not positive or min(self.workers, self.batch, self.attempts) < 1:
             raise ValueError("workers, batch and attempts must be at least 1, num_cpus and patience above 0")
 
     @property
@@ -165,12 +199,12 @@ class RayBackend:
         parts = [slice(first, first + size) for first in range(0, len(prompts), size)]
         calls = [("generate", list(prompts[part]), sampling, list(seeds[part])) for part in parts]
         for call, texts in self._results(calls):
-            done(list(range(len(prompts))[parts[call]]), texts)
+            done(list(range(len(prompts))[parts[call]]), cast("list[str]", texts))
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """As `Backend.score`, in one of the workers."""
         ((_, scores),) = self._results([("score", prompt, continuations)])
-        return scores
+        return cast(np.ndarray, scores)
 
     def _results(self, calls: Sequence[tuple]) -> Iterator[tuple[int, str | list[str] | np.ndarray]]:
         """(number, result) of each call (the arguments of `Worker.ask`) as it is finished, in any order.
@@ -180,12 +214,17 @@ class RayBackend:
         """
         import ray
 
-        crew, todo, idle, deaths = self._crew(), deque(range(len(calls))), [], 0
+        crew = self._crew()
+        todo = deque(range(len(calls)))
+        idle: list[ActorHandle] = []
+        deaths = 0
+        running: dict[ObjectRef, tuple[ActorHandle, int | None]]
         running = {worker.ask.remote("name"): (worker, None) for worker in crew}  # is it there, and like the others?
         while todo or any(call is not None for _, call in running.values()):
             while todo and idle:
-                worker, call = idle.pop(), todo.popleft()
-                running[worker.ask.remote(*calls[call])] = worker, call
+                number = todo.popleft()
+                worker = idle.pop()
+                running[worker.ask.remote(*calls[number])] = worker, number
             for reference in self._finished(running):
                 worker, call = running.pop(reference)
                 try:
@@ -220,8 +259,9 @@ class RayBackend:
     def _new_worker(self):
         import ray
 
-        there = ray.remote(Worker).options(num_cpus=self.num_cpus, num_gpus=self.num_gpus)
-        return there.remote(ray.cloudpickle.dumps(self.make), max(1, int(self.num_cpus)))
+        threads = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(self.num_cpus)))}}  # before torch is imported
+        there = ray.remote(Worker).options(num_cpus=self.num_cpus, num_gpus=self.num_gpus, runtime_env=threads)
+        return there.remote(self.make)
 
     def _finished(self, running: dict) -> list:
         import ray
@@ -254,67 +294,3 @@ def _line(error: BaseException) -> str:
     """The last line of what ray says, which holds the reason."""
     lines = str(error).strip().splitlines()
     return " ".join(lines[-1].split())[:200].rstrip(".: ") if lines else type(error).__name__
-
-
-# A fault, on purpose ---------------------------------------------------------------------------------------------
-
-
-class RayDrill(NamedTuple):
-    """What became of prompts when one of their workers was killed under way.
-
-    Attributes:
-        lost: prompts without an answer.
-        same: share of the answers that are those of one process; in bfloat16 the shape of a batch can change a text.
-        killed_after: answers that had arrived when the worker was killed.
-        memory: bytes of the largest worker.
-        start_seconds: until a worker was there.
-        seconds: from then until all was answered, the killed worker's replacement included.
-        alone_seconds: what this process needs for the same prompts, once it has the model.
-    """
-
-    lost: int
-    same: float
-    killed_after: int
-    memory: int
-    start_seconds: float
-    seconds: float
-    alone_seconds: float
-
-
-def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> RayDrill:
-    """Kill a worker (SIGKILL) when a third of the answers has arrived, in a cluster that this process has started."""
-    seeds, answers, killed = range(seed, seed + len(prompts)), {}, []
-
-    def done(rows: list[int], texts: list[str]) -> None:
-        answers.update(zip(rows, texts, strict=True))
-        if not killed and 3 * len(answers) >= len(prompts):
-            workers = _worker_processes()
-            killed.append((len(answers), max(process.memory_info().rss for process in workers)))
-            workers[0].kill()
-
-    clock = [time.perf_counter()]
-    _ = backend.name
-    clock.append(time.perf_counter())
-    backend.generate(prompts, sampling, seeds, done)
-    clock.append(time.perf_counter())
-    alone, alone_seconds = _alone(backend.make(), prompts, sampling, seeds)
-    same = np.mean([text == alone[row] for row, text in answers.items()])
-    return RayDrill(len(prompts) - len(answers), float(same), *killed[0], *np.diff(clock).tolist(), alone_seconds)
-
-
-def _worker_processes() -> list[psutil.Process]:
-    """The workers of this process's cluster, those at work first."""
-    named = [("".join(process.cmdline()[:1]), process) for process in psutil.Process().children(recursive=True)]
-    workers = sorted((not name.endswith(".ask"), process.pid) for name, process in named if "ray::Worker" in name)
-    if not workers:
-        raise CourseError("no worker on this machine: use `with cluster():`, without an address")
-    return [psutil.Process(pid) for _, pid in workers]
-
-
-def _alone(
-    backend: Backend, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
-) -> tuple[dict[int, str], float]:
-    """The answers of a backend in this process by row, and its seconds."""
-    texts, start = {}, time.perf_counter()
-    backend.generate(prompts, sampling, seeds, lambda rows, new: texts.update(zip(rows, new, strict=True)))
-    return texts, time.perf_counter() - start

@@ -8,28 +8,35 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+import numpy as np
+import psutil
 
 from helpers.base.storage import CourseError
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
 from helpers.eagle.rewriting import SAMPLING, rewrite_prompt, seed_of, start_items, start_of
 from helpers.language import models
-from helpers.language.generation import Prompt, Sampling, exact_backend, generate
+from helpers.language.generation import exact_backend, generate
+from helpers.language.prompts import Backend, Prompt, Sampling
 from helpers.larger_machines.client import ServerBackend
+from helpers.larger_machines.cluster import RayBackend
 from helpers.larger_machines.failover import ServerPool
+from helpers.larger_machines.serve import SERVE_KEY
 
 MODEL = "smollm2-135m-instruct"
-PATIENCE = 120.0  # seconds for a server to load its model
+START_SECONDS = 120.0  # seconds for a server to load its model
 
 
 class LocalServer(NamedTuple):
     """A server process and its url, up to `/v1`."""
 
     url: str
-    process: subprocess.Popen
+    process: subprocess.Popen[str]
 
     def kill(self) -> None:
         """End it in the middle of whatever it does."""
@@ -44,33 +51,32 @@ def local_servers(count: int = 2, model: str = MODEL, dtype: str = "float32") ->
     They have one torch thread each and no access to the hub; they end with this process, however it ends.
 
     Raises:
-        CourseError: one of them does not start within `PATIENCE` seconds.
+        CourseError: one of them does not start within `START_SECONDS` seconds.
     """
     models.convert(model)  # here, so that the servers neither wait for each other nor need the network
     command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", SERVE_KEY: ""}
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         processes = []
         for _ in range(count):
-            process = subprocess.Popen([*command, "--with-parent"], stderr=log, env=environment, **pipes)
-            stack.callback(_end, process)
-            processes.append(process)
+            process = subprocess.Popen(
+                [*command, "--with-parent"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+            )
+            processes.append(stack.enter_context(process))  # waits for it, and closes its pipes
+            stack.callback(process.kill)
         yield [LocalServer(_url(process, log), process) for process in processes]
 
 
-def _end(process: subprocess.Popen) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-
-
-def _url(process: subprocess.Popen, log) -> str:
+def _url(process: subprocess.Popen[str], log: IO[str]) -> str:
     """The url that a server prints when it is ready."""
-    timer = threading.Timer(PATIENCE, process.kill)
+    timer = threading.Timer(START_SECONDS, process.kill)
     timer.start()
-    line = process.stdout.readline()  # empty when the process has ended
+    line = process.stdout.readline() if process.stdout else ""  # empty when the process has ended
     timer.cancel()
     if not line:
         log.seek(0)
@@ -161,3 +167,77 @@ def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAM
         interrupted=killed[0][1],
         by_server=[len(backend.answered) for backend in backends],
     )
+
+
+# A cluster -----------------------------------------------------------------------------------------------------------
+
+
+class RayDrill(NamedTuple):
+    """What became of prompts when one of their workers was killed under way.
+
+    Attributes:
+        lost: prompts without an answer.
+        same: share of the answers that are those of one process; in bfloat16 the shape of a batch can change a text.
+        killed_after: answers that had arrived when the worker was killed.
+        memory: bytes of the largest worker.
+        start_seconds: until a worker was there.
+        seconds: from then until all was answered, the killed worker's replacement included.
+        alone_seconds: what this process needs for the same prompts, once it has the model.
+    """
+
+    lost: int
+    same: float
+    killed_after: int
+    memory: int
+    start_seconds: float
+    seconds: float
+    alone_seconds: float
+
+
+def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> RayDrill:
+    """Kill a worker (SIGKILL) when a third of the answers has arrived, in a cluster that this process has started."""
+    seeds = range(seed, seed + len(prompts))
+    answers: dict[int, str] = {}
+    killed: list[tuple[int, int]] = []
+
+    def done(rows: list[int], texts: list[str]) -> None:
+        answers.update(zip(rows, texts, strict=True))
+        if not killed and 3 * len(answers) >= len(prompts):
+            workers = _worker_processes()
+            killed.append((len(answers), max(process.memory_info().rss for process in workers)))
+            workers[0].kill()
+
+    start = time.perf_counter()
+    _ = backend.name
+    ready = time.perf_counter()
+    backend.generate(prompts, sampling, seeds, done)
+    end = time.perf_counter()
+    alone, alone_seconds = _alone(backend.make(), prompts, sampling, seeds)
+    return RayDrill(
+        lost=len(prompts) - len(answers),
+        same=float(np.mean([text == alone[row] for row, text in answers.items()])),
+        killed_after=killed[0][0],
+        memory=killed[0][1],
+        start_seconds=ready - start,
+        seconds=end - ready,
+        alone_seconds=alone_seconds,
+    )
+
+
+def _worker_processes() -> list[psutil.Process]:
+    """The workers of this process's cluster, those at work first."""
+    named = [("".join(process.cmdline()[:1]), process) for process in psutil.Process().children(recursive=True)]
+    workers = sorted((not name.endswith(".ask"), process.pid) for name, process in named if "ray::Worker" in name)
+    if not workers:
+        raise CourseError("no worker on this machine: use `with cluster():`, without an address")
+    return [psutil.Process(pid) for _, pid in workers]
+
+
+def _alone(
+    backend: Backend, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]
+) -> tuple[dict[int, str], float]:
+    """The answers of a backend in this process by row, and its seconds."""
+    texts: dict[int, str] = {}
+    start = time.perf_counter()
+    backend.generate(prompts, sampling, seeds, lambda rows, new: texts.update(zip(rows, new, strict=True)))
+    return texts, time.perf_counter() - start

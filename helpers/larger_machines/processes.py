@@ -12,7 +12,7 @@ Without a GPU, `accelerate launch` starts a single process unless it is told oth
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
         -m helpers.larger_machines.processes agent --out build/agent
 
-A model of which every accelerator shall hold a share only is edited under FSDP (`helpers.language.sharding`):
+A model of which every accelerator shall hold a share only is edited under FSDP:
 
     python -m helpers.larger_machines.processes config --model owner/name --processes 8 --out fsdp.yaml
     accelerate launch --config_file fsdp.yaml \\
@@ -44,6 +44,8 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
 
 from helpers.are import experiment as are
@@ -56,11 +58,10 @@ from helpers.eagle.training import TARGETS
 from helpers.language.adapters import save_adapter, trained_weights
 from helpers.language.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens, second_model
 from helpers.language.models import default_device, load_config, load_language_model, preferred_dtype
-from helpers.language.sharding import recomputing_is_asked, shard_blocks, sharding_is_asked
 from helpers.language.states import blocks
 
-PATIENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait
-LARGE = 3e9  # weights from which a step's activations no longer fit beside the model, or hardly
+LONGEST_ABSENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait
+RECOMPUTED_FROM = 3e9  # weights from which a step's activations no longer fit beside the model, or hardly
 
 
 class Task(NamedTuple):
@@ -76,6 +77,44 @@ TASKS = {
     "truth": Task(lambda backend: are.truth(backend.lm), are.truth_settings),
     "stereotypes": Task(lambda backend: are.fairness(), are.fairness_settings),
 }
+
+
+# Sharding ------------------------------------------------------------------------------------------------------------
+#
+# A frozen base model is spread over the processes of a run (FSDP, version 2), its adapter whole in each. Only the
+# blocks are sharded, each for itself. `accelerate.prepare` would shard the whole model as one more unit, and then the
+# ways in which an edit uses a model would meet weights that are not there: a pass that ends after the deepest block
+# that is read, the decoder without the output weights, the output weights alone. Calls of whole blocks are all that
+# these ways have in common. The adapter's weights are a thousandth of the model's, and stay as they are: loop,
+# optimiser and checkpoint are the same with and without sharding. So are embeddings, which every process holds.
+
+
+def sharding_is_asked() -> bool:
+    """Whether `accelerate launch` was given FSDP, by `--use_fsdp` or a config (`config` below)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def recomputing_is_asked() -> bool:
+    """Whether it was given activation checkpointing, by `--fsdp_activation_checkpointing` or a config."""
+    return os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true"
+
+
+def shard_blocks(model: nn.Module, accelerator: Accelerator) -> None:
+    """Leave each process a share of the frozen weights of every block, in place; a block is whole while it computes.
+
+    All processes must pass through the same blocks in the same order from here on, in the backward pass too. The model
+    whose weights the adapter shares keeps its own whole blocks, where they were: load it on the CPU if they do not
+    fit the device.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for block in blocks(model):
+        frozen = [(weight, weight.data) for weight in block.parameters() if not weight.requires_grad]
+        adapter = {weight for weight in block.parameters() if weight.requires_grad}
+        # Said, since by default a unit that stands alone stays whole after it has computed.
+        fully_shard(block, mesh=mesh, ignored_params=adapter, reshard_after_forward=True)
+        for weight, data in frozen:  # sharding moves them to the device first, and the other model holds them too
+            weight.data = data
+    model.to(accelerator.device)
 
 
 class ProcessShare(Share):
@@ -150,7 +189,7 @@ def train_edit(
     """
     settings = TASKS[task].settings()
     with accelerator.main_process_first():
-        backend = backend_of(model)
+        backend = model_backend(model)
         concept = TASKS[task].concept(backend)
     at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
     settings = replace(settings, at=at, batch=batch or settings.batch)
@@ -166,7 +205,7 @@ def train_edit(
     return curve
 
 
-def backend_of(name: str) -> LocalBackend:
+def model_backend(name: str) -> LocalBackend:
     """A model by name, as the notebooks load it; on the CPU where its blocks are to be sharded."""
     if name == "gemma-3-270m":
         return second_model()
@@ -212,7 +251,7 @@ def fsdp_config(name: str, processes: int) -> ClusterConfig:
         "fsdp_reshard_after_forward": True,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "fsdp_transformer_layer_cls_to_wrap": type(blocks(model)[0]).__name__,
-        "fsdp_activation_checkpointing": model.num_parameters() >= LARGE,
+        "fsdp_activation_checkpointing": model.num_parameters() >= RECOMPUTED_FROM,
         "fsdp_offload_params": False,
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         "fsdp_cpu_ram_efficient_loading": False,
@@ -243,7 +282,7 @@ def write_config(name: str, processes: int, out: Path) -> None:
 STEP = EditSettings(are.VERDICT_AT, rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
 
 
-def edit_gradients(accelerator: Accelerator | None = None) -> dict[str, Tensor]:
+def edit_gradients(accelerator: Accelerator | None = None, sharded: bool = False) -> dict[str, Tensor]:
     """Gradients of an adapter of SmolLM2 in the first step of an edit on 12 statements, in float32.
 
     The adapter begins with small random weights: a new one has gradients of 0 in half of its matrices.
@@ -254,36 +293,36 @@ def edit_gradients(accelerator: Accelerator | None = None) -> dict[str, Tensor]:
     weights, generator = trained_weights(edited.model), torch.Generator().manual_seed(0)
     for weight in weights:
         weight.data = 0.02 * torch.randn(weight.shape, generator=generator).to(weight)
-    rows = [Rows(lm, part, 1) for part in (some[:8], some[8:])]
     answers = [plain_tokens(lm.tokenizer, "Yes, of course.")] * len(kept)
     retain = Answered(edited, [prompt_tokens(lm.tokenizer, question.text) for question in kept], answers)
     share = ProcessShare(accelerator) if accelerator else Share()
-    edit(Run(edited, *rows, retain, STEP, save_memory=share.prepare(edited.model), share=share))
+    save_memory = sharded and share.prepare(edited.model)
+    edit(Run(edited, Rows(lm, some[:8], 1), Rows(lm, some[8:], 1), retain, STEP, save_memory=save_memory, share=share))
     names = [name for name, weight in edited.model.named_parameters() if weight.requires_grad]
-    return {name: weight.grad for name, weight in zip(names, weights, strict=True)}
+    return {name: w.grad for name, w in zip(names, weights, strict=True) if w.grad is not None}
 
 
-def accelerate_grad_error(processes: int = 2, sharded: bool = False) -> float:
+def launched_grad_errors(processes: int = 2) -> dict[str, float]:
     """Largest relative difference of the gradients of several CPU processes (gloo) from those of this one.
 
     An edit step of SmolLM2 (`edit_gradients`), started by `accelerate launch`. Each matrix is compared by its largest
     difference over its largest number. Takes half a minute with two processes on two cores.
 
-    Args:
-        sharded: the frozen blocks under FSDP.
+    Returns:
+        `accelerate`: each process with the whole model; `fsdp`: with its frozen blocks sharded.
 
     Raises:
         CourseError: the processes failed; the error is their last line.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "gradients.safetensors"
-        config = Path(folder) / "fsdp.yaml" if sharded else None
-        if config:
-            write_config("smollm2-135m-instruct", processes, config)
-        launch(processes, ["gradients", "--out", str(out)], config)
-        together = safetensors.torch.load_file(out)
+        write_config("smollm2-135m-instruct", processes, config := Path(folder) / "fsdp.yaml")
+        launch(processes, ["gradients", "--out", folder], config)
+        together = {name: safetensors.torch.load_file(Path(folder) / name) for name in ("accelerate", "fsdp")}
     alone = edit_gradients()
-    return max(float((together[name] - g).abs().max() / g.abs().max()) for name, g in alone.items())
+    return {
+        name: max(float((found[weight] - g).abs().max() / g.abs().max()) for weight, g in alone.items())
+        for name, found in together.items()
+    }
 
 
 def launch(processes: int, arguments: Sequence[str], config: Path | None = None, seconds: float = 600) -> None:
@@ -340,35 +379,38 @@ def parser() -> argparse.ArgumentParser:
     config = kinds.add_parser("config", help="an FSDP configuration for `accelerate launch`")
     config.add_argument("--model", required=True, help="hub name or folder")
     config.add_argument("--processes", type=int, required=True, help="accelerators in all")
-    gradients = kinds.add_parser("gradients", help="gradients of one edit step, to compare numbers of processes by")
+    gradients = kinds.add_parser(
+        "gradients", help="gradients of one edit step, whole and sharded, to compare with one process"
+    )
     for kind in (agent, task, config, gradients):
         kind.add_argument("--out", type=Path, required=True)
     return whole
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run_command(arguments: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if arguments.command == "config":
         write_config(arguments.model, arguments.processes, arguments.out)
         return
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_ABSENCE)])
     try:
         if arguments.command == "agent":
             train_agent(accelerator, arguments.out, arguments.reference, arguments.seed)
         elif arguments.command == "edit":
             train_edit(accelerator, arguments.out, arguments.concept, arguments.model, arguments.seed, arguments.batch)
         else:
-            gradients = edit_gradients(accelerator)
-            if accelerator.is_main_process:
-                save_tensors(gradients, arguments.out)
+            for name, sharded in (("accelerate", False), ("fsdp", True)):
+                gradients = edit_gradients(accelerator, sharded)
+                if accelerator.is_main_process:
+                    save_tensors(gradients, arguments.out / name)
     finally:
         accelerator.end_training()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 something to mend (one line says what), 2 wrong arguments."""
+    """Exit code: 0 done, 1 a failure (one line says which), 2 wrong arguments."""
     try:
-        run(parser().parse_args(arguments))
+        run_command(parser().parse_args(arguments))
     except (CourseError, ValueError) as error:
         print(f"{ERROR}{error}", file=sys.stderr)
         return 1

@@ -2,11 +2,12 @@
 
 The smallest server that `ServerBackend` and other clients of OpenAI's chat completions can talk to, for a class that
 shares one GPU (through JupyterHub or an SSH tunnel) and for trying out faults. Requests that come in together are
-decoded together; an answer depends on its prompt, settings and seed alone, as everywhere in the course, and a begun
-answer is continued. (`transformers serve` does neither: it sets one seed for all that runs, starts a new answer, and
-is greedy with a model whose settings do not say `do_sample`, as SmolLM2's.)
+decoded together; an answer depends on its prompt, settings and seed alone, as everywhere in the course, and a
+prefilled answer is continued. (`transformers serve` does neither: it sets one seed for all that runs, starts a new
+answer, and is greedy with a model whose settings do not say `do_sample`, as SmolLM2's.)
 
-It listens on localhost only, has no key, and forgets everything. It is no server for the open network.
+It listens on localhost only and forgets everything. Whoever shares the machine can use it, unless STEER_SERVE_KEY is
+set when it starts: then clients need the same key (in STEER_API_KEY). It is no server for the open network.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -30,11 +31,15 @@ import torch
 
 from helpers.base.storage import CourseError
 from helpers.language import models
-from helpers.language.generation import Backend, LocalBackend, Prompt, Sampling, generate
+from helpers.language.generation import LocalBackend, generate
+from helpers.language.prompts import Backend, Prompt, Sampling
+from helpers.larger_machines.client import server_key
 
-BATCH = 32  # requests that are decoded together at most
+SERVE_KEY = "STEER_SERVE_KEY"
+TOGETHER = 32  # requests that are decoded together at most
 GATHER = 0.05  # seconds to wait for more of them
-MAX_BYTES = 1_000_000  # of a request
+REQUEST_BYTES = 1_000_000
+RECEIVE_SECONDS, ANSWER_SECONDS = 60, 600  # for a client to send its request, and for the model to answer it
 
 
 class Asked(NamedTuple):
@@ -53,7 +58,9 @@ class ModelServer(ThreadingHTTPServer):
 
     def __init__(self, backend: Backend, model: str, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.backend, self.model = backend, model
+        self.backend = backend
+        self.model = model
+        self.key = server_key(SERVE_KEY)
         self.asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         threading.Thread(target=self._answer_all, daemon=True).start()
 
@@ -66,7 +73,7 @@ class ModelServer(ThreadingHTTPServer):
             batch = [self.asked.get()]
             time.sleep(GATHER)
             with contextlib.suppress(queue.Empty):
-                while len(batch) < BATCH:
+                while len(batch) < TOGETHER:
                     batch.append(self.asked.get_nowait())
             alike: dict[Sampling, list[Asked]] = defaultdict(list)
             for asked in batch:
@@ -75,29 +82,45 @@ class ModelServer(ThreadingHTTPServer):
                 self._answer_together(some)
 
     def _answer_together(self, some: Sequence[Asked]) -> None:
+        some = [asked for asked in some if not asked.text.cancelled()]  # whoever waited for them has given up
+        if not some:
+            return
         try:
-            prompts, seeds = [asked.prompt for asked in some], [asked.seed for asked in some]
+            prompts = [asked.prompt for asked in some]
+            seeds = [asked.seed for asked in some]
             for asked, text in zip(some, generate(self.backend, prompts, some[0].sampling, seeds), strict=True):
-                asked.text.set_result(text)
+                with contextlib.suppress(InvalidStateError):  # given up in the meantime
+                    asked.text.set_result(text)
         except Exception as error:
             if len(some) == 1:
-                some[0].text.set_exception(error)
+                with contextlib.suppress(InvalidStateError):
+                    some[0].text.set_exception(error)
             else:  # one that cannot be answered must not spoil the others
                 for asked in some:
                     self._answer_together([asked])
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = 60  # seconds for a client to send its request
+    timeout = RECEIVE_SECONDS  # between two parts of it
     server: ModelServer
 
     def do_GET(self) -> None:
-        known = {"object": "list", "data": [{"id": self.server.model, "object": "model"}]}
-        self._reply(*((200, known) if self.path == "/v1/models" else _refused(404, "no such path")))
+        self._reply(*(self._unknown() or self._models()))
 
     def do_POST(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):  # the client has gone
-            self._reply(*self._completion())
+            self._reply(*(self._unknown() or self._completion()))
+
+    def _unknown(self) -> tuple[int, dict] | None:
+        """The refusal of a client without the server's key, if it has one."""
+        told = self.headers.get("Authorization", "").encode("utf-8", "replace")
+        if self.server.key and not secrets.compare_digest(told, f"Bearer {self.server.key}".encode()):
+            return _refused(401, "this server wants a key")
+        return None
+
+    def _models(self) -> tuple[int, dict]:
+        known = {"object": "list", "data": [{"id": self.server.model, "object": "model"}]}
+        return (200, known) if self.path == "/v1/models" else _refused(404, "no such path")
 
     def _completion(self) -> tuple[int, dict]:
         length = self.headers.get("Content-Length", "")
@@ -106,15 +129,34 @@ class _Handler(BaseHTTPRequestHandler):
         # A page in a browser cannot send this type elsewhere than to its own server.
         if self.headers.get_content_type() != "application/json":
             return _refused(415, "send application/json")
-        if not length.isdecimal() or int(length) > MAX_BYTES:
-            return _refused(413, f"a request may have {MAX_BYTES:,} bytes")
+        if not length.isdecimal() or int(length) > REQUEST_BYTES:
+            return _refused(413, f"a request may have {REQUEST_BYTES:,} bytes")
         try:
-            body = json.loads(self.rfile.read(int(length)))
+            body = json.loads(self._received(int(length)))
             if body["model"] != self.server.model:
                 return _refused(404, f"this server has the model {self.server.model}")
             asked = Asked(*request_of(body), Future())
-            self.server.asked.put(asked)
-            return 200, _completed(asked.text.result(), self.server.model)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return _refused(400, f"{type(error).__name__}: {error}")
+        return self._answered(asked)
+
+    def _received(self, length: int) -> bytes:
+        """The request; a client that sends it drop by drop is left."""
+        end = time.monotonic() + RECEIVE_SECONDS
+        parts = b""
+        while len(parts) < length and (part := self.rfile.read1(length - len(parts))):
+            parts += part
+            if time.monotonic() > end:
+                raise TimeoutError
+        return parts
+
+    def _answered(self, asked: Asked) -> tuple[int, dict]:
+        self.server.asked.put(asked)
+        try:
+            return 200, _completed(asked.text.result(ANSWER_SECONDS), self.server.model)
+        except TimeoutError:
+            asked.text.cancel()
+            return _refused(503, f"no answer in {ANSWER_SECONDS} s: ask for fewer at once, or for shorter ones")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return _refused(400, f"{type(error).__name__}: {error}")
         except Exception as error:
@@ -198,7 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from accelerate_worker import RUNS, play
-from edit_worker import edit_tiny, held, trained_of
+from edit_worker import EDITS, edit_tiny, held, trained_of
 from safetensors.torch import load_file
 from test_editing import timeless
 
+from helpers.base.settings import PROJECT
+
 WORKER = Path(__file__).parents[1] / "accelerate_worker.py"
-EDIT_WORKER = Path(__file__).parents[1] / "edit_worker.py"
-SECONDS = 120  # 10 when nothing else runs
+SECONDS = 300  # 20 when nothing else runs
 
 
 def free_port() -> int:
@@ -26,25 +27,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_two(worker: Path, folder: Path, **variables: str) -> tuple[Path, list[dict]]:
-    """The folder of all runs, and what each of two processes of a worker found, with more environment variables."""
-    n = 2
-    here = os.pathsep.join([str(worker.parents[1]), str(worker.parent)])
-    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"} | variables
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """The folder of all runs, and what each of two processes found that trained and edited together."""
+    folder, n = tmp_path_factory.mktemp("together"), 2
+    here = os.pathsep.join([str(PROJECT), str(WORKER.parent)])
+    environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     arguments = [str(n), str(free_port()), str(folder)]
-    started = [subprocess.Popen([sys.executable, worker, str(rank), *arguments], env=environment) for rank in range(n)]
+    started = [subprocess.Popen([sys.executable, WORKER, str(rank), *arguments], env=environment) for rank in range(n)]
     try:
         assert [process.wait(SECONDS) for process in started] == [0] * n
     finally:
         for process in started:
             process.kill()
     return folder, [json.loads((folder / f"found{rank}").read_text()) for rank in range(n)]
-
-
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
-    """Two processes that train an agent."""
-    return run_two(WORKER, tmp_path_factory.mktemp("together"))
 
 
 @pytest.mark.parametrize("name", ["value", "group"])
@@ -73,17 +69,17 @@ def test_both_processes_stop_with_the_same_words(together, name, words):
     assert words in main["error"] and main["error"] == other["error"]
 
 
-SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+@pytest.fixture(scope="module")
+def edited_alone():
+    """Model and curve of one process."""
+    return edit_tiny(None, None)
 
 
-@pytest.mark.parametrize(
-    ("variables", "share"),
-    [({}, 1), (SHARDED, 2), ({**SHARDED, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, 2)],
-    ids=["whole", "sharded", "recomputed"],
-)
-def test_two_processes_edit_as_one_does(tmp_path, variables, share):
-    model, curve = edit_tiny(None, None)
-    folder, (main, other) = run_two(EDIT_WORKER, tmp_path, **variables)
+@pytest.mark.parametrize("name", EDITS)
+def test_two_processes_edit_as_one_does(together, edited_alone, name):
+    model, curve = edited_alone
+    folder, (main, other) = together[0] / name, [found[name].copy() for found in together[1]]
+    share = 1 if name == "whole" else 2
     assert main.pop("held") == other.pop("held") == held(model) / share
     main, other, curve = map(timeless, (main["curve"], other["curve"], curve))
     assert main == other

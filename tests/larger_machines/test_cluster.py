@@ -24,7 +24,8 @@ from helpers.eagle.environment import expand, run_episodes
 from helpers.eagle.rewriting import Rewriter
 from helpers.language.generation import Memo, Sampling, generate
 from helpers.language.memo import memo_key
-from helpers.larger_machines.cluster import RayBackend, cluster, ray_drill
+from helpers.larger_machines.cluster import RayBackend, cluster
+from helpers.larger_machines.drills import ray_drill
 
 SAMPLING = Sampling(8)
 CALM = [f"p{i}" for i in range(20)]
@@ -34,15 +35,14 @@ CALM = [f"p{i}" for i in range(20)]
 def address(tmp_path_factory) -> Iterator[str]:
     """One cluster for all tests, where the workers can import from this folder; its address."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_USAGE_STATS_ENABLED"):
-            patch.setenv(name, "")  # what `cluster` sets goes away at the end
-            patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]))
+        before = dict(os.environ)
         with cluster():
             import ray
 
             yield ray.get_runtime_context().gcs_address
+        assert dict(os.environ) == before, "what a cluster sets in the environment goes with it"
 
 
 def over(make, **options) -> RayBackend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,21 +134,36 @@ def test_an_agent_is_not_sharded(tmp_path, monkeypatch):
         launch.train_agent(Accelerator(cpu=True), tmp_path)
 
 
-def test_what_a_process_says_is_what_is_raised(tmp_path, monkeypatch, model_folder):
-    arguments = ["edit", "--concept", "stereotypes", "--model", str(tmp_path / "none"), "--out", str(tmp_path)]
-    with pytest.raises(CourseError, match=r"2 processes could not run together \(could not load .*none"):
-        launch.launch(2, arguments)
-    with pytest.raises(CourseError, match=r"longer than 0\.01 seconds"):
-        launch.launch(2, arguments, seconds=0.01)
+def launcher(folder: Path, monkeypatch, script: str) -> None:
+    """Something else in the place of `python -m accelerate.commands.launch`."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_what_a_process_says_is_what_is_raised(tmp_path, monkeypatch):
+    said = "Traceback (most recent call last):\nerror: could not load none: check the name\nExitcode 1"
+    launcher(tmp_path, monkeypatch, f"echo '{said}' >&2; exit 1")
+    with pytest.raises(
+        CourseError, match=r"2 processes could not run together \(could not load none: check the name\)"
+    ):
+        launch.launch(2, ["gradients"])
+    launcher(tmp_path, monkeypatch, "echo 'no\nport' >&2; exit 2")
+    with pytest.raises(CourseError, match=r"3 processes could not run together \(port\)"):
+        launch.launch(3, ["gradients"])
+    launcher(tmp_path, monkeypatch, "exec sleep 20")
+    with pytest.raises(CourseError, match=r"longer than 0\.1 seconds"):
+        launch.launch(2, ["gradients"], seconds=0.1)
 
 
 def test_the_gradient_error_is_the_largest_relative_difference(monkeypatch):
     alone = {"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([0.5])}
 
     def launched(processes, arguments, config):
-        together = {"a": torch.tensor([1.1, -4.0]), "b": torch.tensor([0.45])}
-        launch.save_tensors(together, Path(arguments[-1]))
+        for name, b in (("accelerate", 0.45), ("fsdp", 0.4)):
+            launch.save_tensors({"a": torch.tensor([1.1, -4.0]), "b": torch.tensor([b])}, Path(arguments[-1]) / name)
 
     monkeypatch.setattr(launch, "launch", launched)
     monkeypatch.setattr(launch, "edit_gradients", lambda: alone)
-    assert launch.accelerate_grad_error() == pytest.approx(0.1)
+    assert launch.launched_grad_errors() == {"accelerate": pytest.approx(0.1), "fsdp": pytest.approx(0.2)}

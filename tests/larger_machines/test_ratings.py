@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from helpers.embedding import factorization as fz
-from helpers.larger_machines import scale as sc
+from helpers.larger_machines import ratings as large
 from helpers.larger_machines.ratings import fit_als_large
 
 
@@ -112,13 +112,13 @@ def test_bad_ratings_are_refused(change, words):
 
 @pytest.fixture(scope="module")
 def generated():
-    return sc.generated_ratings(0.004)
+    return large.generated_ratings(0.004)
 
 
 def test_generated_ratings_have_the_shape_that_was_asked_for(generated):
-    assert len(generated.ratings) == round(sc.N_RATINGS * 0.004)
-    assert generated.truth.user_bias.shape == (round(sc.N_USERS * 0.004),)
-    assert generated.truth.item_bias.shape == (round(sc.N_ITEMS * 0.004**0.5),)
+    assert len(generated.ratings) == round(large.N_RATINGS * 0.004)
+    assert generated.truth.user_bias.shape == (round(large.N_USERS * 0.004),)
+    assert generated.truth.item_bias.shape == (round(large.N_ITEMS * 0.004**0.5),)
     assert {column.dtype for column in generated[:2]} == {np.dtype(np.int32)}
     assert set(np.unique(generated.ratings)) == set(np.arange(0.5, 5.5, 0.5))
 
@@ -137,11 +137,11 @@ def test_ratings_lie_around_the_model_that_made_them(generated):
     middle = (expected > 2) & (expected < 3.5)  # where the ends of the scale cut nothing off
     error = (ratings - expected)[middle]
     assert error.mean() == pytest.approx(0, abs=0.02)
-    assert error.std() == pytest.approx(np.hypot(sc.NOISE, 0.5 / 12**0.5), rel=0.03)  # and of the rounding
+    assert error.std() == pytest.approx(np.hypot(large.NOISE, 0.5 / 12**0.5), rel=0.03)  # and of the rounding
 
 
 def test_the_seed_decides(generated):
-    same, other = sc.generated_ratings(0.004), sc.generated_ratings(0.004, seed=1)
+    same, other = large.generated_ratings(0.004), large.generated_ratings(0.004, seed=1)
     np.testing.assert_array_equal(np.stack(same[:3]), np.stack(generated[:3]))
     assert (other.ratings != generated.ratings).any()
 
@@ -149,7 +149,7 @@ def test_the_seed_decides(generated):
 @pytest.mark.parametrize("scale", [0, 1e-4, 1.5, np.nan])
 def test_scales_out_of_range_are_refused(scale):
     with pytest.raises(ValueError, match=r"between 0\.001 and 1"):
-        sc.generated_ratings(scale)
+        large.generated_ratings(scale)
 
 
 # The benchmark --------------------------------------------------------------------------------------------------
@@ -157,16 +157,15 @@ def test_scales_out_of_range_are_refused(scale):
 
 def test_the_benchmark_measures_a_process_of_its_own():
     ballast = np.ones(150_000_000)  # 1.2 GB of this process, which are none of the benchmark's
-    cost = sc.large_als_benchmark(0.01, n_sweeps=4, threads=1)
+    cost = large.large_als_benchmark(0.01, n_sweeps=4, threads=1)
     assert ballast[-1] == 1
-    assert cost.n_ratings == pytest.approx(0.99 * 0.01 * sc.N_RATINGS, rel=1e-3)
+    assert cost.n_ratings == pytest.approx(0.99 * 0.01 * large.N_RATINGS, rel=1e-3)
     assert 0.05 < cost.peak_gb < 1
-    assert cost.ratings_per_cpu_second > cost.ratings_per_second / 1.5 > 0 and cost.fit_seconds > 0
+    assert 4 * cost.n_ratings / cost.ratings_per_second < cost.fit_seconds
     assert cost.noise_floor < cost.rmse < 0.97 * cost.biases_rmse
 
 
-def test_a_benchmark_that_fails_says_why():
-    with pytest.raises(RuntimeError, match="rank 5000 must lie between"):
-        sc.large_als_benchmark(0.001, rank=5000, threads=1)
-    with pytest.raises(ValueError, match="at least 1"):
-        sc.large_als_benchmark(0.001, threads=0)
+def test_a_benchmark_out_of_range_is_refused():
+    for wrong in ({"threads": 0}, {"rank": 0}, {"scale": 2}):
+        with pytest.raises(ValueError, match="at least 1"):
+            large.large_als_benchmark(**({"scale": 0.001} | wrong))

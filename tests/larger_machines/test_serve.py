@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import subprocess
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
-import psutil
 import pytest
 from fake_world import FakeBackend
+from tiny_models import tiny
 
 from helpers.base.storage import CourseError
 from helpers.language import models
 from helpers.language.generation import Sampling, generate
 from helpers.larger_machines import serve
-from helpers.larger_machines.client import ServerBackend
+from helpers.larger_machines.client import KEY, ServerBackend
 from helpers.larger_machines.drills import local_servers, pool_drill
 from helpers.larger_machines.serve import ModelServer
 
@@ -100,7 +102,7 @@ def test_a_prompt_that_cannot_be_answered_does_not_spoil_the_others(served, monk
         (400, {"body": body(seed=-1)}),
         (404, {"body": body(model="other")}),
         (404, {"body": body(), "path": "/v1/other"}),
-        (413, {"body": body(x="x" * serve.MAX_BYTES)}),
+        (413, {"body": body(x="x" * serve.REQUEST_BYTES)}),
         (415, {"body": body(), "Content-Type": "text/plain"}),
     ],
 )
@@ -108,6 +110,47 @@ def test_what_it_cannot_do_is_refused(post, status, arguments):
     got, reply = post(**arguments)
     assert got == status and isinstance(reply["error"]["message"], str)
     assert post(body())[0] == 200
+
+
+def test_a_server_with_a_key_answers_those_who_have_it(monkeypatch):
+    monkeypatch.setenv(serve.SERVE_KEY, "the-key\r\n")
+    with ModelServer(Echo(), "m") as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        for key in ("", "another", "the-key "):
+            monkeypatch.setenv(KEY, key)
+            if key.strip() == "the-key":
+                assert generate(ServerBackend(server.url, "m"), ["a"], seeds=1) == ["('user', 'a') 1"]
+            else:
+                with pytest.raises(CourseError, match=r"answered 401 \(this server wants a key\): set STEER_API_KEY"):
+                    generate(ServerBackend(server.url, "m"), ["a"])
+        for sent in ("Bearer the-keyé", "the-key", "Bearer"):
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+            connection.request("GET", "/v1/models", headers={"Authorization": sent.encode("latin-1")})
+            assert connection.getresponse().status == 401
+        server.shutdown()
+
+
+def test_a_request_that_takes_too_long_is_refused_and_not_answered_later(served, post, monkeypatch):
+    monkeypatch.setattr(serve, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "GATHER", 0.6)
+    status, reply = post(body())
+    assert status == 503 and "no answer in 0.2 s" in reply["error"]["message"]
+    monkeypatch.setattr(serve, "ANSWER_SECONDS", 20)
+    assert post(body(seed=2))[0] == 200
+    assert sum(served.backend.batches) == 1, "the request that was given up is not decoded"
+
+
+def test_a_client_that_sends_drop_by_drop_is_left(served, monkeypatch):
+    monkeypatch.setattr(serve, "RECEIVE_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", served.server_port), timeout=20) as client:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        client.sendall(head.encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                client.sendall(b" ")
+                time.sleep(0.05)
+        with contextlib.suppress(ConnectionError):
+            assert client.recv(100) == b""
 
 
 def test_settings_that_are_missing_are_openais():
@@ -119,20 +162,25 @@ def test_settings_that_are_missing_are_openais():
 # Processes ---------------------------------------------------------------------------------------------------------
 
 
-def test_servers_end_with_the_process_that_started_them():
-    program = (
-        "from helpers.larger_machines.drills import local_servers\n"
-        "with local_servers(1) as (server,):\n    print(server.process.pid, flush=True)\n    input()"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
-    parent.kill()
-    parent.wait()
-    child.wait(20)
-
-
-def test_a_server_that_does_not_start_is_one_line(monkeypatch):
+def test_servers_end_when_their_standard_input_closes_as_at_the_end_of_their_parent(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "convert", lambda name: name)
+    lm = tiny()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    with local_servers(1, str(tmp_path)) as (server,):
+        assert server.process.poll() is None
+        server.process.stdin.close()
+        server.process.wait(20)
+
+
+def test_a_server_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models, "convert", lambda name: name)
+    assert serve.main(["--model", "/no/such/folder"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: could not load") and said.count("\n") == 1
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho '{said.strip()}' >&2; exit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with (
         pytest.raises(CourseError, match=r"a local server did not start \(error: could not load .*\): try `python"),
         local_servers(1, "/no/such/folder"),
