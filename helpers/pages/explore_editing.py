@@ -112,7 +112,7 @@ def speaking_ill(on_round: Callable[[dict], None] | None = None) -> ExploredEdit
 EDIT_MAKERS = {"refusing what is harmful": refusing, "speaking well": speaking_well, "speaking ill": speaking_ill}
 
 
-def apart(method: experiment.Method) -> experiment.Method:
+def apart(method: experiment.Approach) -> experiment.Approach:
     """The method with a memo of its own: all its answers come from batches that are made here.
 
     In bfloat16 the batch that a question is in can change an answer. Two models are compared in equal batches, so
@@ -121,7 +121,7 @@ def apart(method: experiment.Method) -> experiment.Method:
     return method._replace(backend=LocalBackend(method.lm, f"{method.backend.name}, compared"))
 
 
-def rates(edit: ExploredEdit, method: experiment.Method) -> dict[str, float]:
+def rates(edit: ExploredEdit, method: experiment.Approach) -> dict[str, float]:
     """Every meter of an edit, for one method."""
     return {m.name: float(np.mean([m.judge(a) for a in method.answers(m.questions)])) for m in edit.meters}
 
@@ -194,7 +194,7 @@ def meters_in_words(before: dict[str, float], after: dict[str, float]) -> str:
 
 
 def editing_figures(
-    edit: ExploredEdit, base: experiment.Method, method: experiment.Method, layers: tuple[int, int]
+    edit: ExploredEdit, base: experiment.Approach, method: experiment.Approach, layers: tuple[int, int]
 ) -> str:
     """Meters and probe curves side by side, as HTML."""
     before, after, now = rates(edit, base), rates(edit, method), edit.gauge(method.lm)
@@ -221,7 +221,7 @@ class EditingExplorer:
         self.show()
 
     @property
-    def method(self) -> experiment.Method:
+    def method(self) -> experiment.Approach:
         """The edited model at the strength and in the layers that are set."""
         first, last = self.layers.value
         return apart(experiment.edit_method(self.edit.lm, self.strength.value, range(first, last + 1)))
@@ -271,7 +271,7 @@ class EditingExplorer:
             self.desk.advance(1)
             self._ask(method)
 
-    def _ask(self, method: experiment.Method) -> None:
+    def _ask(self, method: experiment.Approach) -> None:
         text = self.own.value.strip() or self.question.value
         asked = [Question("own", text)]
         (before,), (after,) = self.base.answers(asked), method.answers(asked)

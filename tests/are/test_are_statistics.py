@@ -8,7 +8,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from helpers.are import experiment
 from helpers.are.evaluation import agreement
-from helpers.are.labels import Pool, interval, picks, worst_group
+from helpers.are.labels import Pool, picks, worst_group
+from helpers.base.intervals import balanced_accuracy_interval
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -25,23 +26,23 @@ KINDS = np.array([True] * 10 + [False] * 30)
 
 def test_an_interval_draws_pools_anew():
     right = np.repeat([[0.0], [1.0]], len(KINDS), axis=1)  # one pool teaches nothing, the other one everything
-    assert interval(right, KINDS, 200) == (0.0, 1.0)
+    assert balanced_accuracy_interval(right, KINDS, 200) == (0.0, 1.0)
 
 
 def test_an_interval_draws_questions_anew():
     right = np.where(np.arange(len(KINDS)) % 2, 1.0, 0.0)[None]
-    low, high = interval(right, KINDS, 400)
+    low, high = balanced_accuracy_interval(right, KINDS, 400)
     assert 0.2 < low < 0.45 and 0.55 < high < 0.8
 
 
 def test_both_kinds_of_questions_weigh_the_same_in_an_interval():
-    assert interval(np.where(KINDS, 1.0, 0.0)[None], KINDS, 50) == (0.5, 0.5)
+    assert balanced_accuracy_interval(np.where(KINDS, 1.0, 0.0)[None], KINDS, 50) == (0.5, 0.5)
 
 
 def test_questions_of_a_pool_count_in_the_other_pools_only():
     right = np.ones((2, len(KINDS)))
     right[0, :5] = right[1, 5:9] = np.nan
-    assert interval(right, KINDS, 200) == (1.0, 1.0)
+    assert balanced_accuracy_interval(right, KINDS, 200) == (1.0, 1.0)
 
 
 def test_the_worst_group_is_found_for_every_draw():

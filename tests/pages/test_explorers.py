@@ -275,7 +275,7 @@ def test_meters_count_what_their_judge_says():
 
 
 def test_edits_are_compared_in_batches_of_their_own():
-    method = editing.experiment.Method(tiny(), LocalBackend(tiny(), "a model"))
+    method = editing.experiment.Approach(tiny(), LocalBackend(tiny(), "a model"))
     assert editing.apart(method).backend.name == "a model, compared"
 
 
@@ -285,7 +285,7 @@ def edits(monkeypatch):
     lm = with_adapter(tiny(layers=4), layers=[2, 3])
     other = with_adapter(tiny(layers=4), layers=[4])
     meters = [editing.Meter("long", [Question("q", "Who?")], lambda answer: len(answer) > 3)]
-    monkeypatch.setattr(editing.experiment, "base_method", lambda: editing.experiment.Method(lm, Echo()))
+    monkeypatch.setattr(editing.experiment, "base_method", lambda: editing.experiment.Approach(lm, Echo()))
     monkeypatch.setattr(editing, "apart", lambda method: method._replace(backend=Echo()))
     monkeypatch.setattr(editing.ExploredEdit, "base_curve", np.zeros(4))
     monkeypatch.setattr(editing.ExploredEdit, "gauge", property(lambda edit: lambda lm: np.ones(4)))
