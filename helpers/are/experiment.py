@@ -46,7 +46,7 @@ from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit, 
 from helpers.are.evaluation import JUDGED, LOOKED_AT, answers_to, knows, prefers_yes, refuses, sentiment, share
 from helpers.base.settings import by_profile, cache_dir
 from helpers.base.storage import CourseError
-from helpers.language.adapters import fingerprint, merged, strength, trained_weights, with_adapter
+from helpers.language.adapters import fingerprint, merged, modules_for, strength, trained_weights, with_adapter
 from helpers.language.generation import (
     Backend,
     LocalBackend,
@@ -269,7 +269,7 @@ def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
 def with_late_adapter(lm: LoadedModel, at: ReadOut = AT, seed: int = 0, rank: int = 8) -> LoadedModel:
     """The model with a new adapter on the second half of its blocks, up to the last one that is read."""
     layers = range(min(len(blocks(lm.model)) // 2, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
-    return with_adapter(lm, rank=rank, modules=MODULES, layers=layers, seed=seed)
+    return with_adapter(lm, rank=rank, modules=modules_for(lm, MODULES), layers=layers, seed=seed)
 
 
 def edited(

@@ -1,11 +1,52 @@
-"""How many threads torch uses."""
+"""What torch computes on: the device, the number format, and how many threads."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+from helpers.base.storage import CourseError
+
+CPU_FACTS = Path("/proc/cpuinfo")
+# Flags of processors that multiply bfloat16 themselves: two of Intel and AMD, one of ARM.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def default_device() -> torch.device:
+    """The device to compute on: cuda if there is one, then mps, then cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def preferred_dtype(device: torch.device | str) -> torch.dtype:
+    """bfloat16 if the device multiplies it by itself, else float32; or what `STEER_DTYPE` says.
+
+    A rule and no measurement: texts depend on it, and must not depend on how busy the machine was. Never float16:
+    hidden states of some models exceed its range.
+
+    Raises:
+        CourseError: the setting is neither of the two.
+    """
+    chosen = os.environ.get("STEER_DTYPE", "").strip()
+    if chosen not in ("", "float32", "bfloat16"):
+        raise CourseError(f"STEER_DTYPE is {chosen!r}: set it to 'float32' or 'bfloat16', or leave it out")
+    return getattr(torch, chosen or ("bfloat16" if _multiplies_bfloat16(torch.device(device)) else "float32"))
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        lines = CPU_FACTS.read_text("utf-8").splitlines()
+    except OSError:  # another system than Linux
+        return False
+    flags = (line.split() for line in lines if line.startswith(("flags", "Features")))
+    return device.type == "cpu" and not BFLOAT16_FLAGS.isdisjoint(next(flags, []))
 
 
 @contextmanager

@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 PROJECT = Path(__file__).resolve().parents[2]  # of a checkout; where `helpers` was installed it is site-packages
 PACKAGED = Path(__file__).resolve().parents[1] / "data"  # what an installed package has instead of the checkout's data/
 
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
 
 def in_checkout() -> bool:
     """Whether `helpers` runs from a checkout of the course, with its notebooks, and not as an installed package."""
@@ -68,6 +70,14 @@ def own_data(name: str, default: str) -> Path | None:
     """
     beside = PROJECT.parent / "shared" / "data" / default
     return path_setting(name) or (beside if in_checkout() and beside.exists() else None)
+
+
+def model_name() -> str:
+    """The chat model of the course: `STEER_MODEL`, a name of the manifest or the hub, or a folder (as a whole path)."""
+    chosen, folder = os.environ.get("STEER_MODEL", "").strip(), path_setting("STEER_MODEL")
+    if folder and (folder.is_dir() or chosen[0] in "~/."):
+        return str(folder.resolve())
+    return chosen or DEFAULT_MODEL
 
 
 def profile() -> str:

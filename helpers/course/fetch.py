@@ -18,7 +18,7 @@ def _download_all(names: Iterable[str]) -> None:
 
 
 def _fetch_all(names: Iterable[str]) -> None:
-    from helpers.language import models  # heavy, and not needed to list, to collect or to download
+    from helpers.language import gguf  # heavy, and not needed to list, to collect or to download
 
     for name in names:
         source = sources.find(name)
@@ -27,8 +27,8 @@ def _fetch_all(names: Iterable[str]) -> None:
             print(f"{name}: {source.licence}")
         sources.fetch(name)
         print(f"{name:24} {megabytes(source.size):>9}  {state}", flush=True)
-        if models.gguf_of(source):
-            models.convert(name)
+        if gguf.gguf_of(source):
+            gguf.convert(name)
 
 
 def _list_all() -> None:

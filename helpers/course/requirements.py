@@ -59,13 +59,13 @@ def check_disk() -> Check:
     from pathlib import Path
 
     from helpers.base import settings, sources
-    from helpers.language import models
+    from helpers.language import gguf
 
     folder = settings.cache_dir()
     existing = next(place for place in (folder, *folder.parents) if place.is_dir())
     free = shutil.disk_usage(existing).free / GIGABYTE
     wanted = [source for source in sources.read_manifest().values() if source.default]
-    there = all(sources.is_intact(s) and (models.is_converted(s) or not models.gguf_of(s)) for s in wanted)
+    there = all(sources.is_intact(s) and (gguf.is_converted(s) or not gguf.gguf_of(s)) for s in wanted)
     remedy = "free 2 GB or set STEER_CACHE to a folder on another disk"
     # Notebook 00 is published with this line: it should not tell whose machine it was made on.
     shown = str(folder).replace(str(Path.home()), "~", 1)
@@ -96,7 +96,7 @@ def check_packages() -> Check:
 def check_source(name: str) -> Check:
     """Are the files of a source of the manifest in the cache, whole, and converted if it is a language model?"""
     from helpers.base import sources
-    from helpers.language import models
+    from helpers.language import gguf
 
     source = sources.find(name)
     found = "present and intact"
@@ -104,16 +104,16 @@ def check_source(name: str) -> Check:
         found = "missing"
     elif not sources.is_intact(source):
         found = "damaged"
-    elif models.gguf_of(source) and not models.is_converted(source):
+    elif gguf.gguf_of(source) and not gguf.is_converted(source):
         found = "not yet converted, or damaged"
     return Check(name, found == "present and intact", found, "run `make data`")
 
 
 def check_device() -> Check:
     """Which device will compute. Every one is good: the course is made for a CPU."""
-    from helpers.language import models
+    from helpers.base import compute
 
-    return Check("device", True, str(models.default_device()), "")
+    return Check("device", True, str(compute.default_device()), "")
 
 
 def check_sources() -> list:

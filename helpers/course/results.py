@@ -60,6 +60,10 @@ def record(
         "notebook": notebook,
         "profile": settings.profile(),
     }
+    if settings.model_name() != settings.DEFAULT_MODEL:
+        row["model"] = (
+            Path(settings.model_name()).name if Path(settings.model_name()).is_dir() else settings.model_name()
+        )
     if path := settings.results_file():
         amend(path, lambda rows: rows.update({name: row}))
     return row

@@ -13,15 +13,19 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from helpers.base.settings import cache_dir
+from helpers.base.compute import default_device, preferred_dtype
+from helpers.base.settings import DEFAULT_MODEL, cache_dir, model_name
 from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
+from helpers.language.generation import local_backend
 from helpers.language.models import language_model
+from helpers.language.states import blocks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-HIDDEN_LAYER = 8  # of SmolLM2's 30: the best of 8, 16 and 24 when we compared them by cross-validation
+# Of SmolLM2's 30 blocks the eighth: the best of 8, 16 and 24 when we compared them by cross-validation.
+HIDDEN_DEPTH = 8 / 30
 CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated ones are not
 
 
@@ -86,15 +90,23 @@ def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
     return np.hstack([cached_features("minilm", field, embed) for field in split_fields(texts)])
 
 
-def hidden_state_features(texts: Sequence[str], layer: int = HIDDEN_LAYER) -> Float[np.ndarray, "text dim"]:
-    """Mean hidden state of SmolLM2 after `layer` blocks over the tokens of each text (576 numbers).
+def hidden_state_features(texts: Sequence[str], layer: int | None = None) -> Float[np.ndarray, "text dim"]:
+    """Mean hidden state of the course's chat model over the tokens of each text (576 numbers for SmolLM2).
 
     The first token is left out: its state is the same for every text and two orders of magnitude longer.
+
+    Args:
+        layer: after how many blocks; after a quarter of them when not given (8 of SmolLM2's 30).
     """
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
-    dtype = str(models.preferred_dtype(models.default_device())).removeprefix("torch.")
-    return cached_features(f"smollm2-layer{layer}-{dtype}", texts, lambda t: _mean_hidden_states(t, layer))
+    if model_name() == DEFAULT_MODEL:  # known without loading it: the features may be in the cache
+        depth, model = layer or 8, "smollm2"
+    else:
+        depth = layer or max(1, round(HIDDEN_DEPTH * len(blocks(language_model().model))))
+        model = hashlib.sha256(local_backend().name.encode()).hexdigest()[:8]
+    dtype = str(preferred_dtype(default_device())).removeprefix("torch.")
+    return cached_features(f"{model}-layer{depth}-{dtype}", texts, lambda t: _mean_hidden_states(t, depth))
 
 
 class _LayerReached(Exception):
@@ -112,7 +124,7 @@ def _mean_hidden_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "
 
     order = np.argsort([len(text) for text in texts])
     result: dict[int, np.ndarray] = {}
-    handle = model.model.layers[layer - 1].register_forward_hook(stop)
+    handle = blocks(model)[layer - 1].register_forward_hook(stop)
     try:
         for start in range(0, len(order), 16):
             rows = order[start : start + 16]

@@ -19,8 +19,9 @@ from scipy.fft import dctn
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from helpers.base.compute import default_device
 from helpers.base.storage import CourseError
-from helpers.language import models
+from helpers.language.loading import one_line, quiet
 
 Picture = Image.Image | np.ndarray
 PIXELS = 64  # side in pixels to which `pixel_features` brings every picture
@@ -131,13 +132,13 @@ def load_clip(name: str, device: torch.device | str | None = None) -> ClipEncode
         CourseError: it cannot be found or read, or has not both images and texts.
     """
     place = os.path.expanduser(name)
-    with models.one_line(name, place, "CLIP-like model"), models.quiet():
+    with one_line(name, place, "CLIP-like model"), quiet():
         _refuse_other_kinds(name, AutoConfig.from_pretrained(place, trust_remote_code=False))
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
         # Safetensors only: a pickle could run code.
         options = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
         model = AutoModel.from_pretrained(place, **options)
-    model = model.to(device or models.default_device()).eval().requires_grad_(False)
+    model = model.to(device or default_device()).eval().requires_grad_(False)
     return ClipEncoder(model, processor)
 
 

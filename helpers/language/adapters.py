@@ -14,14 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from helpers.base.storage import CourseError, atomic_folder, explained, locked
-from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, quiet
+from helpers.base.storage import CourseError, atomic_folder, explained, locked, sha256
+from helpers.language.loading import quiet
+from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
+from helpers.language.states import blocks
 
 FACTS = "edit.json"
+WEIGHTS = "adapter_model.safetensors"  # as peft names them; a .bin is never read, for a pickle could run code
+SETTINGS = "adapter_config.json"
+LINEAR = (nn.Linear, Conv1D)  # GPT-2 has the second
 
 
 def with_adapter(
@@ -40,8 +48,9 @@ def with_adapter(
         layers: blocks that get one, counted from 1; all when not given.
 
     Raises:
-        ValueError: no such module in the model (from peft).
+        ValueError: the model has no module of one of the names; the text says which, and which it has.
     """
+    _refuse_unknown(lm, modules)
     chosen = None if layers is None else [layer - 1 for layer in layers]
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=list(modules), layers_to_transform=chosen, task_type="CAUSAL_LM"
@@ -50,6 +59,25 @@ def with_adapter(
         torch.manual_seed(seed)
         with quiet():
             return AdaptedModel(get_peft_model(_around_same_weights(lm), config), lm.tokenizer)
+
+
+def modules_for(lm: LoadedModel, preferred: Sequence[str]) -> tuple[str, ...]:
+    """The preferred modules, or all linear layers of the blocks where the model names or fuses them otherwise."""
+    linear = linear_layers(lm)
+    return tuple(preferred) if set(preferred) <= set(linear) else tuple(linear)
+
+
+def linear_layers(lm: LoadedModel) -> list[str]:
+    """Names of the linear layers inside the blocks, such as `q_proj`, each once, in alphabetical order."""
+    found = (name for block in blocks(lm.model) for name, part in block.named_modules() if isinstance(part, LINEAR))
+    return sorted({name.rpartition(".")[2] for name in found})
+
+
+def _refuse_unknown(lm: LoadedModel, modules: Sequence[str]) -> None:
+    names = [name for name, _ in lm.model.named_modules()]
+    unknown = [m for m in modules if not any(name == m or name.endswith(f".{m}") for name in names)]
+    if unknown or not modules:
+        raise ValueError(f"no module {', '.join(unknown)} in the model: choose among {', '.join(linear_layers(lm))}")
 
 
 def _around_same_weights(lm: LoadedModel) -> PreTrainedModel:
@@ -102,8 +130,14 @@ def strength(model: PeftModel, factor: float, layers: Collection[int] | None = N
 
 
 def merged(lm: AdaptedModel) -> LoadedModel:
-    """A model of its own with the edit inside its weights: as fast as the base model, and no longer to be switched."""
-    return LoadedModel(copy.deepcopy(lm.model).merge_and_unload().eval().requires_grad_(False), lm.tokenizer)
+    """A model of its own with the edit inside its weights: as fast as the base model, and no longer to be switched.
+
+    It shares the weights that the edit does not touch.
+    """
+    touched = {id(weight) for part in lm.model.modules() if isinstance(part, LoraLayer) for weight in part.parameters()}
+    shared = {id(weight): weight for weight in lm.model.parameters() if id(weight) not in touched}
+    whole: PreTrainedModel = copy.deepcopy(lm.model, shared).base_model.merge_and_unload()
+    return LoadedModel(whole.eval().requires_grad_(False), lm.tokenizer)
 
 
 # On disk -----------------------------------------------------------------------------------------------------------
@@ -123,7 +157,11 @@ def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None
     ):
         lm.model.save_pretrained(new, safe_serialization=True)
         (new / "README.md").write_text(card, "utf-8")
-        known = {**facts, "base": fingerprint(lm)}
+        known = {
+            **facts,
+            "base": fingerprint(lm),
+            "checksums": {name: sha256(new / name) for name in (WEIGHTS, SETTINGS)},
+        }
         (new / FACTS).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
@@ -140,14 +178,30 @@ def load_adapter(lm: LoadedModel, folder: Path) -> AdaptedModel:
         raise CourseError(f"{folder} holds no adapter of this course: train one, or give its folder") from error
     if own != fingerprint(lm):
         raise CourseError(f"the adapter in {folder.name} was trained on another model: load that one ({own['model']})")
+    if damage := _damage(folder, facts.get("checksums", {})):
+        raise CourseError(f"the adapter in {folder.name} is damaged ({damage}): train it again")
     try:
         with quiet():
             model = PeftModel.from_pretrained(_around_same_weights(lm), str(folder))
+            wanted, kept = get_peft_model_state_dict(model).keys(), load_file(folder / WEIGHTS).keys()
     except Exception as error:  # peft and safetensors raise many kinds
         raise CourseError(
             f"the adapter in {folder.name} is damaged ({type(error).__name__}): train it again"
         ) from error
+    for one, other, what in ((wanted, kept, "lacks"), (kept, wanted, "has the unknown")):
+        if strange := sorted(one - other):
+            raise CourseError(f"the adapter in {folder.name} is damaged (it {what} {strange[0]}): train it again")
     return AdaptedModel(model.eval(), lm.tokenizer)
+
+
+def _damage(folder: Path, checksums: dict[str, str]) -> str:
+    """What is wrong with the files, or nothing. Adapters of earlier versions of the course have no checksums."""
+    for name in (WEIGHTS, SETTINGS):
+        if not (folder / name).is_file():
+            return f"there is no {name}"
+        if name in checksums and sha256(folder / name) != checksums[name]:
+            return f"{name} has changed since it was saved"
+    return ""
 
 
 def fingerprint(lm: AnyModel) -> dict[str, str]:

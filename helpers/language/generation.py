@@ -11,13 +11,16 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
+from helpers.base import settings
 from helpers.language import models
+from helpers.language.adapters import fingerprint
 from helpers.language.engine.decoding import decode_prompts
 from helpers.language.likelihood import log_likelihoods, refuse_too_long
 from helpers.language.memo import Memo, default_memo, memo_key
@@ -107,19 +110,30 @@ class LocalBackend:
             return log_likelihoods(self.lm, prompt, continuations).double().cpu().numpy()
 
 
-@functools.cache
-def local_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
-    """The shared copy of a language model (`models.language_model`) as a backend.
+def local_backend(name: str | None = None) -> LocalBackend:
+    """The shared copy of a language model (`models.language_model`) as a backend; without `name` the course's.
 
     Raises:
         CourseError: as `models.load_language_model`.
     """
     lm = models.language_model(name)
-    return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
+    return LocalBackend(lm, backend_name(lm, name))
+
+
+def backend_name(lm: LoadedModel, name: str | None = None) -> str:
+    """Name and number format of a model; for a folder, whose weights may change, a sample of the weights as well."""
+    name = name or settings.model_name()
+    weights = f" {fingerprint(lm)['weights']}" if Path(name).expanduser().is_dir() else ""
+    return f"{name}{weights}, {str(lm.model.dtype).removeprefix('torch.')}"
 
 
 @functools.cache
-def exact_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
+def _exact(name: str) -> LocalBackend:
+    lm = models.load_language_model(name, dtype=torch.float32)
+    return LocalBackend(lm, backend_name(lm, name))
+
+
+def exact_backend(name: str | None = None) -> LocalBackend:
     """A language model in float32, where an answer does not depend on what is answered beside it.
 
     In bfloat16 another shape of the batch rounds otherwise, and now and then another token is drawn. Slower; for
@@ -128,7 +142,7 @@ def exact_backend(name: str = "smollm2-135m-instruct") -> LocalBackend:
     Raises:
         CourseError: as `models.load_language_model`.
     """
-    return LocalBackend(models.load_language_model(name, dtype=torch.float32), f"{name}, float32")
+    return _exact(name or settings.model_name())
 
 
 def second_model() -> LocalBackend:

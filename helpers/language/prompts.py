@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,7 @@ Message = tuple[str, str]
 """(role, content); a role is `system`, `user` or `assistant`."""
 
 Prompt = str | tuple[Message, ...]
-"""A string is one user message; a last message of the assistant is the beginning of the answer to continue."""
+"""A string is one user message; a last message of the assistant is a prefilled answer, which is continued."""
 
 TokenIds = tuple[int, ...]
 """A text as the numbers of its tokens."""
@@ -94,11 +95,10 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     Raises:
         ValueError: no message, or not pairs of a known role and a text.
     """
-    messages = (("user", prompt),) if isinstance(prompt, str) else tuple(tuple(message) for message in prompt)
-    good = all(len(m) == 2 and m[0] in ROLES and isinstance(m[1], str) for m in messages)
-    if not (messages and good):
+    pairs = (("user", prompt),) if isinstance(prompt, str) else tuple(tuple(message) for message in prompt)
+    if not pairs or not all(len(m) == 2 and m[0] in ROLES and isinstance(m[1], str) for m in pairs):
         raise ValueError(f"a prompt is a text or pairs (role, text) with a role of {', '.join(ROLES)}: got {prompt!r}")
-    return messages
+    return tuple((role, text) for role, text in pairs)
 
 
 # Tokens ------------------------------------------------------------------------------------------------------------
@@ -107,23 +107,63 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenIds:
     """A prompt in the model's chat template, up to where the answer goes on.
 
+    Where the template has no system role, the system text stands before the first user message; where roles must
+    alternate, neighbours of one role are joined; where contents must be lists of parts, they are.
+
     Raises:
-        ValueError: the model has no chat template.
+        ValueError: the model has no chat template, or one that takes the prompt in none of these forms.
     """
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: load an instruction-tuned one")
-    messages = messages_of(prompt)
-    chat = [{"role": role, "content": content} for role, content in messages]
-    begun = messages[-1][0] == "assistant"
-    text = tokenizer.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
-    )
-    return plain_tokens(tokenizer, text)
+    messages, reason = messages_of(prompt), ""
+    for form in _forms(messages):
+        for content in (str, _as_parts):
+            try:
+                text = _rendered(tokenizer, [{"role": role, "content": content(said)} for role, said in form])
+            except Exception as error:  # a template is a program of its author's: it raises many kinds
+                reason = reason or str(error) or type(error).__name__
+                continue
+            if _holds(text, [said for _, said in form]):
+                return plain_tokens(tokenizer, text)
+    roles, reason = ", ".join(role for role, _ in messages), (reason or "it leaves out a message").splitlines()[0]
+    raise ValueError(f"the model's chat template does not take a prompt of {roles} ({reason}): use other roles")
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenIds:
-    """A text as it is, without tokens that mark its beginning or end."""
+    """A text as it is, without tokens that mark its start or end."""
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """The messages as they are, without a system role, and with roles that alternate."""
+    yield list(messages)
+    system = [text for role, text in messages if role == "system"]
+    rest = [message for message in messages if message[0] != "system"]
+    first = next((place for place, (role, _) in enumerate(rest) if role == "user"), len(rest))
+    if system:
+        rest[first : first + 1] = [("user", "\n\n".join([*system, *(text for _, text in rest[first : first + 1])]))]
+    yield rest
+    yield [(role, "\n\n".join(text for _, text in run)) for role, run in groupby(rest, key=lambda m: m[0])]
+
+
+def _as_parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: list[dict]) -> str:
+    prefilled = chat[-1]["role"] == "assistant"
+    options = {"add_generation_prompt": not prefilled, "continue_final_message": prefilled}
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, **options))
+
+
+def _holds(text: str, said: Sequence[str]) -> bool:
+    """Whether each message stands in the text, spaces aside: some templates silently drop what they do not know."""
+    rest = "".join(text.split())
+    for part in sorted(("".join(part.split()) for part in said), key=len, reverse=True):
+        if part not in rest:
+            return False
+        rest = rest.replace(part, "\n", 1)  # so that a short one is not found inside a longer one
+    return True
 
 
 # What answers -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from helpers.base.storage import CourseError
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
 from helpers.eagle.rewriting import SAMPLING, rewrite_prompt, seed_of, start_items, start_of
-from helpers.language import models
+from helpers.language import gguf
 from helpers.language.generation import exact_backend, generate
 from helpers.language.prompts import Backend, Prompt, Sampling
 from helpers.larger_machines.client import ServerBackend
@@ -53,7 +53,7 @@ def local_servers(count: int = 2, model: str = MODEL, dtype: str = "float32") ->
     Raises:
         CourseError: one of them does not start within `START_SECONDS` seconds.
     """
-    models.convert(model)  # here, so that the servers neither wait for each other nor need the network
+    gguf.convert(model)  # here, so that the servers neither wait for each other nor need the network
     command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", SERVE_KEY: ""}
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:

@@ -51,13 +51,14 @@ from transformers import AutoModelForCausalLM
 from helpers.are import experiment as are
 from helpers.are.concepts import Concept, facts, harmless_tasks, verdicts
 from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit
+from helpers.base.compute import default_device, preferred_dtype
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError, atomic_file, explained
 from helpers.eagle.experiment import load_experiment
 from helpers.eagle.training import TARGETS
 from helpers.language.adapters import save_adapter, trained_weights
 from helpers.language.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens, second_model
-from helpers.language.models import default_device, load_config, load_language_model, preferred_dtype
+from helpers.language.models import load_config, load_language_model
 from helpers.language.states import blocks
 
 LONGEST_ABSENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait

@@ -19,7 +19,7 @@ from helpers.base import settings, sources, storage
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
 from helpers.base.storage import CourseError
 from helpers.embedding import features
-from helpers.language import models
+from helpers.language import gguf
 from helpers.language.memo import Memo, default_memo
 
 TEXTS = [f"text {number}" for number in range(features.CACHED_FROM)]
@@ -131,9 +131,9 @@ def test_sources_and_archives_that_are_there_are_read(tiny, read_only):
 
 def test_a_model_that_is_converted_is_read(read_only, monkeypatch):
     manifest = Path(shutil.copy(sources.MANIFEST, settings.cache_dir().parent))
-    name = next(s.name for s in sources.read_manifest().values() if s.default and models.gguf_of(s))
+    name = next(s.name for s in sources.read_manifest().values() if s.default and gguf.gguf_of(s))
     monkeypatch.setattr(sources, "fetch", lambda name, **_: settings.cache_dir())
     options = {"manifest": manifest, "build": lambda gguf, folder: (folder / "model").write_text("weights")}
-    made = models.convert(name, **options)
+    made = gguf.convert(name, **options)
     read_only()
-    assert models.convert(name, **options) == made
+    assert gguf.convert(name, **options) == made

@@ -7,15 +7,18 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
-from tiny_models import tiny
+from safetensors.torch import load_file, save_file
+from tiny_models import byte_tokenizer, tiny
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from helpers.base.storage import CourseError
 from helpers.language.adapters import (
     fingerprint,
     first_adapted,
+    linear_layers,
     load_adapter,
     merged,
+    modules_for,
     save_adapter,
     strength,
     trained_weights,
@@ -107,6 +110,56 @@ def test_strength_is_restored_after_an_error(lm):
     torch.testing.assert_close(logits(edited), whole, rtol=0, atol=0)
 
 
+def test_strength_may_leave_the_edit_to_some_layers(lm):
+    edited = stirred(lm)
+    with strength(edited.model, 1, layers=[2]):
+        second = logits(edited)
+    for name, weight in edited.model.named_parameters():
+        if "lora_B" in name and "layers.1." not in name:
+            weight.data.zero_()
+    torch.testing.assert_close(logits(edited), second)
+    with strength(edited.model, 1, layers=[1, 3]):
+        torch.testing.assert_close(logits(edited), logits(lm))
+
+
+def test_merging_copies_only_what_the_edit_touches(lm):
+    edited = stirred(lm, layers=[3], modules=["v_proj"])
+    before = {name: weight.clone() for name, weight in lm.model.named_parameters()}
+    plain = merged(edited)
+    own = {name for name, weight in plain.model.named_parameters() if weight is not lm.model.get_parameter(name)}
+    assert own == {"model.layers.2.self_attn.v_proj.weight"}
+    assert all(torch.equal(weight, before[name]) for name, weight in lm.model.named_parameters())
+    assert not any(weight.requires_grad for weight in plain.model.parameters())
+
+
+def fused() -> LoadedModel:
+    """A model like Phi-3, whose query, key and value are one matrix."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Phi3ForCausalLM(Phi3Config(vocab_size=257, pad_token_id=256, eos_token_id=256, **sizes))
+    return LoadedModel(model.eval().requires_grad_(False), byte_tokenizer())
+
+
+def test_modules_that_the_model_lacks_are_refused_by_name(lm):
+    with pytest.raises(ValueError, match=r"no module q_proj, v_proj in the model: choose among down_proj, .*qkv_proj"):
+        with_adapter(fused(), modules=["q_proj", "v_proj", "down_proj"])
+    with pytest.raises(ValueError, match="no module o in the model"):
+        with_adapter(lm, modules=["o"])
+    with pytest.raises(ValueError, match="choose among"):
+        with_adapter(lm, modules=[])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3", "qwen2", "phi3"])
+def test_preferred_modules_give_way_to_all_linear_layers(kind):
+    model = fused() if kind == "phi3" else tiny(kind)
+    chosen = modules_for(model, ("q_proj", "down_proj"))
+    assert chosen == (("q_proj", "down_proj") if kind in ("gemma3", "qwen2") else tuple(linear_layers(model)))
+    edited = with_adapter(model, modules=chosen, rank=1)
+    adapted = {
+        name.split(".lora_A")[0].rpartition(".")[2] for name, _ in edited.model.named_parameters() if "lora_A" in name
+    }
+    assert adapted == set(chosen)
+
+
 def test_merging_gives_a_model_of_its_own(lm):
     edited = stirred(lm)
     base, whole = logits(lm), logits(edited)
@@ -155,6 +208,68 @@ def test_damage_is_told_in_one_line(lm, tmp_path):
     (folder / "edit.json").write_text(json.dumps([1]))
     with pytest.raises(CourseError, match="holds no adapter"):
         load_adapter(lm, folder)
+
+
+def weights_without(part: str):
+    def change(folder):
+        path = folder / "adapter_model.safetensors"
+        save_file({name: weight for name, weight in load_file(path).items() if part not in name}, path)
+
+    return change
+
+
+def renamed(folder):
+    path = folder / "adapter_model.safetensors"
+    save_file({name.replace("layers.0", "layers.7"): weight for name, weight in load_file(path).items()}, path)
+
+
+def only_pickled(folder):
+    path = folder / "adapter_model.safetensors"
+    torch.save(load_file(path), folder / "adapter_model.bin")
+    path.unlink()
+
+
+def configured(**values):
+    def change(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+BROKEN = {
+    "half of the weights": weights_without("lora_B"),
+    "one weight": weights_without("layers.1.self_attn.v_proj.lora_A"),
+    "none": weights_without(""),
+    "renamed": renamed,
+    "only a pickle": only_pickled,
+    "modules": configured(target_modules=["q_proj"]),
+    "more modules": configured(target_modules=["q_proj", "v_proj", "o_proj"]),
+    "layers": configured(layers_to_transform=[0, 1]),
+}
+
+
+@pytest.mark.parametrize("change", [*BROKEN.values(), configured(lora_alpha=99), configured(r=1)])
+def test_an_adapter_that_was_changed_since_is_refused(lm, tmp_path, change):
+    save_adapter(stirred(lm), tmp_path, "", {})
+    change(tmp_path)
+    with pytest.raises(
+        CourseError, match=r"is damaged \((there is no|adapter_\w+.\w+ has changed).*train it again"
+    ) as caught:
+        load_adapter(lm, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=list(BROKEN))
+def test_weights_are_compared_both_ways_also_without_checksums(lm, tmp_path, change):
+    save_adapter(stirred(lm), tmp_path, "", {})
+    facts = json.loads((tmp_path / "edit.json").read_text())
+    del facts["checksums"]  # as earlier versions kept them
+    (tmp_path / "edit.json").write_text(json.dumps(facts))
+    assert load_adapter(lm, tmp_path)
+    change(tmp_path)
+    with pytest.raises(CourseError, match="is damaged"):
+        load_adapter(lm, tmp_path)
 
 
 def test_saving_again_replaces_the_whole_folder(lm, tmp_path):

@@ -17,7 +17,7 @@ import pytest
 from fake_server import backend, broken_off, completion, echo
 
 from helpers.base.storage import CourseError
-from helpers.language import models
+from helpers.language import gguf
 from helpers.language.generation import Memo, Sampling, generate
 from helpers.larger_machines import client
 from helpers.larger_machines.client import KEY, ServerBackend
@@ -214,7 +214,7 @@ def served(tmp_path_factory) -> Iterator[tuple[str, str]]:
     """The url of `transformers serve` and the model's name there."""
     if MISSING:
         pytest.skip(f"transformers serve needs {' and '.join(MISSING)}: pip install 'transformers[serving]'")
-    models.convert("smollm2-135m-instruct")
+    gguf.convert("smollm2-135m-instruct")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -230,7 +230,7 @@ def served(tmp_path_factory) -> Iterator[tuple[str, str]]:
                 if process.poll() is not None or time.monotonic() > end:
                     pytest.fail(f"transformers serve did not start: {log.read_text()[-2000:]}")
                 time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1", str(models.converted_folder("smollm2-135m-instruct"))
+            yield f"http://127.0.0.1:{port}/v1", str(gguf.converted_folder("smollm2-135m-instruct"))
         finally:
             process.terminate()
             process.wait(20)

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from helpers.base.storage import CourseError
 from helpers.eagle.rewriting import Rewriter, read_answer, rewrite_prompt
-from helpers.language import models
+from helpers.language import gguf
 from helpers.language.generation import Memo, prompt_tokens
 from helpers.larger_machines.client import CHARACTERS_PER_TOKEN, REPLY_BYTES
 
@@ -170,7 +170,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(models.convert("smollm2-135m-instruct"))
+    return AutoTokenizer.from_pretrained(gguf.convert("smollm2-135m-instruct"))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
