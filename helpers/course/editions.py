@@ -55,7 +55,8 @@ def regions(cell: NotebookNode) -> list[tuple[int, int]]:
     Raises:
         CourseError: a mark without the other, inside of another solution, in a text cell, or not alone on its line.
     """
-    found, begun = [], None
+    found: list[tuple[int, int]] = []
+    begun: int | None = None
     for number, line in enumerate(cell.source.split("\n")):
         mark = MARK.search(line)
         if mark is None:
@@ -63,13 +64,15 @@ def regions(cell: NotebookNode) -> list[tuple[int, int]]:
         where = f"cell {cell.get('id', '')}, line {number + 1}: {line.strip()}"
         if cell.cell_type != "code" or line.strip() != f"# {mark[0]}":
             raise CourseError(f"{where}: a mark stands alone on a line of a code cell")
-        if mark[1] == "BEGIN" and begun is not None:
-            raise CourseError(f"{where}: the solution before has no END SOLUTION")
-        if mark[1] == "END" and begun is None:
-            raise CourseError(f"{where}: there is no BEGIN SOLUTION before")
-        if mark[1] == "END":
+        if mark[1] == "BEGIN":
+            if begun is not None:
+                raise CourseError(f"{where}: the solution before has no END SOLUTION")
+            begun = number
+        else:
+            if begun is None:
+                raise CourseError(f"{where}: there is no BEGIN SOLUTION before")
             found.append((begun, number))
-        begun = number if mark[1] == "BEGIN" else None
+            begun = None
     if begun is not None:
         raise CourseError(f"cell {cell.get('id', '')}, line {begun + 1}: BEGIN SOLUTION without END SOLUTION")
     return found
@@ -82,12 +85,15 @@ def blank(cell: NotebookNode) -> str:
         CourseError: see `regions`; or a cell with a solution is not valid Python.
     """
     lines, solutions = cell.source.split("\n"), regions(cell)
-    if solutions and (tree := _parsed(cell.source)) is None:
+    if not solutions:
+        return cell.source
+    if (tree := _parsed(cell.source)) is None:
         raise CourseError(f"cell {cell.get('id', '')} holds a solution and is not valid Python")
+    functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
     for first, last in reversed(solutions):
-        indent = re.match(r"\s*", lines[first])[0]
+        indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
         # Line first + 2, counted from 1 as `ast` does, is the first one of the solution.
-        inside = any(isinstance(n, FUNCTIONS) and n.lineno < first + 2 <= n.end_lineno for n in ast.walk(tree))
+        inside = any(node.lineno < first + 2 <= (node.end_lineno or 0) for node in functions)
         solution = textwrap.dedent("\n".join(lines[first : last + 1]))
         lines[first : last + 1] = [indent + (STUB if inside else _ellipsis(solution))]
     return "\n".join(lines)

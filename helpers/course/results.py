@@ -47,13 +47,14 @@ def record(
     """
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
         raise CourseError(f"result name {name!r}: use letters, digits, '_', '-' and dots, as in 'eagle.utility'")
-    low, high = (None, None) if ci is None else (_number(name, bound) for bound in ci)
-    if ci is not None and low > high:
+    bounds = None if ci is None else (_number(name, ci[0]), _number(name, ci[1]))
+    if bounds and bounds[0] > bounds[1]:
+        low, high = bounds
         raise CourseError(f"result {name!r} has the interval [{low}, {high}]: give the lower bound first")
     row = {
         "value": _number(name, value),
-        "ci_low": low,
-        "ci_high": high,
+        "ci_low": bounds[0] if bounds else None,
+        "ci_high": bounds[1] if bounds else None,
         "n": int(n),
         "seeds": [int(seed) for seed in seeds],
         "unit": unit,
@@ -122,7 +123,7 @@ def forget(path: Path, stem: str) -> None:
 
 def _cells(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows of text in the order of COLUMNS, sorted by name."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, row in sorted(results.items()):
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
         value = f"{row['value']:.4g}" if isinstance(row["value"], float) else str(row["value"])
