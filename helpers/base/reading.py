@@ -9,13 +9,14 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from helpers.base.storage import CourseError
 
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -40,7 +41,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
             start = file.read(6)
         if start.startswith(b"PK\3\4"):
             raise CourseError(f"{path} is a zip archive or a spreadsheet: unpack it, or save it as text (CSV)")
-        opener = next((opener for mark, opener in PACKED.items() if start.startswith(mark)), open)
+        opener: Callable[..., Any] = next((opener for mark, opener in PACKED.items() if start.startswith(mark)), open)
         with opener(path, "rb") as unpacked:
             yield io.BufferedReader(unpacked)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:

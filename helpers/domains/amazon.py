@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def gift_cards() -> tuple[Path, Path] | None:
     return None
 
 
-def first_of(record: dict, *fields: str) -> object:
+def first_of(record: dict[str, Any], *fields: str) -> Any:
     """The first of the fields that a record has, or None."""
     for field in fields:
         if record.get(field) is not None:
@@ -94,7 +95,7 @@ def product_of(record: dict) -> str | None:
     return first_of(record, "parent_asin", "asin")
 
 
-def hashed(name: str) -> int:
+def hashed(name: object) -> int:
     """A name as a signed 64-bit number."""
     return int.from_bytes(
         blake2b(str(name).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
@@ -107,7 +108,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     Raises:
         CourseError: no reviews in the file, or one without user, product or a rating of 0 to 5 stars.
     """
-    columns = {"user": array("q"), "item": array("q"), "rating": array("f"), "time": array("q")}
+    columns: dict[str, array] = {"user": array("q"), "item": array("q"), "rating": array("f"), "time": array("q")}
     for line, review in read_objects(path):
         user, item = first_of(review, "reviewerID", "user_id"), product_of(review)
         stars = first_of(review, "overall", "rating")
@@ -118,7 +119,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
         except (TypeError, ValueError, OverflowError):
             stars, time = -1.0, 0
         if not (0 <= stars <= 5 and abs(time) < 2**63):  # also true of NaN
-            raise CourseError(f"{path}, line {line}: rating or time is no number, or not 0 to 5 stars: mend that line")
+            raise CourseError(f"{path}, line {line}: rating or time is no number, or not 0 to 5 stars: fix that line")
         for column, value in zip(columns.values(), (hashed(user), hashed(item), stars, time), strict=True):
             column.append(value)
     if not columns["user"]:
@@ -144,7 +145,8 @@ def keep_core(ratings: pd.DataFrame, min_user: int, min_item: int) -> pd.DataFra
 
 def read_snippets(path: Path, wanted: dict[int, int]) -> tuple[list[str], list[list[str]]]:
     """Name and first telling sentences of every wanted product (hash to number), by number."""
-    names, snippets = [""] * len(wanted), [[] for _ in wanted]
+    names = [""] * len(wanted)
+    snippets: list[list[str]] = [[] for _ in wanted]
     for _, review in read_objects(path):
         name = product_of(review)
         number = wanted.get(hashed(name))

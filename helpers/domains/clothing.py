@@ -79,7 +79,8 @@ def pick(group: Sequence[str], vectors: csr_matrix, common: Float[np.ndarray, " 
         vectors: Float[sentence word], of length 1 each; common: the mean over all groups, taken from that of this one.
     """
     nearness = vectors @ (np.asarray(vectors.mean(axis=0)).ravel() - common)
-    chosen, n_words = [], 0
+    chosen: list[int] = []
+    n_words = 0
     for i in np.argsort(-np.round(nearness, 9), kind="stable"):  # rounded: the same order on every machine
         length = len(group[i].split())
         if n_words + length > max_words or (chosen and (vectors[chosen] @ vectors[i].T).max() > ALIKE):

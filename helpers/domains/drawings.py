@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -177,10 +178,14 @@ Edit = Callable[[Poster], Poster]
 
 
 def _add(name: str, amount: float) -> Edit:
-    return lambda p: replace(p, **{name: float(np.clip(getattr(p, name) + amount, 0, 1))})
+    def edit(poster: Poster) -> Poster:
+        values: dict[str, Any] = {name: float(np.clip(getattr(poster, name) + amount, 0, 1))}
+        return replace(poster, **values)
+
+    return edit
 
 
-def _set(**values: object) -> Edit:
+def _set(**values: Any) -> Edit:
     return lambda p: replace(p, **values)
 
 

@@ -62,7 +62,8 @@ def decode_objects(chunks: Iterable[str]) -> Iterator[tuple[int, dict]]:
     """
     chunks, buffer, start, line = iter(chunks), "", 0, 1
     while True:
-        begin = SPACE.match(buffer, start).end()
+        space = SPACE.match(buffer, start)
+        begin = space.end() if space else start
         line, start = line + buffer.count("\n", start, begin), begin
         found, end = _decode_one(buffer, start, line)
         if found is not None:

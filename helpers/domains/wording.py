@@ -5,9 +5,10 @@ Everything that reads or writes a text asks here, so that the same code edits mo
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 
@@ -35,7 +36,7 @@ class Wording:
     likes: tuple[str, ...]
     dislikes: tuple[str, ...]
     fallback_themes: tuple[str, ...]
-    other_names: Mapping[str, str] = field(default_factory=dict)
+    other_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def catalogue(self) -> dict[str, str]:
