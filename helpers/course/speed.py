@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from transformers import GenerationMixin
 
 from helpers.eagle.rewriting import rewrite_prompt
 from helpers.language.adapters import with_adapter
@@ -155,11 +156,11 @@ def _engine(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling)
     decode_prompts(backend.lm.model, rows, sampling, range(len(rows)), set(), lambda *_: None)
 
 
-def _generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:
-    model, tokenizer = backend.lm
+def _generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> object:
+    model, tokenizer = cast(GenerationMixin, backend.lm.model), backend.lm.tokenizer
     batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt")
     count = sampling.max_new_tokens
-    model.generate(**batch.to(model.device), max_new_tokens=count, **_options(backend, sampling))
+    return model.generate(**batch.to(backend.lm.model.device), max_new_tokens=count, **_options(backend, sampling))
 
 
 def _prefix_generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:

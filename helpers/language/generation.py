@@ -100,9 +100,10 @@ class LocalBackend:
             done(finished, tokenizer.batch_decode(answers, skip_special_tokens=True))
 
         def enough(answer: list[int]) -> bool:
-            return sampling.stop.fires(tokenizer.decode(answer, skip_special_tokens=True))
+            return rule is not None and rule.fires(tokenizer.batch_decode([answer], skip_special_tokens=True)[0])
 
-        decode_prompts(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded, enough if sampling.stop else None)
+        rule = sampling.stop
+        decode_prompts(model, rows, sampling, seeds, _stop_tokens(self.lm), decoded, enough if rule else None)
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """As `log_likelihoods`, without gradients."""
@@ -167,7 +168,7 @@ def generate(
     """The raw answers to prompts, in their order.
 
     Args:
-        prompts: a text is one user message; a tuple of messages may end with the beginning of the answer.
+        prompts: a text is one user message; a tuple of messages may end with the prefix of the answer.
         seeds: one per prompt, or an int s for s, s + 1, ...; an answer depends on its own seed alone.
         memo: where answers are looked up first, and kept batch by batch as they are finished.
         progress: show a bar that counts answers, when there is more than one to wait for.

@@ -16,7 +16,7 @@ from helpers.base.storage import CourseError
 from helpers.language.prompts import Prompt, Sampling, messages_of
 
 VERSION = 1  # part of every key: raise it when the same request is answered differently
-PATIENCE = 30.0  # seconds to wait for another process that is writing
+LOCK_SECONDS = 30.0  # seconds to wait for another process that is writing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Memo:
                 yield connection
 
     def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=PATIENCE)
+        connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS)
         connection.execute("PRAGMA synchronous=NORMAL")  # what was committed outlives this process
         return connection
 
@@ -78,12 +78,12 @@ class Memo:
         Where its owner is writing these are there; where they are not nobody writes.
         """
         uri = self.path.resolve().as_uri()
-        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=PATIENCE)
+        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=LOCK_SECONDS)
         try:
             connection.execute("SELECT 1 FROM answers LIMIT 1")
         except sqlite3.OperationalError:
             connection.close()
-            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, timeout=PATIENCE)
+            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True, timeout=LOCK_SECONDS)
         return connection
 
     def _create(self) -> None:

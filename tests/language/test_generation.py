@@ -149,7 +149,7 @@ def test_a_greedy_batch_equals_transformers_one_by_one(lm, backend):
 @pytest.mark.parametrize("piece", [512, 16])
 def test_greedy_is_exact_whatever_prompts_share(tiny, monkeypatch, trunk, piece):
     monkeypatch.setattr(attention, "PIECE", piece)
-    monkeypatch.setattr(grouping, "ROWS", 12)
+    monkeypatch.setattr(grouping, "BATCH_ROWS", 12)
     prompts = random_prompts(10, 1, trunk)
     state = random_prompts(1, 2, trunk=30)[0]
     prompts += [(*prompts[0][:trunk], *state, *tail) for tail in random_prompts(10, 3, longest=8)]
@@ -228,6 +228,20 @@ def test_the_attention_of_the_model_is_put_back(tiny):
     before = tiny.config._attn_implementation
     decoded(tiny, random_prompts(2, 8), Sampling(2))
     assert tiny.config._attn_implementation == before != "shared"
+
+
+def test_hooks_and_dropout_do_not_decide_how_an_architecture_is_decoded(tiny, monkeypatch):
+    monkeypatch.setattr(fitting, "_verdicts", {})
+    tiny.model.layers[1].self_attn.attention_dropout = 0.5
+    tiny.train()
+
+    def last_only(_module, _inputs, states):
+        states[:, -1] += 1  # as patching does: which token is the last differs between a whole text and its pieces
+
+    handle = tiny.model.layers[0].register_forward_hook(last_only)
+    assert fitting.decoding_way(tiny, 30) == "engine" and tiny.model.layers[1].training
+    assert list(tiny.model.layers[0]._forward_hooks.values()) == [last_only]
+    handle.remove()
 
 
 # Sampling ----------------------------------------------------------------------------------------------------------
@@ -401,7 +415,7 @@ def test_a_row_ends_at_a_multiple_of_tokens_of_its_own(tiny):
 def test_batches_hold_every_row_once_and_groups_agree(prompts, data):
     trunk = data.draw(st.sampled_from([0, 30]))
     prompts = [(1,) * trunk + prompt for prompt in prompts]
-    batches = grouping.batches_of(prompts, 300, grouping.ROWS)
+    batches = grouping.batches_of(prompts, 300, grouping.BATCH_ROWS)
     rows = [row for batch in batches for group in batch for row in group.rows]
     assert sorted(rows) == list(range(len(prompts)))
     for some in batches:

@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line(table, monkeypatch):
 
 
 def test_a_locked_file_is_one_line(table, monkeypatch):
-    monkeypatch.setattr(memo, "PATIENCE", 0.05)
+    monkeypatch.setattr(memo, "LOCK_SECONDS", 0.05)
     table.put({"a": "1"})
     holder = sqlite3.connect(table.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -6,12 +6,14 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from helpers.language.prompts import TokenIds
@@ -60,7 +62,9 @@ def shared_attention(
     if shared is None:
         mixed = _softmax(scores) @ value
     else:
-        common_key, common_value = shared[module.layer_idx, :, 0]
+        layer = module.layer_idx
+        assert isinstance(layer, int)
+        common_key, common_value = shared[layer, :, 0]
         flat = stacked.transpose(0, 1).reshape(kv, -1, dim)  # one product for all rows
         common = (flat @ common_key.transpose(1, 2)).view(kv, rows, -1, common_key.shape[1]).transpose(0, 1)
         weights = _softmax(torch.cat([common, scores], dim=-1))
@@ -108,7 +112,8 @@ def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor
         use_cache=True,
         shared=shared,
     )
-    return torch.stack([torch.stack([layer.keys, layer.values]) for layer in cache.layers])
+    layers = cast(list[DynamicLayer], cache.layers)
+    return torch.stack([torch.stack(cast(list[Tensor], [layer.keys, layer.values])) for layer in layers])
 
 
 # Prefixes of earlier prompts ------------------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ def computed_prefix(model: PreTrainedModel, tokens: TokenIds) -> KeysValues | No
         new = extend(model, shared, piece)
         shared = new if shared is None else torch.cat([shared, new], dim=4)
     with _access:
-        memory[tokens] = shared
+        memory[tokens] = cast(Tensor, shared)
         while len(memory) > 1 and sum(map(len, memory)) > REMEMBERED:
             memory.popitem(last=False)
     return shared
@@ -158,11 +163,9 @@ def _memory(model: PreTrainedModel) -> OrderedDict[TokenIds, KeysValues]:
     state = None if needs_gradient(model) else _state(model)
     if state is None:
         return OrderedDict()
-    before, memory = _prefixes.get(model, (None, None))
-    if before != state:
-        memory = OrderedDict()
-        _prefixes[model] = (state, memory)
-    return memory
+    if model not in _prefixes or _prefixes[model][0] != state:
+        _prefixes[model] = (state, OrderedDict())
+    return _prefixes[model][1]
 
 
 def needs_gradient(model: PreTrainedModel) -> bool:

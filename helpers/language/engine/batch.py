@@ -65,7 +65,7 @@ class Batch:
         """Compute the prompts of a group: what they share, then the rest in small batches of similar length."""
         base = computed_prefix(self.model, self.prompts[group.rows[0]][: group.shared])
         for row in group.rows:
-            if group.shared > self.start:
+            if base is not None and group.shared > self.start:
                 self._write(row, self.start, base[:, :, 0, :, self.start :])
         for some in portions(group.rows, lambda row: len(self.prompts[row]) - 1 - group.shared):
             pieces = [torch.tensor(self.prompts[row][group.shared : -1], dtype=torch.long) for row in some]

@@ -82,7 +82,7 @@ def decode_prompts(
     workers = _workers(model, len(prompts))
     layers, heads, dim = kv_shape(model)
     room = BUFFER_BYTES // (2 * layers * heads * dim * model.dtype.itemsize) // workers
-    batches = batches_of(prompts, room, min(grouping.ROWS, -(-len(prompts) // workers)))
+    batches = batches_of(prompts, room, min(grouping.BATCH_ROWS, -(-len(prompts) // workers)))
     with shared_prefixes(model):
         if workers == 1:
             for batch in batches:

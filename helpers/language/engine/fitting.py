@@ -119,7 +119,7 @@ def window(model: PreTrainedModel) -> float:
 @torch.no_grad()
 def is_right(model: PreTrainedModel, way: str) -> bool:
     """Whether a way gives the model's own logits; found once per process for each architecture."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
     key = (
         way,
         type(base),
@@ -129,7 +129,7 @@ def is_right(model: PreTrainedModel, way: str) -> bool:
         base.device.type,
     )
     if key not in _verdicts:
-        with _without_hooks(model):
+        with _bare(model):
             _verdicts[key] = bool(_error(model, WAYS[way]) < TOLERANCE.get(model.dtype, ROUGH))
     return _verdicts[key]
 
@@ -153,13 +153,13 @@ def _error(model: PreTrainedModel, way: Way) -> float:
 
 
 @contextlib.contextmanager
-def _without_hooks(model: PreTrainedModel) -> Iterator[None]:
-    """What hooks do to states may depend on which tokens a forward pass holds, and says nothing of the architecture."""
-    hooks = [(module, module._forward_hooks) for module in model.modules() if module._forward_hooks]
-    for module, _ in hooks:
-        module._forward_hooks = type(module._forward_hooks)()
+def _bare(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, and without hooks: what they do to states may depend on which tokens a forward pass holds."""
+    modules = [(module, module.training, module._forward_hooks) for module in model.modules()]
+    for module, _, hooks in modules:
+        module.training, module._forward_hooks = False, type(hooks)()
     try:
         yield
     finally:
-        for module, its in hooks:
-            module._forward_hooks = its
+        for module, training, hooks in modules:
+            module.training, module._forward_hooks = training, hooks

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from helpers.language.engine.attention import common_length
 from helpers.language.prompts import TokenIds
 
-ROWS = 64  # decoded together: more gain little, and memory grows with them
+BATCH_ROWS = 64  # decoded together: more gain little, and memory grows with them
 GROUP_COST = 16  # computing a group's prefix apart costs about as much as this many tokens
 
 
@@ -23,14 +23,14 @@ class Group:
 
 
 def common_prefix(prompts: Sequence[TokenIds]) -> int:
-    """Length of the beginning common to all rows, 0 if not worth it; the last token of a row is never part of it."""
+    """Length of the prefix common to all rows, 0 if not worth it; the last token of a row is never part of it."""
     first, last = min(prompts), max(prompts)  # in the order of a dictionary these differ most
     prefix = min(common_length(first, last), *(len(prompt) - 1 for prompt in prompts))
     return prefix if prefix >= GROUP_COST else 0
 
 
 def groups_of(prompts: Sequence[TokenIds]) -> list[Group]:
-    """Split rows into groups with a beginning of their own behind the prefix, so that most tokens are saved.
+    """Split rows into groups with a prefix of their own behind the common one, so that most tokens are saved.
 
     In the order of a dictionary groups are stretches, and the best split of n rows extends one of fewer.
     """
@@ -40,7 +40,7 @@ def groups_of(prompts: Sequence[TokenIds]) -> list[Group]:
     saved, begins = [0.0], [0]
     for end in range(1, len(order) + 1):
         best, begin, shared = saved[end - 1], end - 1, math.inf
-        for start in range(end - 2, max(end - 1 - ROWS, -1), -1):
+        for start in range(end - 2, max(end - 1 - BATCH_ROWS, -1), -1):
             shared = min(shared, common[start])
             if (gain := saved[start] + (end - start - 1) * shared - GROUP_COST) > best:
                 best, begin = gain, start

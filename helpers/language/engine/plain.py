@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import (
     DynamicCache,
     GenerationConfig,
+    GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
@@ -21,7 +22,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from helpers.language.engine.attention import common_length
+from helpers.language.engine.attention import UnfitError, common_length
 from helpers.language.prompts import TokenIds
 
 
@@ -49,7 +50,7 @@ def prefix_generate(
         model(prefix[None], past_key_values=cache)
         cache.batch_repeat_interleave(len(prompts))
     rest, real = (part.to(model.device) for part in left_padded([prompt[shared:] for prompt in prompts]))
-    tokens = model.generate(
+    tokens = _generator(model).generate(
         torch.cat([prefix.expand(len(prompts), -1), rest], dim=1),
         attention_mask=torch.cat([real.new_ones(len(prompts), shared), real], dim=1),
         past_key_values=cache,
@@ -62,6 +63,7 @@ def prefix_generate(
 # Where the engine does not fit ----------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Growing(Protocol):
     """What `Answers` is to those who only ask it for tokens."""
 
@@ -93,11 +95,11 @@ class _Ended(StoppingCriteria):
 
 def generate_padded(model: PreTrainedModel, prompts: Sequence[TokenIds], answers: Growing, max_new_tokens: int) -> None:
     """Let `answers` grow behind prompts that are padded on the left."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter, which is part of it
     ids, real = (part.to(model.device) for part in left_padded(prompts))
-    before, model.generation_config = model.generation_config, GenerationConfig()  # no penalties of the model's own
+    generator = _generator(model)
+    before, generator.generation_config = generator.generation_config, GenerationConfig()  # none of its own penalties
     try:
-        model.generate(
+        generator.generate(
             ids,
             attention_mask=real,
             max_new_tokens=max_new_tokens,
@@ -107,4 +109,12 @@ def generate_padded(model: PreTrainedModel, prompts: Sequence[TokenIds], answers
             stopping_criteria=StoppingCriteriaList([_Ended(answers)]),
         )
     finally:
-        model.generation_config = before
+        generator.generation_config = before
+
+
+def _generator(model: PreTrainedModel) -> GenerationMixin:
+    """The model that an adapter is part of, or the model itself, as something that generates."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    if not isinstance(base, GenerationMixin):
+        raise UnfitError(f"{type(base).__name__} does not generate")
+    return base
