@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, LoraModel, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
@@ -136,7 +136,9 @@ def merged(lm: AdaptedModel) -> LoadedModel:
     """
     touched = {id(weight) for part in lm.model.modules() if isinstance(part, LoraLayer) for weight in part.parameters()}
     shared = {id(weight): weight for weight in lm.model.parameters() if id(weight) not in touched}
-    whole: PreTrainedModel = copy.deepcopy(lm.model, shared).base_model.merge_and_unload()
+    tuner = copy.deepcopy(lm.model, shared).base_model
+    assert isinstance(tuner, LoraModel)
+    whole = tuner.merge_and_unload()
     return LoadedModel(whole.eval().requires_grad_(False), lm.tokenizer)
 
 
@@ -155,7 +157,7 @@ def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None
         atomic_folder(folder) as new,
         quiet(),
     ):
-        lm.model.save_pretrained(new, safe_serialization=True)
+        lm.model.save_pretrained(str(new), safe_serialization=True)
         (new / "README.md").write_text(card, "utf-8")
         known = {
             **facts,
