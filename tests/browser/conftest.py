@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ def browser():
         found.close()
 
 
-@pytest.fixture
-def page(browser):
+@contextmanager
+def new_page(browser) -> Iterator:
     """A page that collects what goes wrong in it: `page.complaints`."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     found = context.new_page()
@@ -38,6 +39,20 @@ def page(browser):
     found.set_default_timeout(MINUTES)
     yield found
     context.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page for one test."""
+    with new_page(browser) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def lasting_page(browser):
+    """A page for several tests, where it takes long to open what they look at."""
+    with new_page(browser) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
