@@ -15,6 +15,12 @@ IDLE = f"() => {CURRENT}.context.sessionContext.session?.kernel?.status === 'idl
 OUTPUTS = (
     f"() => {CURRENT}.content.model.cells ? {CURRENT}.content.model.toJSON().cells.flatMap(c => c.outputs ?? []) : []"
 )
+# A kernel is idle between two cells as well: all cells have run when each has its number, or one has failed.
+ENDED = (
+    f"() => {{ const code = {CURRENT}.content.model.toJSON().cells.filter(c => c.cell_type === 'code');"
+    " return code.every(c => c.execution_count || !c.source.length)"
+    " || code.some(c => c.outputs.some(o => o.output_type === 'error')); }"
+)
 
 
 def opened(page, lab: str, name: str) -> list[dict]:
@@ -24,7 +30,8 @@ def opened(page, lab: str, name: str) -> list[dict]:
     page.wait_for_function(IDLE, timeout=2 * MINUTES)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_timeout(500)
-    page.wait_for_function(IDLE, timeout=15 * MINUTES)
+    page.wait_for_function(ENDED, timeout=15 * MINUTES)
+    page.wait_for_function(IDLE, timeout=MINUTES)
     return page.evaluate(OUTPUTS)
 
 
