@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
+STARTS = 3  # tries to start a cluster
 SHARED_MEMORY = 80 * 2**20  # bytes; texts need hardly any, and ray takes a third of the machine's memory unasked
 
 
@@ -76,24 +77,30 @@ def cluster(address: str | None = None, *, workers: int = 2) -> Iterator[None]:
 
 
 def _joined(address: str, workers: int):
-    """Ray's context of a cluster; a new one if it is to have workers."""
+    """Ray's context of a cluster; a new one if it is to have workers.
+
+    A new cluster's own helpers have 15 seconds to start, which a busy machine may miss; tried again they come sooner.
+    """
     import ray
 
-    try:
-        return ray.init(
-            address,
-            num_cpus=workers or None,
-            include_dashboard=False if workers else None,
-            object_store_memory=SHARED_MEMORY if workers else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except OSError as error:
-        ray.shutdown()
-        remedy = "set TMPDIR to a short path of your own" if workers else "check the address"
-        raise CourseError(f"no ray cluster ({_line(error)}): {remedy}") from error
-    except ray.exceptions.RayError as error:
-        raise CourseError(f"the ray cluster does not let us in ({_line(error)}): use its token") from error
+    room = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": SHARED_MEMORY} if workers else {}
+    for tries_left in reversed(range(STARTS if workers else 1)):
+        try:
+            return ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **room)
+        except OSError as error:
+            ray.shutdown()
+            remedy = "set TMPDIR to a short path of your own" if workers else "check the address"
+            raise CourseError(f"no ray cluster ({_line(error)}): {remedy}") from error
+        except ray.exceptions.RayError as error:
+            raise CourseError(f"the ray cluster does not let us in ({_line(error)}): use its token") from error
+        except Exception as error:  # ray has no kind of its own for a start that took too long
+            ray.shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+            if not tries_left:
+                raise CourseError(
+                    f"ray did not start {STARTS} times: try again when the machine is less busy"
+                ) from error
 
 
 # No page of text about each dead worker, which `RayBackend` replaces; ray reads this when it is imported.

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import psutil
 
+from helpers.base import sources
 from helpers.base.storage import CourseError
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
@@ -53,7 +54,8 @@ def local_servers(count: int = 2, model: str = MODEL, dtype: str = "float32") ->
     Raises:
         CourseError: one of them does not start within `START_SECONDS` seconds.
     """
-    gguf.convert(model)  # here, so that the servers neither wait for each other nor need the network
+    if model in sources.read_manifest():
+        gguf.convert(model)  # here, so that the servers neither wait for each other nor need the network
     command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", SERVE_KEY: ""}
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
