@@ -52,7 +52,7 @@ from helpers.language.states import (
     READ_BATCH,
     Below,
     ReadOut,
-    TokenIds,
+    TokenSequence,
     batches,
     blocks,
     ending_states,
@@ -103,7 +103,7 @@ class EditSettings:
 
 
 class Rows:
-    """TokenIds of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
+    """Token ids of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
 
     The first `len(target)` plain prompts are their twins. Those behind, of `others`, have none, and lend an answer.
 
@@ -137,7 +137,7 @@ class Rows:
 class Answered:
     """Prompts with the beginnings of answers: what the model is to keep saying, or what it is to learn to say."""
 
-    def __init__(self, lm: LoadedModel, texts: Sequence[TokenIds], answers: Sequence[TokenIds]) -> None:
+    def __init__(self, lm: LoadedModel, texts: Sequence[TokenSequence], answers: Sequence[TokenSequence]) -> None:
         """Prompts without an answer are left out.
 
         Raises:
@@ -198,7 +198,7 @@ def retain_of(
     )
 
 
-def unchanging(model: nn.Module, texts: Sequence[TokenIds]) -> Below | None:
+def unchanging(model: nn.Module, texts: Sequence[TokenSequence]) -> Below | None:
     """States of texts below the first block with an adapter; None when the first block has one."""
     depth = first_adapted(model) - 1
     return states_below(model, texts, depth) if depth else None
@@ -230,7 +230,7 @@ class Views(NamedTuple):
     below_stop: Below | None
 
     def of(
-        self, model: nn.Module, texts: Sequence[TokenIds], below: Below | None = None
+        self, model: nn.Module, texts: Sequence[TokenSequence], below: Below | None = None
     ) -> Float[Tensor, "text feature"]:
         """What the discriminator gets to see of texts as the model is now."""
         return self.scale(read_all(model, texts, self.at, below))

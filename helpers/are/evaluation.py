@@ -43,7 +43,7 @@ from helpers.language.generation import (
 from helpers.language.likelihood import perplexity
 from helpers.language.memo import Memo
 from helpers.language.models import LoadedModel
-from helpers.language.states import ReadOut, TokenIds, logit_lens, read_all
+from helpers.language.states import ReadOut, TokenSequence, logit_lens, read_all
 
 # Judges of one answer ----------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ def says_true(lm: LoadedModel, statements: Sequence[str], system: str = "") -> B
     return prefers_yes(lm, asked)
 
 
-def prefers_yes(lm: LoadedModel, asked: Sequence[TokenIds]) -> Bool[np.ndarray, " prompt"]:
+def prefers_yes(lm: LoadedModel, asked: Sequence[TokenSequence]) -> Bool[np.ndarray, " prompt"]:
     """Whether Yes is a likelier next token than No; whatever stands before it, in one pass."""
     log_probs = logit_lens(lm.model, read_all(lm.model, asked, ReadOut((-1,)))[:, 0, 0])
     yes, no = (plain_tokens(lm.tokenizer, word)[0] for word in ("Yes", "No"))

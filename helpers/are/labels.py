@@ -24,7 +24,7 @@ from helpers.language.generation import prompt_tokens
 from helpers.language.models import LoadedModel
 from helpers.language.states import ReadOut, fit_probe, read_all
 
-METHODS = ("random", "goptimal", "half", "kmeans", "dpp", "extremes")
+SELECTIONS = ("random", "goptimal", "half", "kmeans", "dpp", "extremes")
 HARMFUL = (*AREAS, "harmbench")
 Chosen = Int[np.ndarray, " chosen"]
 
@@ -123,8 +123,8 @@ def choose_prompts(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng
     Raises:
         ValueError: an unknown method, or k is not between 1 and the number of prompts.
     """
-    if method not in METHODS:
-        raise ValueError(f"method = {method!r} is unknown: choose one of {', '.join(METHODS)}")
+    if method not in SELECTIONS:
+        raise ValueError(f"method = {method!r} is unknown: choose one of {', '.join(SELECTIONS)}")
     by_chance = design.random_subset(rows, k, rng)  # also refuses a k that is too large
     if method == "goptimal":
         return design.round_design(rows, design.optimal_design(rows), k, "exchange")

@@ -42,7 +42,7 @@ PARTS = (
 SHOW_CODE = "show-code"
 CAPTION = "Figure: "  # what `plots.show` prints below a figure: here the picture's description
 
-TITLE = """
+LECTURE_TITLE = """
 # Steering language models through embedding spaces
 
 Two methods, built step by step and measured on a laptop:
@@ -155,7 +155,7 @@ def slide_cells(cell: NotebookNode, number: str) -> list[NotebookNode]:
 
 def deck(notebooks: Sequence[Path]) -> NotebookNode:
     """The lecture as a notebook: a title, the tagged cells in the order of the course, and a closing slide."""
-    cells = [written(TITLE)]
+    cells = [written(LECTURE_TITLE)]
     for path in notebooks:
         for cell in nbformat.read(path, as_version=4).cells:
             cells += slide_cells(cell, path.stem[:2])

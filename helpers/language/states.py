@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from helpers.base.storage import CourseError
 from helpers.language.engine.attention import common_length
 
-TokenIds = Sequence[int]
+TokenSequence = Sequence[int]
 READ_BATCH = 32
 
 
@@ -91,7 +91,7 @@ class Below(NamedTuple):
 
 
 def padded(
-    texts: Sequence[TokenIds], device: torch.device
+    texts: Sequence[TokenSequence], device: torch.device
 ) -> tuple[Int[Tensor, "text token"], Bool[Tensor, "text token"]]:
     """Token numbers with padding on the left, and which of them are real.
 
@@ -137,13 +137,13 @@ class Layout(NamedTuple):
         return states
 
 
-def in_rows(texts: Sequence[TokenIds], model: PreTrainedModel) -> Layout:
+def in_rows(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
     """One row per text, padded on the left."""
     ids, real = padded(texts, model.device)
     return Layout(inputs_of(ids, real), list(range(len(texts))), [row.nonzero()[:, 0] for row in real])
 
 
-def in_one_row(texts: Sequence[TokenIds], model: PreTrainedModel) -> Layout:
+def in_one_row(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
     """All texts in one row: their common prefix once, then what is left of each, which sees the prefix and itself."""
     if not len(texts) or not all(map(len, texts)):
         raise ValueError("no text, or a text without tokens: give one or more, each with tokens")
@@ -169,10 +169,12 @@ def in_one_row(texts: Sequence[TokenIds], model: PreTrainedModel) -> Layout:
     return Layout(inputs, [0] * len(texts), columns)
 
 
-_arranged: WeakKeyDictionary[nn.Module, Callable[[Sequence[TokenIds], PreTrainedModel], Layout]] = WeakKeyDictionary()
+_arranged: WeakKeyDictionary[nn.Module, Callable[[Sequence[TokenSequence], PreTrainedModel], Layout]] = (
+    WeakKeyDictionary()
+)
 
 
-def layout_of(texts: Sequence[TokenIds], model: PreTrainedModel) -> Layout:
+def layout_of(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
     """Texts in the cheapest layout that gives this model's states of every text as they are without the others.
 
     Which one that is, is tried once per model on two short texts.
@@ -194,13 +196,13 @@ def layout_of(texts: Sequence[TokenIds], model: PreTrainedModel) -> Layout:
     return in_one_row(texts, model) if row <= rows else in_rows(texts, model)
 
 
-def _shared(texts: Sequence[TokenIds]) -> int:
+def _shared(texts: Sequence[TokenSequence]) -> int:
     """Length of the common prefix."""
     return common_length(tuple(min(map(tuple, texts))), tuple(max(map(tuple, texts))))
 
 
 @torch.no_grad()
-def _tried(model: PreTrainedModel) -> Callable[[Sequence[TokenIds], PreTrainedModel], Layout]:
+def _tried(model: PreTrainedModel) -> Callable[[Sequence[TokenSequence], PreTrainedModel], Layout]:
     size = model.config.get_text_config().vocab_size
     texts = [[number % size for number in text] for text in ((11, 7, 5, 3, 13), (11, 7, 17))]
 
@@ -222,7 +224,7 @@ def _tried(model: PreTrainedModel) -> Callable[[Sequence[TokenIds], PreTrainedMo
 
 
 def read(
-    model: PreTrainedModel, texts: Sequence[TokenIds], at: ReadOut, below: Below | None = None
+    model: PreTrainedModel, texts: Sequence[TokenSequence], at: ReadOut, below: Below | None = None
 ) -> Float[Tensor, "text layer position dim"]:
     """Hidden states of a batch of texts in float32, with gradients where the model has any.
 
@@ -244,7 +246,7 @@ def read(
 
 def read_all(
     model: PreTrainedModel,
-    texts: Sequence[TokenIds],
+    texts: Sequence[TokenSequence],
     at: ReadOut,
     below: Below | None = None,
     *,
@@ -260,7 +262,7 @@ def read_all(
     return torch.stack([found[row] for row in range(len(texts))])
 
 
-def states_below(model: PreTrainedModel, texts: Sequence[TokenIds], depth: int, batch: int = READ_BATCH) -> Below:
+def states_below(model: PreTrainedModel, texts: Sequence[TokenSequence], depth: int, batch: int = READ_BATCH) -> Below:
     """States after the first `depth` blocks; worth keeping only while these blocks do not change.
 
     Raises:
@@ -275,7 +277,7 @@ def states_below(model: PreTrainedModel, texts: Sequence[TokenIds], depth: int, 
     return Below(layers[0], [found[row] for row in range(len(texts))])
 
 
-def batches(texts: Sequence[TokenIds], size: int) -> list[list[int]]:
+def batches(texts: Sequence[TokenSequence], size: int) -> list[list[int]]:
     """Row numbers in batches of similar length, so that little is padding."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     return [order[first : first + size] for first in range(0, len(order), size)]
@@ -286,7 +288,7 @@ class _Reached(Exception):
 
 
 def _pass(
-    model: PreTrainedModel, texts: Sequence[TokenIds], layers: Sequence[int], below: Below | None = None
+    model: PreTrainedModel, texts: Sequence[TokenSequence], layers: Sequence[int], below: Below | None = None
 ) -> tuple[dict[int, Float[Tensor, "row column dim"]], Layout]:
     """Outputs of some blocks; the pass begins after `below` and ends after the deepest of them."""
     layout, stack, states = layout_of(texts, model), blocks(model), {}
@@ -311,7 +313,7 @@ def _pass(
 
 
 def ending_states(
-    model: PreTrainedModel, texts: Sequence[TokenIds], counts: Sequence[int], below: Below | None = None
+    model: PreTrainedModel, texts: Sequence[TokenSequence], counts: Sequence[int], below: Below | None = None
 ) -> list[Float[Tensor, "token dim"]]:
     """What the output weights see at the last tokens of each text, as many as are asked for, with gradients.
 

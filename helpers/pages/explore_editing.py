@@ -26,7 +26,7 @@ from helpers.language.adapters import adapted
 from helpers.language.generation import LocalBackend, plain_tokens
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
 from helpers.language.prompts import messages_of
-from helpers.language.states import ReadOut, TokenIds, blocks, fit_probe, read_all
+from helpers.language.states import ReadOut, TokenSequence, blocks, fit_probe, read_all
 from helpers.pages import plots
 from helpers.pages.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
 
@@ -131,7 +131,7 @@ class Gauge:
     """A linear probe for every layer, target against plain prompts of the base model, and prompts to look at."""
 
     probes: list[Pipeline]
-    prompts: Sequence[TokenIds]
+    prompts: Sequence[TokenSequence]
     at: ReadOut
 
     @classmethod

@@ -11,7 +11,7 @@ from tiny_models import tiny
 from helpers.are import labels
 from helpers.are.concepts import Question
 from helpers.are.labels import (
-    METHODS,
+    SELECTIONS,
     Labelled,
     after_labels,
     balanced,
@@ -32,7 +32,7 @@ from helpers.eagle import design
 from helpers.language.generation import prompt_tokens
 from helpers.language.states import ReadOut, read_all
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", SELECTIONS)
 
 
 def prompts(seed: int = 0, count: int = 80, dim: int = 12, apart: float = 3.0) -> Labelled:
@@ -148,7 +148,7 @@ def test_the_same_seeds_give_the_same_pools_for_every_n():
 
 def test_only_methods_with_chance_in_them_differ_between_draws():
     pools = draw_pools(prompts(), 60, 4, range(2))
-    for method in METHODS:
+    for method in SELECTIONS:
         drawn = {tuple(chosen) for chosen in picks(method, pools, 8, draws=5)[0]}
         assert (len(drawn) == 1) == (method in ("goptimal", "dpp", "extremes"))
 

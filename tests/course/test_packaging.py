@@ -272,6 +272,45 @@ def test_the_map_names_every_room_and_nothing_lies_outside_it():
     assert {path.name for path in (PROJECT / "tests").iterdir() if path.is_dir()} >= set(ROOMS)
 
 
+# Names ---------------------------------------------------------------------------------------------------------
+
+
+def stored(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def public_names(source: str) -> set[str]:
+    """Functions, classes and constants that a module defines at its top level, without those behind an underscore."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if stored(part)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def double_names(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Names that several modules define, but for `main`, which every module with a command has."""
+    where: dict[str, list[str]] = {}
+    for module, source in sources.items():
+        for name in public_names(source) - {"main"}:
+            where.setdefault(name, []).append(module)
+    return {name: modules for name, modules in sorted(where.items()) if len(modules) > 1}
+
+
+def test_no_two_modules_define_the_same_name():
+    assert double_names({name: path.read_text("utf-8") for name, path in MODULES.items()}) == {}
+
+
+def test_a_name_that_is_defined_twice_is_noticed():
+    one = "import x\n_A = 1\nB, (C, D) = 1, (2, 3)\nE: int = 1\ndef f():\n    inside = 1\ndef main(): ..."
+    assert public_names(one) == {"B", "C", "D", "E", "f", "main"}
+    other = "class D:\n    f = 1\n_A = 2\ndef main(): ...\nx = B.f = 3"
+    assert double_names({"one": one, "other": other}) == {"D": ["one", "other"]}
+
+
 # --- what is imported is declared --------------------------------------------------------------------------
 
 MODULE_OF = {
