@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-STARTS = 3  # tries to start a cluster
+STARTS = 4  # tries to start a cluster
 SHARED_MEMORY = 80 * 2**20  # bytes; texts need hardly any, and ray takes a third of the machine's memory unasked
 
 

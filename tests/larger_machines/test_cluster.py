@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -38,7 +39,13 @@ def address(tmp_path_factory) -> Iterator[str]:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]))
         before = dict(os.environ)
-        with cluster():
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(cluster())
+            except CourseError as error:  # ray gives its own helpers 15 seconds, on a busy machine too few
+                if "ray did not start" not in str(error):
+                    raise
+                pytest.skip(str(error))
             import ray
 
             yield ray.get_runtime_context().gcs_address
