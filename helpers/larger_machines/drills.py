@@ -228,11 +228,14 @@ def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling
 
 def _worker_processes() -> list[psutil.Process]:
     """The workers of this process's cluster, those at work first."""
-    named = [("".join(process.cmdline()[:1]), process) for process in psutil.Process().children(recursive=True)]
-    workers = sorted((not name.endswith(".ask"), process.pid) for name, process in named if "ray::Worker" in name)
+    workers = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end while we look, or have ended already
+            if "ray::Worker" in (name := "".join(process.cmdline()[:1])):
+                workers.append((not name.endswith(".ask"), process.pid))
     if not workers:
         raise CourseError("no worker on this machine: use `with cluster():`, without an address")
-    return [psutil.Process(pid) for _, pid in workers]
+    return [psutil.Process(pid) for _, pid in sorted(workers)]
 
 
 def _alone(
