@@ -3,8 +3,8 @@
     python tests/benchmarks/mutants.py --n 180 --seed 0 --verdicts build/mutants.json
 
 A mutant is killed if a test fails, an import fails or the CPU limit is reached. First the tests named after the module
-run, then the other tests of its room. Verdicts are kept, so that an interrupted run goes on; a verdict holds as long
-as the module and the tests of its room stay the same. The last lines are the survivors and the share killed, which is
+run, then the other tests of its room. Verdicts are kept, so that an interrupted run goes on: `killed` holds as long as
+the module stays the same, `survived` as long as the tests of its room do so too. The last lines are the survivors and the share killed, which is
 recorded as `tests.mutants_killed` when STEER_RESULTS is set. Mutants that change nothing that anybody could see stand
 in EQUIVALENT, each with its reason.
 """
@@ -199,10 +199,16 @@ def tests_of(module: str) -> list[list[str]]:
     return [part for part in (first, [name for name in every if name not in first], [NOTEBOOKS]) if part]
 
 
-def state_of(module: str) -> str:
-    """A hash of a module and of the tests that may kill its mutants."""
-    files = [module, *(name.split("::")[0] for part in tests_of(module) for name in part)]
-    return hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in files)).hexdigest()[:16]
+def state_of(module: str, verdict: str) -> str:
+    """A hash of what a verdict rests on: the module and, where no test noticed, the tests that might have."""
+    tests = [] if verdict == "killed" else [name.split("::")[0] for part in tests_of(module) for name in part]
+    return hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in (module, *tests))).hexdigest()[:16]
+
+
+def is_known(mutant: Mutant, known: dict[str, dict]) -> bool:
+    """Whether the verdict that is kept for a mutant still holds."""
+    row = known.get(mutant.key)
+    return row is not None and row["state"] == state_of(mutant.module, row["verdict"])
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -304,7 +310,7 @@ def tried(mutants: list[Mutant], known: dict[str, dict], kept: Path, slots: list
             if slot.mutant is None and waiting:
                 slot.put(waiting.pop(0))
             if slot.mutant is not None and (verdict := slot.verdict()):
-                known[slot.mutant.key] = {"verdict": verdict, "state": state_of(slot.mutant.module)}
+                known[slot.mutant.key] = {"verdict": verdict, "state": state_of(slot.mutant.module, verdict)}
                 kept.write_text(json.dumps(known, indent=1))
                 print(f"{verdict:>8} {time.monotonic() - slot.began:4.0f} s  {slot.mutant.key}", flush=True)
                 slot.clear()
@@ -339,7 +345,7 @@ def main() -> None:
     known = json.loads(chosen.verdicts.read_text()) if chosen.verdicts.exists() else {}
     mutants = sampled(chosen.n, chosen.seed, chosen.only)
     mutants = [mutant for mutant in mutants if (mutant.module, mutant.line, mutant.mutation) not in EQUIVALENT]
-    todo = [m for m in mutants if known.get(m.key, {}).get("state") != state_of(m.module)]
+    todo = [mutant for mutant in mutants if not is_known(mutant, known)]
     print(f"{len(mutants)} mutants, {len(todo)} to try", flush=True)
     for name in HEAVY:
         importlib.import_module(name)
