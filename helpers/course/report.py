@@ -111,10 +111,18 @@ def record_minutes(name: str, started: float) -> None:
     results.record(f"tests.{name}", minutes, n=1, seeds=[], unit=f"{how}; {where}", notebook=ROWS)
 
 
+def record_lines() -> None:
+    """Record how many lines `helpers` has."""
+    files = sorted((settings.checkout() / "helpers").rglob("*.py"))
+    lines = sum(len(path.read_text("utf-8").splitlines()) for path in files)
+    results.record("helpers.lines", lines, n=len(files), seeds=[], unit="lines of Python", notebook=ROWS)
+
+
 def record_test(started: float, report: Path) -> None:
     """Record all that `make test` found out, and say which notebooks took longest."""
     temperature = "cold" if is_cold(started) else "warm"
     record_classroom(report)
+    record_lines()
     record_minutes(f"{temperature}_minutes", started)
     slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
     unit = f"s, the slowest notebook: {slowest[0][1].rpartition('.')[2]}"

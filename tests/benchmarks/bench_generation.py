@@ -1,17 +1,17 @@
 """How much faster is the engine than three ways of transformers? Run: python tests/benchmarks/bench_generation.py
 
-All are timed in one run, and only their ratios are meant to be compared; `--json FILE` writes them.
+All are timed in one run, and only their ratios are meant to be compared. Those to the plain way with a
+common prefix are recorded as `generation.speedup_prefix_generate` (and `_expand`) when STEER_RESULTS is set.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import torch
 
+from helpers.course import results
 from helpers.course.speed import measure_speedups
 from helpers.language import models
 from helpers.language.generation import LocalBackend
@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--bare", action="store_true", help="prompts without the course's worked examples")
     parser.add_argument("--cpu-time", action="store_true", help="beside other busy programs; with one thread")
-    parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     lm = models.load_language_model(dtype=getattr(torch, chosen.dtype) if chosen.dtype else None)
     options = {"ask": lambda plot, wish: f"{plot}\n\n{wish}"} if chosen.bare else {}
@@ -36,8 +35,9 @@ def main() -> None:
     print(f"{str(lm.model.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads")
     for name, ratio in ratios.items():
         print(f"{name:22} {ratio:5.1f} times as fast (expected: at least {EXPECTED[name]:g})")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(ratios, indent=1) + "\n", "utf-8")
+    for name in ("prefix_generate", "prefix_generate_expand"):
+        row = {"n": chosen.prompts, "seeds": [0], "unit": "times as fast", "notebook": "tests"}
+        results.record(f"generation.speedup_{name}", ratios[name], **row)
 
 
 if __name__ == "__main__":

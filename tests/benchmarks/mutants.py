@@ -4,9 +4,9 @@
 
 A mutant is killed if a test fails, an import fails or the CPU limit is reached. First the tests named after the module
 run, then the other tests of its room. Verdicts are kept, so that an interrupted run goes on: `killed` holds as long as
-the module stays the same, `survived` as long as the tests of its room do so too. The last lines are the survivors and the share killed, which is
-recorded as `tests.mutants_killed` when STEER_RESULTS is set. Mutants that change nothing that anybody could see stand
-in EQUIVALENT, each with its reason.
+the module stays the same, `survived` as long as the tests of its room do so too. The last lines are the survivors and
+the share killed, which is recorded as `tests.mutants_killed` when STEER_RESULTS is set. Mutants that change nothing
+that anybody could see stand in EQUIVALENT, each with its reason.
 """
 
 from __future__ import annotations

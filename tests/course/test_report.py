@@ -90,6 +90,15 @@ def test_a_run_is_cold_when_all_of_its_cache_is_its_own(written, cache, age, nam
     assert unit.startswith("minutes, with") and f"{os.cpu_count()} cores, {run.processor()}" in unit
 
 
+def test_the_lines_of_helpers_are_counted(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path)
+    for name, text in {"a.py": "one\ntwo\n\n", "room/b.py": "three\nfour", "room/c.txt": "no Python\n"}.items():
+        (tmp_path / "helpers" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "helpers" / name).write_text(text)
+    report.record_lines()
+    assert (rows(written)["helpers.lines"]["value"], rows(written)["helpers.lines"]["n"]) == (5, 2)
+
+
 def test_the_rows_have_a_section_of_the_results_page(written, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(settings, "checkout", lambda: tmp_path)
     (tmp_path / "notebooks").mkdir()
