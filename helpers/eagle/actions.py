@@ -231,7 +231,8 @@ def accepted(
     """
     titles = tuple(titles)
     seen = {_bare(action.template) for action in existing}
-    kept, reasons = [], Counter()
+    kept: list[Action] = []
+    reasons: Counter[str] = Counter()
     for action in proposals:
         reason = rejection(action.template, titles) or ("duplicate" if _bare(action.template) in seen else None)
         if reason:

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from helpers.domains.wording import MOVIES
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
-from helpers.eagle.environment import HORIZON, Choose, Observation, World, run_episodes, step_texts
+from helpers.eagle.environment import HORIZON, Choose, Integers, Observation, World, run_episodes, step_texts
 from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
 from helpers.embedding.profiles import Profile
@@ -156,7 +156,8 @@ def _designed(world: World, texts: Sequence[str], user: int, seed: int, effects:
     for text in dict.fromkeys(texts):
         rows = [row for row, other in enumerate(texts) if other == text]
         q = optimal_design(effects.displacement(world.space.encoder([text])[0], user)).weights
-        actions[rows] = generator.choice(len(q), len(rows), replace=np.count_nonzero(q) < len(rows), p=q)
+        again = bool(np.count_nonzero(q) < len(rows))
+        actions[rows] = generator.choice(len(q), len(rows), replace=again, p=q)
     return actions
 
 
@@ -216,7 +217,7 @@ def _beam_search(
     return _outcome(world, starts, _chosen(starts, found), depth * rewrites)
 
 
-def _scored(world: World, texts: Sequence[str], users: Sequence[int], per_start: int) -> list[Found]:
+def _scored(world: World, texts: Sequence[str], users: Integers, per_start: int) -> list[Found]:
     """Texts with their utilities, `per_start` rows to each start; equal texts become one."""
     utility = world.utility(world.space.encoder(texts), users).total.tolist()
     rows = range(0, len(texts), per_start)
@@ -225,7 +226,7 @@ def _scored(world: World, texts: Sequence[str], users: Sequence[int], per_start:
 
 def _best(found: Found) -> list[str]:
     """Texts by falling utility."""
-    return sorted(found, key=found.get, reverse=True)
+    return sorted(found, key=found.__getitem__, reverse=True)
 
 
 def _chosen(starts: Sequence[Start], found: list[Found]) -> list[list[str]]:
@@ -242,7 +243,7 @@ OPRO_SYSTEM = (
 )
 
 
-OPRO_EXAMPLE = (
+OPRO_EXAMPLE: tuple[Profile, Found, str] = (
     Profile(("Mystery", "Crime"), ("Romance",), ("a stranger in a small town",)),
     {
         "Genres: Romance.\nA painter and a sailor fall in love over one summer.": 2.6,
@@ -260,8 +261,8 @@ def opro_task(profile: Profile, pairs: Found) -> str:
 
 def opro_prompt(profile: Profile, pairs: Found) -> Prompt:
     """The chat that shows scored ideas and asks for a better one, after one worked example."""
-    *before, after = OPRO_EXAMPLE
-    example = (("user", opro_task(*before)), ("assistant", after))
+    viewer, ideas, better = OPRO_EXAMPLE
+    example = (("user", opro_task(viewer, ideas)), ("assistant", better))
     return (("system", OPRO_SYSTEM), *example, ("user", opro_task(profile, pairs)), ("assistant", "Genres:"))
 
 

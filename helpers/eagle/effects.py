@@ -10,7 +10,6 @@ it: language models are noisy. Actions tried on several starts say more together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtyping import Float
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from helpers.eagle.environment import Expansion, World
+from helpers.eagle.environment import Expansion, Integers, World
 from helpers.embedding.features import sentence_features
 
 PENALTIES = np.logspace(-1, 2, 10)
@@ -45,7 +44,7 @@ class Effects:
             self._cache[user] = self.wording.predict(sentence_features(self.world.instructions(user)))
         return self._cache[user]
 
-    def of_users(self, users: Sequence[int]) -> Float[np.ndarray, "row action dim"]:
+    def of_users(self, users: Integers) -> Float[np.ndarray, "row action dim"]:
         """One block of effects per entry of `users`."""
         return np.stack([self(int(user)) for user in users])
 

@@ -23,6 +23,9 @@ from helpers.embedding.space import EmbeddingSpace
 
 HORIZON = 5
 
+Integers = Sequence[int] | Int[np.ndarray, " _"]
+"""Whole numbers, such as users or actions, in a list, a range or an array."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -53,7 +56,7 @@ class World:
         """The utility of new texts for a user."""
         return self.once(("gap", user), lambda: ContentGap.of_user(self.space, user))
 
-    def utility(self, z: Float[np.ndarray, "text dim"], users: Sequence[int]) -> UtilityParts:
+    def utility(self, z: Float[np.ndarray, "text dim"], users: Integers) -> UtilityParts:
         """Utility of each embedding for the user in the same place."""
         if len(users) != len(z):
             raise ValueError(f"{len(z)} embeddings and {len(users)} users: give one user to each")
@@ -61,7 +64,7 @@ class World:
         parts = [self.gap(int(user))(row) for row, user in zip(z, users, strict=True)]
         return UtilityParts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def user_embeddings(self, users: Sequence[int]) -> Float[np.ndarray, "user dim"]:
+    def user_embeddings(self, users: Integers) -> Float[np.ndarray, "user dim"]:
         return self.space.model.user_embeddings[np.asarray(users, dtype=int)]
 
     def once(self, key, make: Callable):
@@ -112,18 +115,18 @@ Choose = Callable[[Observation, Sequence[np.random.Generator]], Int[np.ndarray, 
 
 
 def step_texts(
-    world: World, texts: Sequence[str], users: Sequence[int], actions: Sequence[int], seeds: Sequence[int]
+    world: World, texts: Sequence[str], users: Integers, actions: Integers, seeds: Sequence[int]
 ) -> Rewrites:
     """One step of n episodes side by side: each text rewritten under its user's instruction, in one batch.
 
     Raises:
         ValueError: an action is not an integer from 0 to K - 1, or there is not one for each text.
     """
-    actions, n_actions = np.asarray(actions), len(world.actions)
-    whole = np.issubdtype(actions.dtype, np.integer) and ((actions >= 0) & (actions < n_actions)).all()
-    if actions.shape != (len(texts),) or not whole:
-        raise ValueError(f"actions {actions}: give each of {len(texts)} episodes an integer from 0 to {n_actions - 1}")
-    wishes = [world.instructions(user)[action] for user, action in zip(users, actions, strict=True)]
+    chosen, n_actions = np.asarray(actions), len(world.actions)
+    whole = np.issubdtype(chosen.dtype, np.integer) and ((chosen >= 0) & (chosen < n_actions)).all()
+    if chosen.shape != (len(texts),) or not whole:
+        raise ValueError(f"actions {chosen}: give each of {len(texts)} episodes an integer from 0 to {n_actions - 1}")
+    wishes = [world.instructions(int(user))[action] for user, action in zip(users, chosen, strict=True)]
     return world.rewrite(texts, wishes, seeds)
 
 

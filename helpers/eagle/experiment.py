@@ -145,11 +145,20 @@ class Experiment:
     ) -> tuple[EmbeddingPolicy, list[dict]]:
         """A policy trained from the reference of that kind, and its learning curve (arguments as for `train`)."""
         reference = self.reference(kind)
-        agent = Agent(EmbeddingPolicy(self.world, self.effects), ValueNetwork(self.world))
-        agent.policy.load_state_dict(reference.state_dict())
-        options = {"on_iteration": on_iteration, "checkpoint": checkpoint, "accelerator": accelerator}
-        curve = train(self.world, agent, reference, self.train, self.plan.training, seed=seed, **options)
-        return agent.policy.requires_grad_(False), curve
+        policy = EmbeddingPolicy(self.world, self.effects)
+        policy.load_state_dict(reference.state_dict())
+        curve = train(
+            self.world,
+            Agent(policy, ValueNetwork(self.world)),
+            reference,
+            self.train,
+            self.plan.training,
+            seed=seed,
+            on_iteration=on_iteration,
+            checkpoint=checkpoint,
+            accelerator=accelerator,
+        )
+        return policy.requires_grad_(False), curve
 
 
 def load_experiment(train_movies: int | None = None, **options) -> Experiment:
@@ -174,5 +183,5 @@ def load_clothing_experiment(clothes: Domain | None = None, **options) -> Experi
     """The experiment on women's clothing, with age cohorts as users (options as for `build_world`)."""
     sizes = clothing_plan()
     world = build_world(build_space(clothes or load_clothing()), CLOTHING_BANK, **options)
-    thresholds = {"low": CLOTHING_LOW, "high": CLOTHING_HIGH}
-    return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items, **thresholds))
+    starts = split_starts(world, sizes.train_items, sizes.test_items, low=CLOTHING_LOW, high=CLOTHING_HIGH)
+    return Experiment(world, sizes, *starts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import gymnasium
 import numpy as np
@@ -20,9 +20,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Float, Int
 
-from helpers.eagle.environment import World, step_texts
+from helpers.eagle.environment import Integers, World, step_texts
 from helpers.eagle.rewriting import Start, ascii_line, seed_of
-from helpers.eagle.utility import UtilityParts
 
 MAX_LENGTH = 1000  # characters of a text or a profile in an observation
 CHARSET = string.digits + string.ascii_letters + string.punctuation + " \n"
@@ -32,14 +31,17 @@ REWARDS = ("terminal", "dense")
 class Running(NamedTuple):
     """An episode in progress: where it began, where it stands, and what led there.
 
-    `utility` holds plain numbers, `gained` is what the last step added to the total, both in stars.
+    `utility`, `rating` and `novelty` are those of the text (`UtilityParts`); `gained` is what the last step added to
+    the utility, in stars.
     """
 
     start: Start
     seed: int
     text: str
     z: Float[np.ndarray, " dim"]
-    utility: UtilityParts
+    utility: float
+    rating: float
+    novelty: float
     gained: float = 0.0
     instructions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -55,27 +57,37 @@ def start_episodes(world: World, drawn: Sequence[tuple[Start, int]]) -> list[Run
     return [Running(start, seed, start.text, *place) for (start, seed), place in zip(drawn, places, strict=True)]
 
 
-def advance(world: World, running: Sequence[Running], actions: Sequence[int]) -> list[Running]:
+def advance(world: World, running: Sequence[Running], actions: Integers) -> list[Running]:
     """Every episode one step further, with one batched rewrite; they need not be at the same step."""
     users = [now.start.user for now in running]
     seeds = [seed_of(now.seed, now.step) for now in running]
     rewrites = step_texts(world, [now.text for now in running], users, actions, seeds)
     after = []
-    for now, action, text, problem, (z, utility) in zip(
+    for now, action, text, problem, (z, utility, rating, novelty) in zip(
         running, actions, *rewrites, _measure(world, rewrites.texts, users), strict=True
     ):
-        changed = {"text": text, "z": z, "utility": utility, "gained": utility.total - now.utility.total}
         wish = world.instructions(now.start.user)[action]
-        past = {"instructions": (*now.instructions, wish), "problems": (*now.problems, problem)}
-        after.append(now._replace(**changed, **past))
+        after.append(
+            now._replace(
+                text=text,
+                z=z,
+                utility=utility,
+                rating=rating,
+                novelty=novelty,
+                gained=utility - now.utility,
+                instructions=(*now.instructions, wish),
+                problems=(*now.problems, problem),
+            )
+        )
     return after
 
 
-def _measure(world: World, texts: Sequence[str], users: Sequence[int]) -> list[tuple[np.ndarray, UtilityParts]]:
-    """Embedding of each text and its utility for the user in the same place."""
+def _measure(
+    world: World, texts: Sequence[str], users: Sequence[int]
+) -> list[tuple[Float[np.ndarray, " dim"], float, float, float]]:
+    """Embedding of each text, and its utility and the two parts for the user in the same place."""
     z = world.space.encoder(texts)
-    rows = zip(*world.utility(z, users), strict=True)
-    return [(place, UtilityParts(*map(float, row))) for place, row in zip(z, rows, strict=True)]
+    return list(zip(z, *(part.tolist() for part in world.utility(z, users)), strict=True))
 
 
 class EagleEnv(gymnasium.Env):
@@ -101,6 +113,7 @@ class EagleEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's convention)
+    observation_space: spaces.Dict
 
     def __init__(
         self, world: World, starts: Sequence[Start], *, reward: str = "terminal", render_mode: str | None = None
@@ -143,25 +156,35 @@ class EagleEnv(gymnasium.Env):
         """
         if self.running is None or self.over:
             raise ResetNeeded("no episode is running: call reset() before the first step and after the last")
-        [self.running] = advance(self.world, [self.running], [action])
+        [self.running] = advance(self.world, [self.now], [action])
         return self.observation(), self.payment, self.over, False, self.info()
+
+    @property
+    def now(self) -> Running:
+        """The episode in progress.
+
+        Raises:
+            ResetNeeded: before the first `reset`.
+        """
+        if self.running is None:
+            raise ResetNeeded("no episode is running: call reset() before the first step and after the last")
+        return self.running
 
     @property
     def over(self) -> bool:
         """Whether the episode has had all its steps."""
-        return self.running.step == self.world.horizon
+        return self.now.step == self.world.horizon
 
     @property
     def payment(self) -> float:
         """Reward of the last step, in stars."""
-        now = self.running
         if self.reward == "dense":
-            return now.gained
-        return now.utility.total if self.over else 0.0
+            return self.now.gained
+        return self.now.utility if self.over else 0.0
 
     def observation(self) -> dict:
         """What the agent sees; new arrays at every call, as Gymnasium wants it."""
-        now = self.running
+        now = self.now
         return {
             "text": now.text,
             "profile": ascii_line(str(self.world.profile(now.start.user)))[:MAX_LENGTH],
@@ -172,15 +195,14 @@ class EagleEnv(gymnasium.Env):
 
     def info(self) -> dict:
         """The facts of the class's docstring."""
-        now = self.running
-        total, rating, novelty = now.utility
+        now = self.now
         return {
             "instruction": now.instructions[-1] if now.instructions else "",
             "problem": now.problems[-1] if now.problems else "",
             "invalid": sum(map(bool, now.problems)),
-            "utility": total,
-            "rating": rating,
-            "novelty": novelty,
+            "utility": now.utility,
+            "rating": now.rating,
+            "novelty": now.novelty,
             "user": int(now.start.user),
             "item": int(now.start.item),
         }
@@ -196,19 +218,19 @@ class EagleEnv(gymnasium.Env):
             f"{step}. {wish}" + f" [{problem}]" * bool(problem)
             for step, (wish, problem) in enumerate(zip(now.instructions, now.problems, strict=True), start=1)
         ]
-        head = f"step {now.step} of {self.world.horizon}, U = {now.utility.total:.2f} stars"
+        head = f"step {now.step} of {self.world.horizon}, U = {now.utility:.2f} stars"
         return "\n".join([head, *wishes, now.text])
 
 
 def observation_space(world: World) -> spaces.Dict:
     """The observations of `EagleEnv`; embeddings have no bounds but those of their number format."""
     largest, dim = float(np.finfo(np.float32).max), world.space.items.shape[1]
-    place = {"low": -largest, "high": largest, "shape": (dim,), "dtype": np.float32}
+    embedding, user = (spaces.Box(-largest, largest, (dim,), np.float32) for _ in range(2))
     return spaces.Dict(
         text=spaces.Text(MAX_LENGTH, charset=CHARSET),
         profile=spaces.Text(MAX_LENGTH, charset=CHARSET),
-        embedding=spaces.Box(**place),
-        user=spaces.Box(**place),
+        embedding=embedding,
+        user=user,
         step=spaces.Discrete(world.horizon + 1),
     )
 
@@ -274,12 +296,13 @@ class EagleVectorEnv(gymnasium.vector.VectorEnv):
         if self.envs[0].over:
             observations, infos = self.reset()
             return observations, rewards, never, never.copy(), infos
-        self._place(advance(self.world, [env.running for env in self.envs], actions))
+        self._place(advance(self.world, [env.now for env in self.envs], actions))
         rewards[:] = [env.payment for env in self.envs]
         over = np.array([env.over for env in self.envs])
         return self._observations(), rewards, over, never, self._infos()
 
-    def render(self) -> tuple[str | None, ...]:
+    # Gymnasium's own vector environments give None as well, where there is no render mode; its types leave that out.
+    def render(self) -> tuple[str | None, ...]:  # type: ignore[override]
         """What each environment renders."""
         return tuple(env.render() for env in self.envs)
 
@@ -288,8 +311,10 @@ class EagleVectorEnv(gymnasium.vector.VectorEnv):
             env.running = now
 
     def _observations(self) -> dict:
-        empty = create_empty_array(self.single_observation_space, self.num_envs)
-        return concatenate(self.single_observation_space, [env.observation() for env in self.envs], empty)
+        space, rows = self.single_observation_space, [env.observation() for env in self.envs]
+        # Both give a dict for a space of dicts; Gymnasium's types say what they may give for any space.
+        empty = cast(dict, create_empty_array(space, self.num_envs))
+        return cast(dict, concatenate(space, rows, empty))
 
     def _infos(self) -> dict:
         infos: dict = {}

@@ -87,8 +87,8 @@ class LanguagePolicy(nn.Module):
         return torch.stack([self._of_state(text, int(user), observation.step) for text, user in rows])
 
     def _of_state(self, text: str, user: int, step: int) -> Float[Tensor, " action"]:
-        actions = range(len(self.world.actions)) if self.allowed is None else self.allowed(user)
-        actions = torch.as_tensor([int(action) for action in actions], device=self.lm.model.device)
+        allowed = range(len(self.world.actions)) if self.allowed is None else self.allowed(user)
+        actions = torch.as_tensor([int(action) for action in allowed], device=self.lm.model.device)
         prompt = state_prompt(text, self.world.profile(user), step, self.world.horizon)
         wishes = self.world.instructions(user)
         scores = self.scores(prompt, [wishes[action] for action in actions])

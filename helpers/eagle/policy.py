@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from helpers.base.compute import one_thread
 from helpers.eagle.effects import Effects
-from helpers.eagle.environment import Choose, Observation, World
+from helpers.eagle.environment import Choose, Integers, Observation, World
 
 # Adam moves every weight at one pace, and a single weight would lag behind thousands that pull together.
 PACE = 5.0
@@ -41,14 +41,17 @@ class EmbeddingPolicy(nn.Module):
     to follow what a linear model would: the change of the predicted rating that the expected effect promises.
     """
 
+    scales: Float[Tensor, "5 dim"]
+
     def __init__(self, world: World, effects: Effects, hidden: int = 64, seed: int = 0) -> None:
         super().__init__()
         self.world, self.effects = world, effects
         dim = world.space.items.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = nn.Sequential(nn.Linear(5 * dim + 1, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False))
-        nn.init.zeros_(self.network[-1].weight)  # starts as the uniform policy
+            first, last = nn.Linear(5 * dim + 1, hidden), nn.Linear(hidden, 1, bias=False)
+        self.network = nn.Sequential(first, nn.Tanh(), last)
+        nn.init.zeros_(last.weight)  # starts as the uniform policy
         self.bias = nn.Parameter(torch.zeros(len(world.actions)))
         self.trust = nn.Parameter(torch.zeros(()))
         self.register_buffer("scales", torch.as_tensor(_scales(world, effects), dtype=torch.float32))
@@ -63,7 +66,7 @@ class EmbeddingPolicy(nn.Module):
         time = torch.full_like(effect[..., :1], observation.step / self.world.horizon)
         return torch.cat([state, user, effect, user * effect, state * effect, time], dim=-1)
 
-    def promise(self, users: Sequence[int]) -> Float[Tensor, "episode action"]:
+    def promise(self, users: Integers) -> Float[Tensor, "episode action"]:
         """<z_user, effect>: change of the predicted rating, in standard deviations over the actions."""
         change = np.einsum("ed,ead->ea", self.world.user_embeddings(users), self.effects.of_users(users))
         return _like(self.scales, (change - change.mean(1, keepdims=True)) / (change.std(1, keepdims=True) + 1e-9))
@@ -97,15 +100,18 @@ class ValueNetwork(nn.Module):
     The utility of the present text is known exactly, so only what is added to it has to be learnt.
     """
 
+    scales: Float[Tensor, "4 dim"]
+
     def __init__(self, world: World, hidden: int = 32, seed: int = 0) -> None:
         super().__init__()
         self.world = world
         dim = world.space.items.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = nn.Sequential(nn.Linear(3 * dim + 1, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        nn.init.zeros_(self.network[-1].weight)
-        nn.init.zeros_(self.network[-1].bias)
+            first, last = nn.Linear(3 * dim + 1, hidden), nn.Linear(hidden, 1)
+        self.network = nn.Sequential(first, nn.Tanh(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         items, users = world.space.items, world.space.model.user_embeddings
         scales = np.stack([items.mean(0), items.std(0) + 1e-6, users.mean(0), users.std(0) + 1e-6])
         self.register_buffer("scales", torch.as_tensor(scales, dtype=torch.float32))

@@ -51,7 +51,7 @@ def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Pr
     return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", f"{wording.field}:"))
 
 
-def idea_of(genres: Sequence[str], plot: str, wording: Wording = MOVIES) -> str:
+def idea_of(genres: list[str] | tuple[str, ...], plot: str, wording: Wording = MOVIES) -> str:
     """An idea in the form of the environment's texts."""
     return f"{wording.line(genres)}\n{plot}"
 

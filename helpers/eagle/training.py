@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
@@ -111,7 +111,7 @@ def fit_reference(
     return losses
 
 
-def _starting(expansion: Expansion, rows: Sequence[int]) -> Observation:
+def _starting(expansion: Expansion, rows: Int[np.ndarray, " row"]) -> Observation:
     starts = [expansion.starts[row] for row in rows]
     return Observation([s.text for s in starts], expansion.origin[rows], np.array([s.user for s in starts]), 0)
 
@@ -253,7 +253,7 @@ def train(
     """
     team = Processes(accelerator) if accelerator else Team()
     team.place(agent, settings.episodes // max(1, settings.group))
-    optimiser = optimiser_of(agent, settings)
+    optimiser: torch.optim.Optimizer = optimiser_of(agent, settings)
     run = run_identity(world, starts, settings, seed)
     curve = load_checkpoint(checkpoint, agent, optimiser, run)
     if len(curve) > settings.iterations:
