@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 if os.environ.get("STEER_CHECK_SHAPES") == "1":  # before anything of helpers is imported
-    install_import_hook("helpers", "shape_checker.check")
+    jaxtyping.install_import_hook("helpers", "shape_checker.check")
 
 from fake_server import Fake
 
@@ -28,6 +28,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STEER_CACHE", str(folder))
     monkeypatch.setattr(sources, "_verified", set())
     return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """For tests that hand over what annotations rule out: how the function itself refuses it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

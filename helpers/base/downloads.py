@@ -10,10 +10,9 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlparse
 
 from tqdm.auto import tqdm
@@ -149,14 +148,14 @@ def download(url: str, path: Path) -> None:
         total = int(said) if said.isdecimal() else 0
         check_space(path.parent, total, f"download {shown}")
         with _bar(total or None) as bar:
-            write_chunks(_read_response(response, shown, path.parent, bar), path)
+            write_chunks(_chunks(response.read, shown, path.parent, bar), path)
     if total and path.stat().st_size != total:
         raise CourseError(f"the download of {shown} was cut short: try again")
 
 
-def _read_response(response: IO[bytes], shown: str, folder: Path, bar: tqdm) -> Iterator[bytes]:
+def _chunks(read: Callable[[int], bytes], shown: str, folder: Path, bar: tqdm) -> Iterator[bytes]:
     try:
-        while chunk := response.read(COPIED):
+        while chunk := read(COPIED):
             check_space(folder, len(chunk), f"download {shown}")
             yield chunk
             bar.update(len(chunk))

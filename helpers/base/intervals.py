@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 from helpers.base.storage import CourseError
 
 
 def bootstrap_ci(
-    samples: Iterable[float],
+    samples: Iterable[float] | Num[np.ndarray, " sample"],
     *,
     statistic: Callable[..., Any] = np.mean,
     level: float = 0.95,

@@ -20,7 +20,7 @@ def test_bootstrap_interval_is_seeded_and_has_about_the_textbook_width():
 
 
 @pytest.mark.parametrize("bad", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0], [3.0, 4.0]]])
-def test_bootstrap_refuses_what_it_cannot_resample(bad):
+def test_bootstrap_refuses_what_it_cannot_resample(bad, unchecked):
     with pytest.raises(CourseError, match="bootstrap"):
         intervals.bootstrap_ci(bad)
 
