@@ -6,13 +6,17 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from helpers.domains.domain import Domain
 from helpers.eagle.actions import Action
 from helpers.eagle.environment import World
 from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.factorization import Factorization
 from helpers.embedding.profiles import Profile
 from helpers.embedding.space import EmbeddingSpace
+from helpers.language.prompts import Backend
 
 DIM, N_USERS = 3, 4
 ACTIONS = (
@@ -44,7 +48,7 @@ def walk(wish: str) -> np.ndarray:
     return np.random.default_rng(seed_of(wish)).normal(size=DIM)
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Walks as the instruction says, with noise; a share `bad` of the answers cannot be used."""
 
     name = "fake"
@@ -77,7 +81,9 @@ def fake_world(*, noise: float = 0.1, bad: float = 0.0, horizon: int = 3, action
     items = random.normal(size=(20, DIM))
     users = random.normal(size=(N_USERS, DIM - 1))
     model = Factorization(3.5, np.linspace(-0.5, 0.5, N_USERS), items[:, -1], users, items[:, :-1])
-    space = EmbeddingSpace(None, model, encode, items)
+    texts = pd.DataFrame({"plot_text": [place(z) for z in items], "plot_source": "fake"})
+    domain = Domain("fake", texts, N_USERS, pd.DataFrame({"user": [], "item": [], "rating": []}))
+    space = EmbeddingSpace(domain, model, Encoder(encode, lambda z: z), items)
     return FakeWorld(space, actions, Rewriter(FakeBackend(noise, bad)), horizon)
 
 

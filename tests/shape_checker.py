@@ -1,5 +1,12 @@
-"""What checks types and shapes while the unit tests run (STEER_CHECK_SHAPES=1): beartype, an int is a float too."""
+"""What checks types and shapes while the unit tests run (STEER_CHECK_SHAPES=1): beartype.
 
-from beartype import BeartypeConf, beartype
+An int is a float too, as for every type checker. So are numbers out of arrays: code that takes an int takes them as
+well, and static types cannot tell them apart.
+"""
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
+
+NUMBERS = FrozenDict({int: int | np.integer, float: float | int | np.integer | np.floating})
+
+check = beartype(conf=BeartypeConf(hint_overrides=NUMBERS))

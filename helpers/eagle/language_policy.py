@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from helpers.eagle.environment import Observation, World
+from helpers.eagle.environment import Integers, Observation, World
 from helpers.language.adapters import with_adapter
 from helpers.language.generation import Prompt, plain_tokens
 from helpers.language.likelihood import log_likelihoods
@@ -65,7 +65,7 @@ class LanguagePolicy(nn.Module):
         rank: int = 8,
         modules: Sequence[str] = ("q_proj", "v_proj"),
         per_token: bool = True,
-        allowed: Callable[[int], Sequence[int]] | None = None,
+        allowed: Callable[[int], Integers] | None = None,
         seed: int = 0,
     ) -> None:
         """A policy that starts as the model is.

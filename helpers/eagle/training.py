@@ -26,7 +26,7 @@ from helpers.base.storage import CourseError
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
-from helpers.eagle.policy import Policy, ValueNetwork, fitting_threads, sampling_from
+from helpers.eagle.policy import Policy, fitting_threads, sampling_from
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.team import Processes, Team
 
@@ -146,7 +146,7 @@ class Settings:
 class Agent(nn.Module):
     """A policy and its value baseline, in one module, so that one optimiser and one checkpoint hold both."""
 
-    def __init__(self, policy: nn.Module, value: ValueNetwork) -> None:
+    def __init__(self, policy: nn.Module, value: nn.Module) -> None:
         super().__init__()
         self.policy, self.value = policy, value
 

@@ -85,8 +85,8 @@ class ContentGap:
             raise ValueError("all items lie on one point: the encoder is constant")
         return typical
 
-    def __call__(self, z: Float[np.ndarray, "text dim"]) -> UtilityParts:
-        """Utility and its parts for embeddings of texts.
+    def __call__(self, z: Float[np.ndarray, "*text dim"]) -> UtilityParts:
+        """Utility and its parts for embeddings of texts, or for one embedding.
 
         Raises:
             ValueError: z is empty, not finite or has another dimension than the items.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
@@ -28,7 +28,7 @@ Head = Callable[[Features, Embeddings, Weights], Predict]
 RIDGE_PENALTIES = np.logspace(-1, 4, 16)
 
 
-def rating_weights(n_ratings: Float[np.ndarray, " text"]) -> Weights:
+def rating_weights(n_ratings: Real[np.ndarray, " text"]) -> Weights:
     """Weight of a movie in the regression: square root of its number of ratings (plus 1), with mean 1."""
     weights = np.sqrt(n_ratings + 1.0)
     return weights / weights.mean()
@@ -150,7 +150,7 @@ class Encoder:
 def fit_encoder(
     texts: Sequence,
     targets: Embeddings,
-    n_ratings: Float[np.ndarray, " text"],
+    n_ratings: Real[np.ndarray, " text"],
     *,
     featurise: Callable[[Sequence], Features],
     head: Head = fit_ridge,

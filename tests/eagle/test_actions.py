@@ -14,6 +14,7 @@ from helpers.domains.wording import MOVIES
 from helpers.eagle import actions as ac
 from helpers.eagle.actions import BANK, CATEGORIES, Action, accepted, coverage, instantiate, rejection
 from helpers.embedding.profiles import Profile
+from helpers.language.prompts import Backend
 
 THEMES = MOVIES.themes
 GENRES = (
@@ -185,7 +186,7 @@ def test_unequal_categories_are_dealt_too():
 # --- proposals ---------------------------------------------------------------------------------------------
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Answers from a list, and keeps what it was asked."""
 
     name = "fake"
@@ -347,7 +348,7 @@ def test_collinear_actions_cover_one_dimension_and_two_directions():
 def test_effective_rank_of_unequal_directions():
     """Eigenvalues 9 and 1: exp of the entropy of (0.9, 0.1)."""
     expected = np.exp(-(0.9 * np.log(0.9) + 0.1 * np.log(0.1)))
-    assert coverage([[3.0, 0.0], [0.0, 1.0]]).effective_rank == pytest.approx(expected)
+    assert coverage(np.diag([3.0, 1.0])).effective_rank == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -371,12 +372,12 @@ def test_directions_are_counted_longest_first_whatever_the_order():
 
 def test_actions_that_move_nothing_have_no_direction():
     assert coverage(np.zeros((4, 3)), ["plot"] * 4) == ac.Coverage(0.0, 0, 0, {"plot": 0.0})
-    found = coverage([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
+    found = coverage(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]]))
     assert (found.effective_rank, found.directions, found.moving) == (pytest.approx(1.65, abs=0.01), 2, 2)
 
 
 def test_shares_are_of_the_distinct_directions():
-    d = [[3.0, 0, 0], [2.0, 0, 0], [0, 2.0, 0], [0, 0, 1.0], [1.0, 0.1, 0]]
+    d = np.array([[3.0, 0, 0], [2.0, 0, 0], [0, 2.0, 0], [0, 0, 1.0], [1.0, 0.1, 0]])
     found = coverage(d, ["plot", "theme", "theme", "theme", "style"])
     assert found.shares == pytest.approx({"plot": 1 / 3, "theme": 2 / 3, "style": 0.0})
     assert coverage(d).shares == {}
@@ -403,6 +404,6 @@ def test_coverage_knows_no_scale_rotation_or_order(seed, n, dim, scale):
         ([[1.0, 2.0]], ["plot", "theme"], "2 categories for 1 actions: give one for each"),
     ],
 )
-def test_bad_displacements_are_refused(displacements, categories, words):
+def test_bad_displacements_are_refused(displacements, categories, words, unchecked):
     with pytest.raises(ValueError, match=words):
         coverage(displacements, categories)

@@ -13,6 +13,7 @@ from helpers.domains.domain import Domain
 from helpers.domains.wording import CLOTHES
 from helpers.eagle import baselines
 from helpers.eagle.baselines import METHODS, Outcome, follow, follow_each, only_if_better, pick_best
+from helpers.eagle.effects import Effects
 from helpers.eagle.environment import run_episodes
 from helpers.eagle.rewriting import Rewriter, read_answer, seed_of
 
@@ -244,11 +245,11 @@ def test_the_tree_expands_its_best_leaves_and_keeps_the_best_of_all_depths(width
     assert outcome.texts == [[max(seen, key=seen.get)]]
 
 
-class Moves:
+class Moves(Effects):
     """Expected displacements that every text and user share."""
 
     def __init__(self, table) -> None:
-        self.table = np.asarray(table, dtype=float)
+        object.__setattr__(self, "table", np.asarray(table, dtype=float))  # of a frozen class
 
     def displacement(self, z, user: int) -> np.ndarray:
         return self.table
@@ -349,7 +350,7 @@ def test_the_optimum_is_reachable_and_better():
         cosines = ways @ (target - z) / lengths / np.linalg.norm(target - z)
         assert cosines.max() == pytest.approx(1)  # on a segment to an item
         points = [z + step / 10 * way for way in ways for step in range(1, 11)]
-        reachable = [point for point in points if np.linalg.norm(point - z) <= np.median(lengths) * (1 + 1e-9)]
+        reachable = np.array([p for p in points if np.linalg.norm(p - z) <= np.median(lengths) * (1 + 1e-9)])
         assert world.gap(start.user)(target).total[0] == pytest.approx(world.gap(start.user)(reachable).total.max())
 
 

@@ -25,7 +25,11 @@ from helpers.eagle.rewriting import Rewriter
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.space import EmbeddingSpace
+from helpers.language.models import LoadedModel
+from helpers.language.prompts import Backend
 from helpers.language.texts import repetition
+
+LM = LoadedModel(None, None)  # never asked: the fake perplexity stands in its place
 
 # Scores ----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +74,7 @@ def test_scores_are_means_over_candidates(asked):
     replaced = [[starts[0].text, outcome.texts[0][1]], *outcome.texts[1:]]
     outcome = Outcome(replaced, np.array([encode(t) for t in replaced]), by_hand(world.space, starts, replaced), 6)
     held_out, own = opposite(world), [[start.text] for start in starts]
-    scores = score(world, held_out, starts, outcome, "the model")
+    scores = score(world, held_out, starts, outcome, LM)
     assert all(getattr(scores, field.name).shape == (4,) for field in fields(scores))
     for prefix, space in (("", world.space), ("held_out_", held_out)):
         after, before = by_hand(space, starts, outcome.texts).mean(axis=1), by_hand(space, starts, own)[:, 0]
@@ -89,17 +93,17 @@ def test_scores_are_means_over_candidates(asked):
 
 def test_the_held_out_encoder_is_another_one(asked):
     world, starts, outcome = scored()
-    scores = score(world, opposite(world), starts, outcome, None)
+    scores = score(world, opposite(world), starts, outcome, LM)
     assert not np.allclose(scores.gain, scores.held_out_gain)
-    again = score(world, world.space, starts, outcome, None)
+    again = score(world, world.space, starts, outcome, LM)
     np.testing.assert_allclose(again.gain, again.held_out_gain)
 
 
 def test_perplexity_is_that_of_the_plot_given_its_genres(asked):
     world, starts, outcome = scored(n=2)
-    scores = score(world, world.space, starts, outcome, "the model")
+    scores = score(world, world.space, starts, outcome, LM)
     ((lm, texts, given),) = asked
-    assert lm == "the model" and set(given) == {"Genres: Drama, Sci-Fi.\n"}
+    assert lm is LM and set(given) == {"Genres: Drama, Sci-Fi.\n"}
     assert [a + b for a, b in zip(given, texts, strict=True)] == [t for own in outcome.texts for t in own]
     np.testing.assert_allclose(scores.perplexity, np.reshape([len(t) for t in texts], (2, 2)).mean(axis=1))
 
@@ -108,7 +112,7 @@ def test_the_start_itself_gains_nothing(asked):
     world, starts, _ = scored()
     texts = [[start.text] for start in starts]
     z = np.array([encode(own) for own in texts])
-    scores = score(world, opposite(world), starts, Outcome(texts, z, by_hand(world.space, starts, texts), 0), None)
+    scores = score(world, opposite(world), starts, Outcome(texts, z, by_hand(world.space, starts, texts), 0), LM)
     for name in ("gain", "held_out_gain", "distance"):
         np.testing.assert_allclose(getattr(scores, name), 0, atol=1e-12)
     np.testing.assert_array_equal(scores.identical, 1)
@@ -116,14 +120,14 @@ def test_the_start_itself_gains_nothing(asked):
 
 def test_only_if_better_never_loses(asked):
     world, starts, outcome = scored(n=8)
-    kept = score(world, opposite(world), starts, only_if_better(world, starts, outcome), None)
+    kept = score(world, opposite(world), starts, only_if_better(world, starts, outcome), LM)
     assert (kept.gain >= 0).all() and 0 < kept.identical.mean() < 1
 
 
 def test_an_outcome_of_other_starts_is_refused(asked):
     world, starts, outcome = scored()
     with pytest.raises(ValueError, match="4 outcomes for 3 starts"):
-        score(world, world.space, starts[:3], outcome, None)
+        score(world, world.space, starts[:3], outcome, LM)
 
 
 def test_another_environment_shares_the_space():
@@ -178,7 +182,7 @@ def test_a_missing_reference_is_refused(ours, reference):
 # The judge -------------------------------------------------------------------------------------------------------
 
 
-class FakeJudge:
+class FakeJudge(Backend):
     """Likes long texts, and the letter A by `bias` nats; keeps its prompts."""
 
     name = "judge"

@@ -15,6 +15,7 @@ from helpers.eagle.actions import BANK
 from helpers.eagle.environment import World
 from helpers.eagle.experiment import CLOTHING_HIGH, CLOTHING_LOW, HIGH, LOW, split_starts
 from helpers.eagle.rewriting import Rewriter, Start
+from helpers.embedding.encoder import Encoder
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.space import EmbeddingSpace
 
@@ -28,7 +29,7 @@ def experiment(request) -> tuple[World, float, float]:
     load, low, high = SPLITS[request.param]
     domain: Domain = load()
     model = fit_als(*domain.triplets, domain.n_users, domain.n_items, rank=2, n_sweeps=2)
-    space = EmbeddingSpace(domain, model, lambda texts: np.zeros((len(texts), 3)), model.item_embeddings)
+    space = EmbeddingSpace(domain, model, Encoder(len, lambda n: np.zeros((n, 3))), model.item_embeddings)
     return World(space, BANK, Rewriter(FakeBackend(), wording=domain.wording)), low, high
 
 

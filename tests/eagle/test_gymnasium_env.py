@@ -146,7 +146,7 @@ def test_an_episode_ends():
 
 
 @pytest.mark.parametrize("action", [-1, 4, 0.5, None])
-def test_unknown_actions_are_refused_and_change_nothing(action):
+def test_unknown_actions_are_refused_and_change_nothing(action, unchecked):
     env = EagleEnv(fake_world(), STARTS)
     before, _ = env.reset(seed=0)
     with pytest.raises(ValueError, match="an integer from 0 to 3"):
@@ -239,7 +239,7 @@ def test_gymnasiums_wrappers_work():
     vector.close()
 
 
-def test_misuse_of_the_vector_is_refused():
+def test_misuse_of_the_vector_is_refused(unchecked):
     with pytest.raises(ValueError, match="give at least 1"):
         EagleVectorEnv(fake_world(), STARTS, 0)
     vector, _ = pair(2)

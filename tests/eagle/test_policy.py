@@ -7,6 +7,7 @@ import pytest
 import torch
 from fake_world import ACTIONS, DIM, fake_starts, fake_world
 from fakes import TrueEffects, best_action, same_weights, small_agent
+from sklearn.linear_model import Ridge, RidgeCV
 
 from helpers.eagle import effects
 from helpers.eagle.effects import Effects
@@ -131,12 +132,12 @@ def test_temperature_zero_takes_the_best_and_draws_nothing():
 
 @pytest.mark.parametrize("draw", [0.0, 0.5, np.nextafter(1.0, 0.0)])
 def test_an_action_of_probability_zero_is_never_drawn(draw):
-    class Stuck:
+    class Stuck(np.random.Generator):
         def random(self) -> float:
             return draw
 
     choose = sampling_from(fixed([-1e4, np.log(0.3), -1e4, np.log(0.7), -1e4]))
-    assert choose(observation(1), [Stuck()])[0] in (1, 3)
+    assert choose(observation(1), [Stuck(np.random.PCG64())])[0] in (1, 3)
 
 
 def test_the_uniform_choice_uses_each_episodes_generator():
@@ -160,7 +161,7 @@ def test_a_frozen_copy_stays_as_it_is():
 def test_effects_of_one_fit_are_not_taken_for_those_of_another(monkeypatch):
     monkeypatch.setattr(effects, "sentence_features", lambda texts: np.ones((len(texts), 1)))
 
-    class Says:
+    class Says(Ridge):
         def __init__(self, number: float) -> None:
             self.number = number
 
@@ -168,5 +169,6 @@ def test_effects_of_one_fit_are_not_taken_for_those_of_another(monkeypatch):
             return np.full((len(rows), DIM), self.number)
 
     world = fake_world()
-    said = [Effects(world, Says(float(i)), None, 0.0)(0)[0, 0] for i in range(3)]  # each is gone when the next is made
+    # Each is gone when the next is made.
+    said = [Effects(world, Says(float(i)), RidgeCV(), 0.0)(0)[0, 0] for i in range(3)]
     assert said == [0, 1, 2]

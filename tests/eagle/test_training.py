@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fake_world import DIM, encode, fake_starts, fake_world
-from fakes import best_action, expansion, same_weights, small_agent, wanted
+from fakes import TrueEffects, best_action, expansion, same_weights, small_agent, wanted
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -191,7 +191,7 @@ def test_the_value_learns_what_is_to_come():
 def test_optimistic_targets_are_the_k_best_actions_alike(k):
     """By hand: sort each start's actions by the mean utility of their tries, and share the weight among the first k."""
     seen = expansion(8)
-    targets = reference_targets("optimistic", seen, None, k)
+    targets = reference_targets("optimistic", seen, TrueEffects(fake_world()), k)
     for row, utility in zip(targets, seen.utility, strict=True):
         best = sorted(range(4), key=lambda action: -utility[action].mean())[:k]
         assert sorted(np.flatnonzero(row)) == sorted(best)
@@ -199,9 +199,10 @@ def test_optimistic_targets_are_the_k_best_actions_alike(k):
 
 
 def test_uniform_targets_and_an_unknown_kind():
-    np.testing.assert_array_equal(reference_targets("uniform", expansion(3), None), np.full((3, 4), 0.25))
+    effects = TrueEffects(fake_world())
+    np.testing.assert_array_equal(reference_targets("uniform", expansion(3), effects), np.full((3, 4), 0.25))
     with pytest.raises(ValueError, match="unknown kind 'best': choose one of uniform, optimistic, goptimal"):
-        reference_targets("best", expansion(3), None)
+        reference_targets("best", expansion(3), effects)
 
 
 def test_design_targets_are_the_optimal_designs_of_the_expected_moves():

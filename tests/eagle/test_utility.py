@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from fake_world import fake_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.factorization import Factorization
-from helpers.embedding.space import EmbeddingSpace
 
 
 def world(seed: int = 0, n_items: int = 12, dim: int = 4, n_texts: int = 5):
@@ -96,7 +98,8 @@ def test_the_gap_of_a_user_of_a_space():
     items, _, z = world()
     random = np.random.default_rng(1)
     model = Factorization(3.5, np.array([0.25, -0.5]), np.zeros(12), random.normal(size=(2, 3)), np.zeros((12, 3)))
-    gap = ContentGap.of_user(EmbeddingSpace(None, model, None, items), 1, novelty_weight=2.0, n_neighbors=2)
+    space = replace(fake_world().space, model=model, items=items)
+    gap = ContentGap.of_user(space, 1, novelty_weight=2.0, n_neighbors=2)
     assert (gap.novelty_weight, gap.n_neighbors) == (2.0, 2)
     np.testing.assert_allclose(gap(z).rating, 3.0 + z[:, :3] @ model.user_factors[1] + z[:, 3])
 
@@ -115,7 +118,7 @@ def test_the_gap_of_a_user_of_a_space():
         ({"n_neighbors": 0}, "k = 0 is below 1"),
     ],
 )
-def test_bad_settings_are_refused(change, words):
+def test_bad_settings_are_refused(change, words, unchecked):
     items, user, _ = world()
     with pytest.raises(ValueError, match=words):
         ContentGap(**({"items": items, "user": user, "user_level": 3.5} | change))
