@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from helpers.base.storage import CourseError
 from helpers.domains.domain import Domain
 from helpers.eagle import design
-from helpers.eagle.environment import Observation
+from helpers.eagle.environment import Integers, Observation
 from helpers.eagle.experiment import Experiment
+from helpers.eagle.policy import Policy
 from helpers.eagle.rewriting import MAX_PLOT_CHARACTERS, seed_of, start_items, start_of
 from helpers.pages import plots
 from helpers.pages.widgets import (
@@ -160,7 +161,9 @@ def designed(experiment: Experiment, run: SteeringRun, k: int) -> Int[np.ndarray
     return design.round_design(z, design.optimal_design(z), k, "exchange")
 
 
-def chances(experiment: Experiment, policy, run: SteeringRun, allowed: Sequence[int]) -> Float[np.ndarray, " allowed"]:
+def chances(
+    experiment: Experiment, policy: Policy, run: SteeringRun, allowed: Integers
+) -> Float[np.ndarray, " allowed"]:
     """Probability that the policy gives each of the allowed actions at the last text; they sum to 1.
 
     Raises:
@@ -175,7 +178,7 @@ def chances(experiment: Experiment, policy, run: SteeringRun, allowed: Sequence[
     return weights / weights.sum()
 
 
-def by_agent(experiment: Experiment, policy, run: SteeringRun, allowed: Sequence[int]) -> SteeringRun:
+def by_agent(experiment: Experiment, policy: Policy, run: SteeringRun, allowed: Integers) -> SteeringRun:
     """The run after one step of a policy that may use the allowed actions only."""
     chance = chances(experiment, policy, run, allowed)
     rng = np.random.default_rng([run.seed, len(run.steps), 1])
@@ -275,7 +278,7 @@ class SteeringExplorer:
         policy: who steps when the agent is asked to; gives log-probabilities of all actions.
     """
 
-    def __init__(self, experiment: Experiment, policy, user: int = 100, title: str = "Toy Story") -> None:
+    def __init__(self, experiment: Experiment, policy: Policy, user: int = 100, title: str = "Toy Story") -> None:
         self.experiment, self.policy = experiment, policy
         self.domain: Domain = experiment.world.space.domain
         self.films: dict[str, int] = {}

@@ -14,13 +14,13 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from tiny_models import tiny
 
-from helpers.are.concepts import Question
+from helpers.are.concepts import Concept, Question, Splits
 from helpers.base.storage import CourseError
 from helpers.eagle.actions import BANK
 from helpers.eagle.experiment import Experiment, load_experiment
 from helpers.eagle.rewriting import seed_of, start_items
 from helpers.language.adapters import with_adapter
-from helpers.language.generation import LocalBackend
+from helpers.language.generation import Backend, LocalBackend
 from helpers.pages import explore_editing as editing
 from helpers.pages import explore_steering as steering
 from helpers.pages.widgets import Desk, download_link, table_of
@@ -28,7 +28,7 @@ from helpers.pages.widgets import Desk, download_link, table_of
 GENRES = ("Western", "Comedy", "War", "Horror", "Romance")
 
 
-class Writer:
+class Writer(Backend):
     """Writes a plot of its own for every prompt; an instruction with the word broken gets no plot."""
 
     name = "stand-in"
@@ -255,23 +255,30 @@ def test_different_tokens_are_marked_on_both_sides():
     assert "&lt;" in one
 
 
-class Answering:
-    """A method that answers from a list."""
-
-    def __init__(self, answers):
-        self.said = answers
-
-    def answers(self, questions):
-        return [self.said[question.id] for question in questions]
+NOTHING = Concept("nothing", [], [], [], Splits([], [], []), bool)
 
 
-def test_meters_count_what_their_judge_says():
-    questions = [Question(str(number), "?") for number in range(4)]
-    edit = editing.ExploredEdit(None, None, [], [editing.Meter("yes", questions, lambda answer: answer == "yes")])
-    method = Answering({"0": "yes", "1": "no", "2": "yes", "3": "yes"})
-    assert editing.rates(edit, method) == {"yes": 0.75}
-    before = editing.rates(edit, Answering(dict.fromkeys("0123", "no")))
-    assert editing.meters_in_words(before, editing.rates(edit, method)) == "yes 0%, edited 75%"
+class Answering(Backend):
+    """Says yes to some questions, and no to all others."""
+
+    name = "answering"
+
+    def __init__(self, agreed: str) -> None:
+        self.agreed = agreed
+
+    def generate(self, prompts, sampling, seeds, done) -> None:
+        done(list(range(len(prompts))), ["yes" if prompt[-1][1] in self.agreed else "no" for prompt in prompts])
+
+
+def test_meters_count_what_their_judge_says(monkeypatch):
+    monkeypatch.setattr(editing.experiment, "default_memo", lambda: None)
+    questions, lm = [Question(text, text) for text in "0123"], with_adapter(tiny())
+    edit = editing.ExploredEdit(NOTHING, lm, [], [editing.Meter("yes", questions, lambda answer: answer == "yes")])
+    before, after = (
+        editing.rates(edit, editing.experiment.Approach(tiny(), Answering(agreed))) for agreed in ("", "023")
+    )
+    assert after == {"yes": 0.75}
+    assert editing.meters_in_words(before, after) == "yes 0%, edited 75%"
 
 
 def test_edits_are_compared_in_batches_of_their_own():
@@ -294,13 +301,13 @@ def edits(monkeypatch):
     def second(on_round):
         if told["interrupt"]:
             raise KeyboardInterrupt
-        return editing.ExploredEdit(None, other, ["What is new?", "What is old?"], meters)
+        return editing.ExploredEdit(NOTHING, other, ["What is new?", "What is old?"], meters)
 
-    first = editing.ExploredEdit(None, lm, ["Who is there?", "Where?"], meters)
+    first = editing.ExploredEdit(NOTHING, lm, ["Who is there?", "Where?"], meters)
     return {"first": lambda on_round: first, "second": second}, told
 
 
-class Echo:
+class Echo(Backend):
     """Answers with the question."""
 
     name = "echo"
