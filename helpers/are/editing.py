@@ -117,7 +117,7 @@ class Rows:
         """Turn messages into tokens.
 
         Raises:
-            ValueError: the model has no chat template; give its tokenizer one (as `generation.second_model` does).
+            ValueError: the model has no chat template; give its tokenizer one, such as `QUESTION_AND_ANSWER`.
             CourseError: no example has an answer of `positions` - 1 tokens.
         """
         answers = [plain_tokens(lm.tokenizer, example.answer)[:positions] for example in examples]

@@ -26,6 +26,7 @@ from helpers.language.likelihood import log_likelihoods, refuse_too_long
 from helpers.language.memo import Memo, default_memo, memo_key
 from helpers.language.models import LoadedModel
 from helpers.language.prompts import (
+    QUESTION_AND_ANSWER,
     Backend,
     Done,
     Message,
@@ -58,14 +59,6 @@ REWRITE_PROMPT = (
     "Here is the plot of a movie:\n\n{plot}\n\n"
     "Rewrite the plot with this change: {instruction}\n"
     "Answer with the new plot only, in three or four sentences."
-)
-
-# For models that were never taught to chat: what they have read often looks like this. An answer begins a line, so that
-# its first token is the same as in a chat, without a space.
-QUESTION_AND_ANSWER = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
-    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
-    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
 )
 
 # A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
@@ -122,10 +115,19 @@ def local_backend(name: str | None = None) -> LocalBackend:
 
 
 def backend_name(lm: LoadedModel, name: str | None = None) -> str:
-    """Name and number format of a model; for a folder, whose weights may change, a sample of the weights as well."""
+    """Name and number format of a model, part of the memo's keys.
+
+    For a folder, whose weights may change, a sample of the weights as well; for a model without a chat template of
+    its own the course's template: the memo knows prompts as messages, and must not mix up two ways to write them.
+    """
     name = name or settings.model_name()
     weights = f" {fingerprint(lm)['weights']}" if Path(name).expanduser().is_dir() else ""
-    return f"{name}{weights}, {str(lm.model.dtype).removeprefix('torch.')}"
+    template = f", {_digest(QUESTION_AND_ANSWER)}" if lm.tokenizer.chat_template == QUESTION_AND_ANSWER else ""
+    return f"{name}{weights}{template}, {str(lm.model.dtype).removeprefix('torch.')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -147,13 +149,9 @@ def exact_backend(name: str | None = None) -> LocalBackend:
 
 
 def second_model() -> LocalBackend:
-    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers.
-
-    Its name tells the template too: the memo knows prompts as messages, and must not mix up two ways to write them.
-    """
+    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
     lm = models.load_language_model("gemma-3-270m")
-    lm.tokenizer.chat_template = QUESTION_AND_ANSWER
-    return LocalBackend(lm, f"gemma-3-270m, {hashlib.sha256(QUESTION_AND_ANSWER.encode()).hexdigest()[:16]}")
+    return LocalBackend(lm, f"gemma-3-270m, {_digest(QUESTION_AND_ANSWER)}")
 
 
 def generate(

@@ -24,6 +24,7 @@ from helpers.base.compute import default_device, preferred_dtype
 from helpers.base.storage import CourseError
 from helpers.language.gguf import convert, gguf_of
 from helpers.language.loading import one_line, quiet
+from helpers.language.prompts import QUESTION_AND_ANSWER
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -63,6 +64,8 @@ def load_language_model(
 ) -> LoadedModel:
     """Load a decoder-only language model: a name of the manifest, a hub name, or a local folder.
 
+    A model of the manifest that has no chat template gets `QUESTION_AND_ANSWER`, which the course has tried on it.
+
     Args:
         name: the chat model of the course (`settings.model_name`) when not given.
         device, dtype: the best one, and the one that suits it (`compute.preferred_dtype`).
@@ -81,6 +84,8 @@ def load_language_model(
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None and name in sources.read_manifest(manifest):
+        tokenizer.chat_template = QUESTION_AND_ANSWER
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     torch.nn.Module.to(model, device)  # typed, unlike that of transformers, and does the same
     return LoadedModel(model.eval().requires_grad_(False), tokenizer)

@@ -24,6 +24,14 @@ TokenIds = tuple[int, ...]
 
 ROLES = ("system", "user", "assistant")
 
+# A chat template for models that were not trained to chat: what they have read often looks like this. An answer begins
+# a line, so that its first token is the same as in a chat, without a space.
+QUESTION_AND_ANSWER = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
+    "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}"
+    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
+)
+
 
 @dataclass(frozen=True)
 class Stop:

@@ -20,7 +20,7 @@ from helpers.language.engine.plain import prefix_generate
 from helpers.language.engine.sampling import CHECK, candidates, next_tokens
 from helpers.language.generation import LocalBackend, Memo, Sampling, Stop, generate
 from helpers.language.likelihood import continuation_log_likelihoods, perplexity
-from helpers.language.prompts import messages_of
+from helpers.language.prompts import QUESTION_AND_ANSWER, messages_of
 
 LONG = "Write one sentence about a detective who is afraid of the dark and has to search a house without light."
 FEW_SHOT = (("system", "You edit movie ideas and answer with the new idea only."), ("user", LONG), ("assistant", "No."))
@@ -610,16 +610,17 @@ def test_bad_requests_are_refused(backend, call, message):
         call(backend)
 
 
-def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(lm, monkeypatch):
-    copied = models.LoadedModel(lm.model, copy.deepcopy(lm.tokenizer))
-    monkeypatch.setattr(models, "load_language_model", lambda name: copied)
-    tokenizer = generation.second_model().lm.tokenizer
+def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(lm):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.chat_template = QUESTION_AND_ANSWER
     asked = (("system", "Be glad."), ("user", "tea?"), ("assistant", "Yes."), ("user", "rain?"))
     text = tokenizer.decode(generation.prompt_tokens(tokenizer, asked))
     answers = "Be glad.\n\nQuestion: tea?\nAnswer:\nYes.\n\nQuestion: rain?\nAnswer:\n"
     assert text == tokenizer.bos_token + answers, "without its first token Gemma is lost"
     begun = tokenizer.decode(generation.prompt_tokens(tokenizer, (*asked, ("assistant", "It is"))))
     assert begun == text + "It is"
+    one, other = (generation.backend_name(models.LoadedModel(lm.model, t), "x") for t in (lm.tokenizer, tokenizer))
+    assert one == "x, float32" and one != other, "the memo must not mix up two ways to write a prompt"
 
 
 # Texts -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from transformers import BertConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTo
 from helpers.base import sources
 from helpers.base.storage import CourseError
 from helpers.language import models
+from helpers.language.prompts import QUESTION_AND_ANSWER
 
 WORDS = ["<s>", "</s>", "<unk>", *["the", "a", "film", "is", "good", "bad", "long"]]
 
@@ -49,6 +50,12 @@ def test_a_local_model_loads_quietly_frozen_and_padded_on_the_left(cache, tiny_l
     assert tokenizer.pad_token == "</s>" and model.generation_config.pad_token_id == 1
     assert model.generate(**batch, max_new_tokens=3, do_sample=False).shape[0] == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_of_the_manifest_without_a_chat_template_gets_the_course_s(cache, tiny_llama, monkeypatch):
+    assert models.load_language_model(str(tiny_llama), device="cpu").tokenizer.chat_template is None
+    monkeypatch.setattr(models, "_place", lambda name, manifest: str(tiny_llama))
+    assert models.load_language_model("gemma-3-270m", device="cpu").tokenizer.chat_template == QUESTION_AND_ANSWER
 
 
 @pytest.mark.parametrize(
