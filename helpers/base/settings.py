@@ -80,6 +80,11 @@ def model_name() -> str:
     return chosen or DEFAULT_MODEL
 
 
+def model_title() -> str:
+    """What titles and tables call the chat model of the course: SmolLM2, or another one's name without owner."""
+    return "SmolLM2" if model_name() == DEFAULT_MODEL else Path(model_name()).name
+
+
 def profile() -> str:
     """Scale of a run, `small` (default) or `full`, from `STEER_PROFILE`.
 

@@ -122,12 +122,13 @@ def forget(path: Path, stem: str) -> None:
 
 
 def _cells(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of text in the order of COLUMNS, sorted by name."""
+    """Rows of text in the order of COLUMNS, sorted by name; units name another chat model than the default."""
     rows: list[tuple[str, ...]] = []
     for name, row in sorted(results.items()):
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
         value = f"{row['value']:.4g}" if isinstance(row["value"], float) else str(row["value"])
-        rows.append((name, value, interval, str(row["n"]), str(len(row["seeds"])), row["unit"], row["notebook"]))
+        unit = f"{row['unit']}; {row['model']}" if "model" in row else row["unit"]
+        rows.append((name, value, interval, str(row["n"]), str(len(row["seeds"])), unit, row["notebook"]))
     return rows
 
 
@@ -141,12 +142,13 @@ def as_table(results: dict[str, Any]) -> str:
 
 
 def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str, commit: str) -> str:
-    """The results as a section of a Markdown page that says where, when and from which commit they were measured."""
+    """The results as a section of a Markdown page that says where, when, from which commit and with which model."""
     profiles = ", ".join(sorted({row["profile"] for row in results.values()})) or "none"
+    models = ", ".join(sorted({row.get("model", settings.DEFAULT_MODEL) for row in results.values()})) or "none"
     lines = [
         f"## {title}",
         "",
-        f"Measured on {date}, commit `{commit}`, profile {profiles}.",
+        f"Measured on {date}, commit `{commit}`, profile {profiles}, chat model {models}.",
         f"Machine: {machine}.",
         "",
         f"| {' | '.join(COLUMNS)} |",

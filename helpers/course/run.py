@@ -125,9 +125,9 @@ def _number(notebook: Path) -> str:
 
 
 def key(course: Course, notebook: Path) -> str:
-    """SHA-256 of all that a notebook's results depend on: its cells, the helpers, the pins, the profile."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    digest = hashlib.sha256(repr([course.profile, [(cell.cell_type, cell.source) for cell in cells]]).encode())
+    """SHA-256 of all that a notebook's results depend on: its cells, the helpers, the pins, the profile, the model."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
+    digest = hashlib.sha256(repr([course.profile, settings.model_name(), cells]).encode())
     files = sorted((course.project / "helpers").rglob("*.py"))
     for path in (*files, course.project / "data/sources.toml", course.project / "pyproject.toml"):
         content = path.read_bytes() if path.exists() else b""
@@ -242,8 +242,14 @@ def write_report(course: Course) -> None:
 
 
 def write_section(project: Path, title: str, rows: dict[str, Any]) -> None:
-    """Write results into their section of notebooks/RESULTS.md, in the place of an older one of that title."""
-    page, today = project / "notebooks/RESULTS.md", datetime.date.today().isoformat()
+    """Write results into their section of notebooks/RESULTS.md, in the place of an older one of that title.
+
+    What was measured with another chat model than the default has a page of its own under `build/`: the notebooks
+    quote the first.
+    """
+    another = settings.model_name() != settings.DEFAULT_MODEL
+    page = project / (f"build/RESULTS_{settings.model_title()}.md" if another else "notebooks/RESULTS.md")
+    today = datetime.date.today().isoformat()
     section = results.as_markdown(rows, title=title, machine=machine(), date=today, commit=commit(project))
     written = page.read_text(encoding="utf-8") if page.exists() else ""
     with atomic_file(page) as temporary:

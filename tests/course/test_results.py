@@ -109,6 +109,18 @@ def test_tables_show_every_column():
     assert "| a | 0.1235 | [0.1, 0.2] | 8 | 2 | stars | 07 |" in page
     assert all(text in page for text in ("2 cores", "2026-01-02", "`abc123`", "12345"))
     assert results.as_table({}).split()[0] == "result"
+    assert "chat model smollm2-135m-instruct." in page
+
+
+def test_results_of_another_model_name_it(file, monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for model, name in (("owner/other", "owner/other"), (str(tmp_path / "mine"), "mine")):
+        monkeypatch.setenv("STEER_MODEL", model)
+        rows = {"a": row("a"), "b": row("b") | {"model": "third"}}
+        assert rows["a"]["model"] == name
+        assert f"stars; {name}" in results.as_table(rows) and "stars; third" in results.as_table(rows)
+        page = results.as_markdown(rows, title="t", machine="m", date="d", commit="c")
+        assert f"| stars; {name} |" in page and f"chat model {name}, third." in page
 
 
 def test_a_section_takes_the_place_of_its_older_self_only():

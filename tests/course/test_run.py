@@ -123,6 +123,10 @@ def lose_result(project):
     (project / "build/results.json").write_text(json.dumps(rows))
 
 
+def take_another_model(project):
+    os.environ["STEER_MODEL"] = "owner/other"
+
+
 BOTH = ["00_first", "01_second"]
 
 
@@ -133,12 +137,14 @@ BOTH = ["00_first", "01_second"]
         (change_helper, BOTH),
         (change_manifest, BOTH),
         (change_pins, BOTH),
+        (take_another_model, BOTH),
         (lose_copy, ["00_first"]),
         (lose_result, ["01_second"]),
     ],
 )
-def test_what_changed_runs_again(counted, change, again):
+def test_what_changed_runs_again(counted, change, again, monkeypatch):
     project, ran = counted
+    monkeypatch.setenv("STEER_MODEL", "")
     change(project)
     assert course.main([], project) == 0
     assert ran == again
@@ -155,6 +161,12 @@ def test_the_full_profile_runs_again_and_writes_the_report(counted, monkeypatch)
     page = report.read_text()
     assert "r.00_first" in page and "commit `unknown`" in page and "profile full" in page
     assert str(project) not in page and str(Path.home()) not in page
+    assert "chat model smollm2-135m-instruct" in page
+
+    monkeypatch.setenv("STEER_MODEL", "owner/other")
+    assert course.main([], project) == 0
+    assert report.read_text() == page, "what the notebooks quote stays that of the default model"
+    assert "r.00_first" in (project / "build/RESULTS_other.md").read_text()
 
 
 def test_results_of_an_older_run_are_dropped(counted):
