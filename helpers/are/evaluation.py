@@ -30,6 +30,7 @@ from helpers.are.concepts import (
     declined_and_complied,
     spoken_of,
 )
+from helpers.base.storage import CourseError
 from helpers.embedding.features import sentence_encoder, sentence_features
 from helpers.language.generation import (
     Backend,
@@ -172,9 +173,15 @@ def says_true(lm: LoadedModel, statements: Sequence[str], system: str = "") -> B
 
 
 def prefers_yes(lm: LoadedModel, asked: Sequence[TokenSequence]) -> Bool[np.ndarray, " prompt"]:
-    """Whether Yes is a likelier next token than No; whatever stands before it, in one pass."""
-    log_probs = logit_lens(lm.model, read_all(lm.model, asked, ReadOut((-1,)))[:, 0, 0])
+    """Whether Yes is a likelier next token than No; whatever stands before it, in one pass.
+
+    Raises:
+        CourseError: both words begin with the same token.
+    """
     yes, no = (plain_tokens(lm.tokenizer, word)[0] for word in ("Yes", "No"))
+    if yes == no:
+        raise CourseError("Yes and No begin with the same token in this model: its verdicts cannot be read off one")
+    log_probs = logit_lens(lm.model, read_all(lm.model, asked, ReadOut((-1,)))[:, 0, 0])
     return (log_probs[:, yes] > log_probs[:, no]).cpu().numpy()
 
 

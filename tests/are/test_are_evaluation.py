@@ -30,6 +30,7 @@ from helpers.are.evaluation import (
     stereotypes,
     truth_accuracy,
 )
+from helpers.base.storage import CourseError
 from helpers.embedding.features import sentence_features
 from helpers.language.likelihood import perplexity
 
@@ -168,6 +169,12 @@ def test_the_verdict_is_the_likelier_answer_of_the_two():
     prompts = [(("system", "Be honest."), ("user", IS_TRUE.format(text))) for text in statements]
     yes, no = (perplexity(lm, [word[:1]] * 3, prompts) for word in ("Yes", "No"))
     assert says_true(lm, statements, "Be honest.").tolist() == (yes < no).tolist()
+
+
+def test_verdicts_that_begin_with_the_same_token_are_refused(monkeypatch):
+    monkeypatch.setattr(evaluation, "plain_tokens", lambda tokenizer, word: (5, len(word)))
+    with pytest.raises(CourseError, match="the same token"):
+        evaluation.prefers_yes(tiny(), [[1, 2]])
 
 
 @pytest.mark.parametrize(

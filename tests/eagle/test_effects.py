@@ -115,6 +115,7 @@ def test_the_share_explained_by_the_action(between, within, n_samples):
 def test_the_share_does_not_grow_with_noise_alone():
     shares = [explained_by_action(synthetic(0, 1, n_starts=2, n_actions=4, n_samples=2, seed=s)) for s in range(50)]
     assert min(shares) == 0 and np.median(shares) < 0.15
+    assert explained_by_action(synthetic(0, 0, n_starts=2, n_actions=4, n_samples=2)) == 0, "no text moved"
 
 
 def test_one_sample_says_nothing():
