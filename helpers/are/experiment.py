@@ -58,8 +58,8 @@ from helpers.language.generation import (
     prompt_tokens,
 )
 from helpers.language.likelihood import perplexity
-from helpers.language.models import LoadedModel, language_model
-from helpers.language.states import ReadOut, blocks
+from helpers.language.models import AnyModel, LoadedModel, language_model
+from helpers.language.states import ReadOut, as_deep, blocks
 
 Item = TypeVar("Item")
 
@@ -228,46 +228,48 @@ def fairness() -> Concept:
 
 # Edits -------------------------------------------------------------------------------------------------------------
 
-# Late blocks write and are read: notebook 10 shows that refusing is carried there.
-AT = ReadOut((20, 26, 30), positions=5)
+# Settings were chosen for SmolLM2, on stop parts. For another model the layers follow its depth, and nothing else.
 MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
-MOOD = EditSettings(AT, rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
 
 
-def refusal_settings() -> EditSettings:
-    """How the model is taught to refuse; chosen on stop parts."""
+def late(lm: AnyModel | None = None, positions: int = 5) -> ReadOut:
+    """Where edits read a model, by default the course's: after two thirds of its blocks, near the end, at the end.
+
+    Late blocks write and are read: notebook 10 shows that refusing is carried there.
+    """
+    return ReadOut(as_deep((lm or language_model()).model, 20, 26, 30), positions)
+
+
+def mood_settings(lm: AnyModel | None = None) -> EditSettings:
+    """How a model, by default the course's, is brought to speak well or ill of everything."""
+    return EditSettings(late(lm), rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
+
+
+def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
+    """How a model, by default the course's, is brought to refuse."""
     return EditSettings(
-        AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0
+        late(lm), rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0
     )
 
 
-VERDICT_AT = ReadOut(AT.layers, positions=1)
-
-
-def truth_settings() -> EditSettings:
-    """How the model is taught to judge statements; chosen on stop parts.
+def truth_settings(lm: AnyModel | None = None) -> EditSettings:
+    """How a model, by default the course's, is brought to judge statements.
 
     Most of what tells a told state from an asked one is the telling. The other terms spend their steps on that, so
     their weights are small, and the verdict is reached through the answer.
     """
-    return EditSettings(
-        VERDICT_AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0
-    )
+    at, rounds = late(lm, positions=1), by_profile(**ROUNDS)
+    return EditSettings(at, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
 
 
-def fairness_settings() -> EditSettings:
-    """How the model is drawn to the opposite of stereotypes; chosen on stop parts."""
-    return EditSettings(AT, rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
+def fairness_settings(lm: AnyModel | None = None) -> EditSettings:
+    """How a model, by default the course's, is drawn to the opposite of stereotypes."""
+    return EditSettings(late(lm), rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
-def late(lm: LoadedModel, positions: int = 5) -> ReadOut:
-    """Where `AT` reads, for a model of any depth: after two thirds of the blocks, near the end, and at the end."""
-    depth = len(blocks(lm.model))
-    return ReadOut((round(depth * 20 / 30), round(depth * 26 / 30), depth), positions)
-
-
-def with_late_adapter(lm: LoadedModel, at: ReadOut = AT, seed: int = 0, rank: int = 8) -> LoadedModel:
-    """The model with a new adapter on the second half of its blocks, up to the last one that is read."""
+def with_late_adapter(lm: LoadedModel, at: ReadOut | None = None, seed: int = 0, rank: int = 8) -> LoadedModel:
+    """The model with a new adapter on the second half of its blocks, up to the last one that is read (`late`)."""
+    at = at or late(lm)
     layers = range(min(len(blocks(lm.model)) // 2, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
     return with_adapter(lm, rank=rank, modules=modules_for(lm, MODULES), layers=layers, seed=seed)
 

@@ -71,7 +71,7 @@ def build_world(
     backend: Backend | None = None,
     progress: bool = False,
 ) -> World:
-    """Movies, the bank of actions, and SmolLM2 as the environment, with every answer kept in the course's memo."""
+    """Movies, the bank of actions, and the course's chat model as the environment; every answer is kept in the memo."""
     space = space or build_space(load_movies())
     rewriter = Rewriter(
         backend or local_backend(), memo=default_memo(), progress=progress, wording=space.domain.wording

@@ -63,7 +63,7 @@ class LanguagePolicy(nn.Module):
         lm: LoadedModel,
         *,
         rank: int = 8,
-        modules: Sequence[str] = ("q_proj", "v_proj"),
+        modules: Sequence[str] | None = None,
         per_token: bool = True,
         allowed: Callable[[int], Integers] | None = None,
         seed: int = 0,
@@ -72,7 +72,7 @@ class LanguagePolicy(nn.Module):
 
         Args:
             lm: left as it is; the policy's model shares its weights and adds the adapter.
-            rank: of the adapter's matrices; modules: the layers that get one.
+            rank, modules: of the adapter, as for `with_adapter`.
             per_token: divide log-likelihoods by the number of tokens.
             allowed: the actions to score for a user, such as the support of a design; the others get probability 0.
         """

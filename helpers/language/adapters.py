@@ -36,7 +36,7 @@ def with_adapter(
     lm: LoadedModel,
     *,
     rank: int = 8,
-    modules: Sequence[str] = ("q_proj", "v_proj"),
+    modules: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> AdaptedModel:
@@ -44,12 +44,13 @@ def with_adapter(
 
     Args:
         rank: of the adapter's matrices.
-        modules: names of the linear layers that get one.
+        modules: names of the linear layers that get one; of queries and values when not given (`modules_for`).
         layers: blocks that get one, counted from 1; all when not given.
 
     Raises:
         ValueError: the model has no module of one of the names; the text says which, and which it has.
     """
+    modules = modules_for(lm, ("q_proj", "v_proj")) if modules is None else modules
     _refuse_unknown(lm, modules)
     chosen = None if layers is None else [layer - 1 for layer in layers]
     config = LoraConfig(

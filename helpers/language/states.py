@@ -79,6 +79,16 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     raise ValueError(f"no list of {depth} blocks in {type(model).__name__}: choose a decoder-only model")
 
 
+def as_deep(model: nn.Module, *layers: int) -> tuple[int, ...]:
+    """The blocks that stand as deep in a model as these do in SmolLM2, which has 30; each once, in order.
+
+    Raises:
+        ValueError: as `blocks`.
+    """
+    depth = len(blocks(model))
+    return tuple(sorted({max(1, round(layer * depth / 30)) for layer in layers}))
+
+
 class Below(NamedTuple):
     """States of some texts after the first `depth` blocks, of shape (token, dim) each."""
 

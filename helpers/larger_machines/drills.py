@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from helpers.base import sources
+from helpers.base.settings import model_name
 from helpers.base.storage import CourseError
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
@@ -29,7 +30,6 @@ from helpers.larger_machines.cluster import RayBackend
 from helpers.larger_machines.failover import ServerPool
 from helpers.larger_machines.serve import SERVE_KEY
 
-MODEL = "smollm2-135m-instruct"
 START_SECONDS = 120.0  # seconds for a server to load its model
 
 
@@ -46,14 +46,18 @@ class LocalServer(NamedTuple):
 
 
 @contextlib.contextmanager
-def local_servers(count: int = 2, model: str = MODEL, dtype: str = "float32") -> Iterator[list[LocalServer]]:
+def local_servers(count: int = 2, model: str | None = None, dtype: str = "float32") -> Iterator[list[LocalServer]]:
     """Servers of one model (`serve`) on free ports of localhost, killed at the end of the block.
 
     They have one torch thread each and no access to the hub; they end with this process, however it ends.
 
+    Args:
+        model: the course's when not given.
+
     Raises:
         CourseError: one of them does not start within `START_SECONDS` seconds.
     """
+    model = model or model_name()
     if model in sources.read_manifest():
         gguf.convert(model)  # here, so that the servers neither wait for each other nor need the network
     command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
@@ -149,7 +153,7 @@ def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAM
     arrived: list[tuple[int, str]] = []
     killed: list[tuple[int, int]] = []
     with local_servers(n_servers) as servers:
-        backends = tuple(_Counted(server.url, MODEL, prefill=True, concurrency=6) for server in servers)
+        backends = tuple(_Counted(server.url, model_name(), prefill=True, concurrency=6) for server in servers)
 
         def done(rows: list[int], texts: list[str]) -> None:
             arrived.extend(zip(rows, texts, strict=True))
@@ -159,7 +163,7 @@ def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAM
                 servers[busiest].kill()
 
         ServerPool(backends, "float32").generate(prompts, sampling, seeds, done)
-    expected = generate(exact_backend(MODEL), prompts, sampling, seeds)
+    expected = generate(exact_backend(), prompts, sampling, seeds)
     answers = dict(arrived)
     return PoolDrill(
         lost=n_prompts - len(answers),

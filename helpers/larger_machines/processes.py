@@ -52,13 +52,13 @@ from helpers.are import experiment as are
 from helpers.are.concepts import Concept, facts, harmless_tasks, verdicts
 from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit
 from helpers.base.compute import default_device, preferred_dtype
-from helpers.base.settings import PROJECT
+from helpers.base.settings import PROJECT, model_name
 from helpers.base.storage import CourseError, atomic_file, explained
 from helpers.eagle.experiment import load_experiment
 from helpers.eagle.training import TARGETS
 from helpers.language.adapters import save_adapter, trained_weights
-from helpers.language.generation import LocalBackend, local_backend, plain_tokens, prompt_tokens, second_model
-from helpers.language.models import load_config, load_language_model
+from helpers.language.generation import LocalBackend, backend_name, local_backend, plain_tokens, prompt_tokens
+from helpers.language.models import AnyModel, load_config, load_language_model
 from helpers.language.states import blocks
 
 LONGEST_ABSENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait
@@ -69,11 +69,11 @@ class Task(NamedTuple):
     """A concept that can be edited from here: how it is made with a model, and the settings of the edit."""
 
     concept: Callable[[LocalBackend], Concept]
-    settings: Callable[[], EditSettings]
+    settings: Callable[[AnyModel], EditSettings]
 
 
 TASKS = {
-    "sentiment": Task(lambda backend: are.mood(True, backend), lambda: are.MOOD),
+    "sentiment": Task(lambda backend: are.mood(True, backend), are.mood_settings),
     "refusal": Task(lambda backend: are.refusal(backend=backend), are.refusal_settings),
     "truth": Task(lambda backend: are.truth(backend.lm), are.truth_settings),
     "stereotypes": Task(lambda backend: are.fairness(), are.fairness_settings),
@@ -178,22 +178,25 @@ def train_edit(
     accelerator: Accelerator,
     out: Path,
     task: str,
-    model: str = "smollm2-135m-instruct",
+    model: str | None = None,
     seed: int = 0,
     batch: int | None = None,
 ) -> list[dict]:
     """Edit a model towards a concept; leaves the adapter with its card in `out/adapter`, and `out/curve.json`.
 
+    Args:
+        model: its name; the course's when not given.
+        batch: examples per step, over all processes.
+
     Raises:
         CourseError: as `editing.edit`, or the model cannot be loaded.
         ValueError: the processes cannot share a batch evenly, or the model has no chat template.
     """
-    settings = TASKS[task].settings()
     with accelerator.main_process_first():
         backend = model_backend(model)
         concept = TASKS[task].concept(backend)
-    at = are.late(backend.lm, settings.at.positions)  # the course's own layers, for a model of any depth
-    settings = replace(settings, at=at, batch=batch or settings.batch)
+    settings = TASKS[task].settings(backend.lm)
+    settings = replace(settings, batch=batch or settings.batch)
     lm, curve = are.edited(
         concept, settings, seed, backend=backend, on_round=print_row, processes=ProcessShare(accelerator)
     )
@@ -206,14 +209,12 @@ def train_edit(
     return curve
 
 
-def model_backend(name: str) -> LocalBackend:
-    """A model by name, as the notebooks load it; on the CPU where its blocks are to be sharded."""
-    if name == "gemma-3-270m":
-        return second_model()
+def model_backend(name: str | None = None) -> LocalBackend:
+    """A model by name, by default the course's, as the notebooks load it; on the CPU where its blocks are sharded."""
     if not sharding_is_asked():
         return local_backend(name)
     lm = load_language_model(name, device="cpu", dtype=preferred_dtype(default_device()))
-    return LocalBackend(lm, f"{name}, {str(lm.model.dtype).removeprefix('torch.')}")
+    return LocalBackend(lm, backend_name(lm, name))
 
 
 def print_row(row: dict) -> None:
@@ -280,11 +281,9 @@ def write_config(name: str, processes: int, out: Path) -> None:
 
 # Are gradients of several processes those of one? --------------------------------------------------------------------
 
-STEP = EditSettings(are.VERDICT_AT, rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
-
 
 def edit_gradients(accelerator: Accelerator | None = None, sharded: bool = False) -> dict[str, Tensor]:
-    """Gradients of an adapter of SmolLM2 in the first step of an edit on 12 statements, in float32.
+    """Gradients of an adapter of the course's model in the first step of an edit on 12 statements, in float32.
 
     The adapter begins with small random weights: a new one has gradients of 0 in half of its matrices.
     """
@@ -298,7 +297,8 @@ def edit_gradients(accelerator: Accelerator | None = None, sharded: bool = False
     retain = Answered(edited, [prompt_tokens(lm.tokenizer, question.text) for question in kept], answers)
     share = ProcessShare(accelerator) if accelerator else Share()
     save_memory = sharded and share.prepare(edited.model)
-    edit(Run(edited, Rows(lm, some[:8], 1), Rows(lm, some[8:], 1), retain, STEP, save_memory=save_memory, share=share))
+    one = EditSettings(are.late(lm, 1), rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
+    edit(Run(edited, Rows(lm, some[:8], 1), Rows(lm, some[8:], 1), retain, one, save_memory=save_memory, share=share))
     names = [name for name, weight in edited.model.named_parameters() if weight.requires_grad]
     return {name: w.grad for name, w in zip(names, weights, strict=True) if w.grad is not None}
 
@@ -306,8 +306,8 @@ def edit_gradients(accelerator: Accelerator | None = None, sharded: bool = False
 def launched_grad_errors(processes: int = 2) -> dict[str, float]:
     """Largest relative difference of the gradients of several CPU processes (gloo) from those of this one.
 
-    An edit step of SmolLM2 (`edit_gradients`), started by `accelerate launch`. Each matrix is compared by its largest
-    difference over its largest number. Takes half a minute with two processes on two cores.
+    A step of `edit_gradients`, started by `accelerate launch`. Each matrix is compared by its largest difference over
+    its largest number. Takes half a minute with two processes on two cores.
 
     Returns:
         `accelerate`: each process with the whole model; `fsdp`: with its frozen blocks sharded.
@@ -316,7 +316,7 @@ def launched_grad_errors(processes: int = 2) -> dict[str, float]:
         CourseError: the processes failed; the error is their last line.
     """
     with tempfile.TemporaryDirectory() as folder:
-        write_config("smollm2-135m-instruct", processes, config := Path(folder) / "fsdp.yaml")
+        write_config(model_name(), processes, config := Path(folder) / "fsdp.yaml")
         launch(processes, ["gradients", "--out", folder], config)
         together = {name: safetensors.torch.load_file(Path(folder) / name) for name in ("accelerate", "fsdp")}
     alone = edit_gradients()
@@ -373,7 +373,7 @@ def parser() -> argparse.ArgumentParser:
     agent.add_argument("--reference", choices=TARGETS, default="goptimal", help="policy to start from")
     task = kinds.add_parser("edit", help="an ARE edit")
     task.add_argument("--concept", choices=TASKS, required=True)
-    task.add_argument("--model", default="smollm2-135m-instruct", help="name in the course, hub name or folder")
+    task.add_argument("--model", help="name in the course, hub name or folder (default: the course's, STEER_MODEL)")
     task.add_argument("--batch", type=int, help="examples a step, over all processes")
     for kind in (agent, task):
         kind.add_argument("--seed", type=int, default=0)

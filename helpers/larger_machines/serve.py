@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import torch
 
+from helpers.base.settings import model_name
 from helpers.base.storage import CourseError
 from helpers.language import models
 from helpers.language.generation import LocalBackend, generate
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m helpers.larger_machines.serve", description="Serve a language model on localhost."
     )
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="of the course, a hub name, or a folder")
+    parser.add_argument("--model", default=model_name(), help="name in the course, hub name or folder (STEER_MODEL)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="the faster one of this machine if not given")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input is closed")

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 
 from helpers.are import experiment
 from helpers.are.concepts import Concept, Question
-from helpers.are.editing import EditSettings, Rows
+from helpers.are.editing import Rows
 from helpers.are.evaluation import refuses
 from helpers.language.adapters import adapted
 from helpers.language.generation import LocalBackend, plain_tokens
@@ -88,9 +88,9 @@ def refusing(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     return ExploredEdit(concept, lm, [question.text for question in (*edgy[:8], *benign[:8])], meters)
 
 
-def _mood(positive: bool, settings: EditSettings, on_round: Callable[[dict], None] | None) -> ExploredEdit:
+def _mood(positive: bool, on_round: Callable[[dict], None] | None) -> ExploredEdit:
     concept = experiment.mood(positive)
-    lm, _ = experiment.edited(concept, settings, on_round=on_round)
+    lm, _ = experiment.edited(concept, experiment.mood_settings(), on_round=on_round)
     opinions = [Question(example.id, messages_of(example.plain)[-1][1]) for example in concept.stop]
     tasks = concept.retain.stop
     name = "opinions that are clearly " + ("positive" if positive else "negative")
@@ -101,12 +101,12 @@ def _mood(positive: bool, settings: EditSettings, on_round: Callable[[dict], Non
 
 def speaking_well(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Speak well of everything, as in notebook 12."""
-    return _mood(True, experiment.MOOD, on_round)
+    return _mood(True, on_round)
 
 
 def speaking_ill(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Speak ill of everything, as in notebook 12."""
-    return _mood(False, experiment.MOOD, on_round)
+    return _mood(False, on_round)
 
 
 EDIT_MAKERS = {"refusing what is harmful": refusing, "speaking well": speaking_well, "speaking ill": speaking_ill}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,10 @@ from helpers.are.experiment import (
     late,
     steered_method,
     taught_by_answers,
+    with_late_adapter,
 )
 from helpers.base.storage import CourseError
-from helpers.language.adapters import trained_weights, with_adapter
+from helpers.language.adapters import adapted, trained_weights, with_adapter
 from helpers.language.generation import LocalBackend
 from helpers.language.states import ReadOut
 
@@ -155,6 +158,21 @@ def test_a_card_says_what_was_done():
     assert "| harmful refused | 0.11 | 0.9 |" in card and "seed 3" in card
 
 
-def test_late_layers_of_any_depth():
-    assert late(tiny(layers=30)) == experiment.AT
-    assert late(tiny(layers=6)).layers == (4, 5, 6)
+@pytest.mark.parametrize(
+    ("depth", "layers"), [(30, (20, 26, 30)), (18, (12, 16, 18)), (6, (4, 5, 6)), (3, (2, 3)), (1, (1,))]
+)
+def test_edits_read_and_change_late_layers_of_a_model_of_any_depth(monkeypatch, depth, layers):
+    lm = tiny(layers=depth)
+    monkeypatch.setattr(experiment, "language_model", lambda: lm)
+    makers = (experiment.mood_settings, experiment.refusal_settings, experiment.fairness_settings)
+    assert {make(lm).at for make in makers} == {make().at for make in makers} == {late()} == {ReadOut(layers, 5)}
+    assert experiment.truth_settings(lm).at == experiment.truth_settings().at == ReadOut(layers, 1)
+    assert adapted(with_late_adapter(lm).model) == list(range(max(1, depth // 2), depth + 1))
+
+
+@pytest.mark.parametrize(("kind", "depth"), [("gemma3", 6), ("gpt2", 6), ("llama", 18)])
+def test_another_model_is_edited_with_the_course_s_settings(kind, depth):
+    lm = tiny(kind, layers=depth)
+    settings = replace(experiment.mood_settings(lm), rounds=1, steps=2, batch=2)
+    moved, curve = edited(concept(), settings, backend=LocalBackend(lm, kind))
+    assert len(curve) == 1 and edited_backend(moved).name != edited_backend(with_late_adapter(lm)).name

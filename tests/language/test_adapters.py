@@ -153,11 +153,10 @@ def test_preferred_modules_give_way_to_all_linear_layers(kind):
     model = fused() if kind == "phi3" else tiny(kind)
     chosen = modules_for(model, ("q_proj", "down_proj"))
     assert chosen == (("q_proj", "down_proj") if kind in ("gemma3", "qwen2") else tuple(linear_layers(model)))
-    edited = with_adapter(model, modules=chosen, rank=1)
-    adapted = {
-        name.split(".lora_A")[0].rpartition(".")[2] for name, _ in edited.model.named_parameters() if "lora_A" in name
-    }
-    assert adapted == set(chosen)
+    for modules, expected in ((chosen, chosen), (None, modules_for(model, ("q_proj", "v_proj")))):
+        weights = [name for name, _ in with_adapter(model, modules=modules, rank=1).model.named_parameters()]
+        adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name in weights if "lora_A" in name}
+        assert adapted == set(expected)
 
 
 def test_merging_gives_a_model_of_its_own(lm):
