@@ -144,6 +144,16 @@ def prose_for_the_code(book, stem) -> list[str]:
     return [f"{ratio:.1f} words of prose per code line: aim for 6-12 (5-16 allowed)"] * wrong
 
 
+ASKS_A_MODEL = r"\b(local_backend|exact_backend|language_model|hidden_state_features|load_\w*experiment|pool_drill)\("
+
+
+def model_named(book, stem) -> list[str]:
+    """`STEER_MODEL` runs a lesson with another chat model: its text must say which one its numbers are of."""
+    asks = any(re.search(ASKS_A_MODEL, cell.source) for cell in code_cells(book))
+    wrong = asks and is_numbered(stem) and "SmolLM2-135M-Instruct" not in section(book, "Set-up")
+    return ["'Set-up' does not say that the numbers are of SmolLM2-135M-Instruct"] * wrong
+
+
 def figures_described(book, stem) -> list[str]:
     problems = []
     for cell in code_cells(book):
@@ -206,6 +216,7 @@ RULES = (
     checks_have_outputs,
     small_steps,
     prose_for_the_code,
+    model_named,
     figures_described,
     required_headings,
     exercises_with_solutions,
@@ -314,6 +325,7 @@ BROKEN = [
     (small_steps, lambda book: book.update(cells=book.cells[:1]), "no code"),
     (prose_for_the_code, replace_text(PARAGRAPH, ""), "words of prose"),
     (prose_for_the_code, add_text(PARAGRAPH * 3), "words of prose"),
+    (model_named, on_cell(1, source="lm = language_model()"), "numbers are of SmolLM2"),
     (figures_described, lambda book: book.cells[2].outputs.pop(), "without a printed"),
     (figures_described, lambda book: book.cells[2].outputs[1].update(text="Figure: a line"), "without a printed"),
     *[(required_headings, replace_text(f"## {title}", "## Else"), title) for title in HEADINGS],
