@@ -113,7 +113,8 @@ def truncated_speedup(
     at = ReadOut((depth // 2,))
     adapted = with_adapter(lm, layers=range(depth // 3 + 1, depth // 2 + 1)).model
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(100, lm.model.config.vocab_size, (texts, tokens), generator=generator).tolist()
+    vocabulary = lm.model.config.get_text_config().vocab_size
+    rows = torch.randint(100, vocabulary, (texts, tokens), generator=generator).tolist()
     below = states_below(adapted, rows, depth // 3)
 
     def in_full() -> None:
