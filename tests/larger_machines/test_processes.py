@@ -70,6 +70,15 @@ def test_no_model_no_configuration(tmp_path, capsys):
 # Runs --------------------------------------------------------------------------------------------------------------
 
 
+def test_without_a_name_the_model_is_the_course_s_and_sharding_finds_its_answers_in_the_memo(monkeypatch, model_folder):
+    monkeypatch.setenv("STEER_MODEL", str(model_folder))
+    whole = launch.model_backend()
+    assert whole.name == launch.model_backend(str(model_folder)).name and str(model_folder) in whole.name
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    sharded = launch.model_backend()
+    assert sharded.name == whole.name and sharded.lm.model.device.type == "cpu"
+
+
 LOSSES = ("fooling", "distance", "answer_nll", "retain_kl")
 
 

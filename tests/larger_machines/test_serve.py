@@ -178,6 +178,8 @@ def test_a_server_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys)
     assert serve.main(["--model", "/no/such/folder"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: could not load") and said.count("\n") == 1
+    monkeypatch.setenv("STEER_MODEL", "/no/other/folder")
+    assert serve.main([]) == 1 and "/no/other/folder" in capsys.readouterr().err
     (tmp_path / "python").write_text(f"#!/bin/sh\necho '{said.strip()}' >&2; exit 1\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
