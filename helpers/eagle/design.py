@@ -29,6 +29,7 @@ from sklearn.exceptions import ConvergenceWarning
 RANK_CUTOFF = 1e-6  # directions this much thinner than the thickest one are rounding noise of float32 embeddings
 SPAN_CUTOFF = 1e-9  # the same inside whitened coordinates, where only weights near zero make a direction thin
 
+Weights = Float[np.ndarray, " action"]
 Subset = Int[np.ndarray, " k"]
 
 
@@ -38,13 +39,11 @@ class Design:
 
     Attributes:
         weights: q, non-negative, sums to 1; leverages: of all actions under q; rank: n, the dimension they span.
-        steps: iterations made.
     """
 
     weights: Float[np.ndarray, " action"]
     leverages: Float[np.ndarray, " action"]
     rank: int
-    steps: int
 
     @property
     def value(self) -> float:
@@ -81,22 +80,21 @@ def leverages(
     Raises:
         ValueError: z is not a finite matrix or all zero, q is no distribution over its rows, or ridge < 0.
     """
-    z, q = _matrix(z), np.asarray(q, dtype=np.float64)
+    z = _matrix(z)
+    q = np.asarray(q, dtype=np.float64)
     if q.shape != (len(z),) or not (q >= 0).all() or not abs(q.sum() - 1) < 1e-6:
         raise ValueError(f"q must hold {len(z)} non-negative weights of sum 1: divide them by their sum")
     if not ridge >= 0:
         raise ValueError(f"ridge = {ridge} must be 0 or more")
-    coordinates = z if ridge else _row_space(z)
-    _, scales, axes = np.linalg.svd(np.sqrt(q)[:, None] * coordinates, full_matrices=True)
-    along = coordinates @ axes.T
-    moments = np.zeros(len(axes))
-    moments[: len(scales)] = scales**2
     if ridge:
-        return (along**2 / (moments + ridge)).sum(axis=1)
-    reached = moments > SPAN_CUTOFF**2 * moments.max()
-    values = (along[:, reached] ** 2 / moments[reached]).sum(axis=1)
-    outside = (along[:, ~reached] ** 2).sum(axis=1) > RANK_CUTOFF**2 * (along**2).sum(axis=1)
-    return np.where(outside, np.inf, values)
+        return _leverages(z, q, ridge)
+    w = _row_space(z)
+    _, scales, axes = np.linalg.svd(np.sqrt(q)[:, None] * w, full_matrices=False)
+    reached = scales > SPAN_CUTOFF * scales.max()
+    along = w @ axes[reached].T
+    length = (w**2).sum(axis=1)
+    outside = length - (along**2).sum(axis=1) > RANK_CUTOFF**2 * length
+    return np.where(outside, np.inf, ((along / scales[reached]) ** 2).sum(axis=1))
 
 
 def optimal_design(
@@ -123,34 +121,32 @@ def optimal_design(
         raise ValueError(f"method = {method!r} is unknown: choose one of {', '.join(solvers)}")
     if not tolerance > 0 or max_steps < 0:
         raise ValueError("tolerance must be above 0 and max_steps 0 or more")
-    rows = _row_space(z)
-    weights, steps = solvers[method](rows, rows.shape[1] * tolerance, max_steps)
-    weights = weights / weights.sum()
-    return Design(weights, _leverages(rows, weights), rows.shape[1], steps)
+    w = _row_space(z)
+    q = solvers[method](w, w.shape[1] * tolerance, max_steps)
+    q = q / q.sum()
+    return Design(q, _leverages(w, q), w.shape[1])
 
 
-def _multiplicative(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> tuple[np.ndarray, int]:
+def _multiplicative(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Weights:
     """q_a <- q_a (leverage_a - b) / (n - b) until the gap is within the tolerance.
 
     b = 0 is the classical step (Silvey, Titterington and Torsney 1978); b = half the smallest leverage still
-    never lowers log det and needs fewer steps (Dette, Pepelyshev and Zhigljavsky 2008).
+    never lowers log det and needs fewer steps (Dette, Pepelyshev and Zhigljavsky 2008). Actions that cannot be in
+    the optimum are dropped on the way.
     """
-    n, rows = w.shape[1], w
-    kept, q = np.arange(len(w)), np.full(len(w), 1 / len(w))
+    n = w.shape[1]
+    q = np.full(len(w), 1 / len(w))
     for step in range(max_steps + 1):
-        values = _leverages(rows, q)
+        values = _leverages(w, q)
         gap = values.max() - n
-        # An action that was dropped has its leverage below n at the optimum, but not always on the way there.
-        done = gap <= tolerance and _leverages(w, _spread(q, kept, len(w))).max() - n <= tolerance
-        if done or step == max_steps:
+        if gap <= tolerance or step == max_steps:
             break
-        shift = values.min() / 2
+        shift = values[q > 0].min() / 2
         q = q * (values - shift) / (n - shift)
         if step % 10 == 0:
-            stay = _may_support(values, gap, n)
-            kept, q = kept[stay], q[stay] / q[stay].sum()
-            rows = w[kept]
-    return _spread(q, kept, len(w)), step
+            q = np.where(_may_support(values, gap, n), q, 0)
+            q = q / q.sum()
+    return q
 
 
 def _may_support(values: Float[np.ndarray, " action"], gap: float, n: int) -> Bool[np.ndarray, " action"]:
@@ -159,35 +155,29 @@ def _may_support(values: Float[np.ndarray, " action"], gap: float, n: int) -> Bo
     return values >= n * (1 + gap / 2 - np.sqrt(gap * (4 + gap - 4 / n)) / 2)
 
 
-def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> tuple[np.ndarray, int]:
+def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Weights:
     """Move weight to the action of largest leverage, or away from the used one of smallest, by the best step.
 
-    Fedorov 1972 and Wynn 1970; away steps as in Todd and Yildirim 2007. A step changes Sigma by one rank, so its
-    inverse follows in O(K n); it is computed anew every 200 steps and after long ones, before rounding errors grow.
+    Fedorov 1972 and Wynn 1970; away steps as in Todd and Yildirim 2007.
     """
-    n, q = w.shape[1], np.full(len(w), 1 / len(w))
+    n = w.shape[1]
+    q = np.full(len(w), 1 / len(w))
     for step in range(max_steps + 1):
-        if step % 200 == 0 or size > 0.5 or values.max() - n <= tolerance:
-            inverse = np.linalg.inv((w * q[:, None]).T @ w)
-            values = np.einsum("ai,ai->a", w @ inverse, w)
+        values = _leverages(w, q)
         if values.max() - n <= tolerance or step == max_steps:
             break
         action, size = _exact_step(values, q, n)
-        moved, ratio = inverse @ w[action], size / (1 - size)
-        factor = ratio / (1 + ratio * values[action])
-        values = (values - factor * (w @ moved) ** 2) / (1 - size)
-        inverse = (inverse - factor * np.outer(moved, moved)) / (1 - size)
-        q *= 1 - size
+        q = (1 - size) * q
         q[action] = max(q[action] + size, 0.0)
-    return q, step
+    return q
 
 
-def _exact_step(values: Float[np.ndarray, " action"], q: Float[np.ndarray, " action"], n: int) -> tuple[int, float]:
+def _exact_step(values: Float[np.ndarray, " action"], q: Weights, n: int) -> tuple[int, float]:
     """The action a and the size s, negative to move away, for which q <- (1 - s) q + s e_a raises log det most."""
-    forward, away = int(values.argmax()), int(np.where(q > 0, values, np.inf).argmin())
+    forward = int(values.argmax())
+    away = int(np.where(q > 0, values, np.inf).argmin())
     if values[forward] - n >= n - values[away]:
-        # For n = 1 the best step is s = 1, everything on one action, where the update formula divides by 0.
-        return forward, min((values[forward] / n - 1) / (values[forward] - 1), 1 - 1e-6)
+        return forward, (values[forward] / n - 1) / (values[forward] - 1)
     everything = -q[away] / (1 - q[away])
     if values[away] <= 1:
         return away, everything
@@ -200,7 +190,6 @@ def prepare(
     form: Literal["centred", "raw", "displacement"] = "centred",
     origin: Float[np.ndarray, " dim"] | None = None,
     n_components: int | None = None,
-    ridge: float = 0.0,
 ) -> Float[np.ndarray, "action component"]:
     """Choose from where z is measured, then whiten it, on as many principal axes as asked for.
 
@@ -220,14 +209,11 @@ def prepare(
 
     Args:
         n_components: principal axes kept, those of largest second moment; all that z spans when not given.
-        ridge: in units of z^2, added to the second moments before whitening, so that thin axes stay shorter.
 
     Raises:
         ValueError: z is not a finite matrix or has no such origin or components, or an option does not fit the form.
     """
     moved = _moved(_matrix(z), form, origin)
-    if not ridge >= 0 or (form == "raw" and ridge):
-        raise ValueError("ridge must be 0 or more, and 0 for the raw form, which is not whitened")
     if form == "raw" and n_components is None:
         return moved
     _, scales, axes = _svd(moved)
@@ -235,7 +221,7 @@ def prepare(
     if not 1 <= n <= len(scales):
         raise ValueError(f"n_components = {n} must be between 1 and {len(scales)}, the dimension that z spans")
     components = moved @ axes[:n].T
-    return components if form == "raw" else components / np.sqrt(scales[:n] ** 2 / len(z) + ridge)
+    return components if form == "raw" else components * np.sqrt(len(z)) / scales[:n]
 
 
 def _moved(z: np.ndarray, form: str, origin: np.ndarray | None) -> Float[np.ndarray, "action dim"]:
@@ -261,7 +247,8 @@ def efficiency(z: Float[np.ndarray, "action dim"], subset: Subset) -> float:
     Raises:
         ValueError: z is not a finite matrix or all zero, or the subset is empty or no set of its rows.
     """
-    rows, subset = _row_space(z), np.asarray(subset)
+    rows = _row_space(z)
+    subset = np.asarray(subset)
     if len(subset) == 0 or len(np.unique(subset)) != len(subset) or not np.isin(subset, np.arange(len(rows))).all():
         raise ValueError(f"a subset holds different row numbers from 0 to {len(rows) - 1}")
     q = np.zeros(len(rows))
@@ -301,45 +288,44 @@ def round_design(
     top = np.sort(np.lexsort((-design.leverages, -design.weights))[:k])
     if method == "topk":
         return top
-    swapped = _exchange(rows, top, _log_det_gains)
-    if efficiency(rows, swapped) == 0:
-        return swapped  # k < n: the largest leverage is infinite whatever is swapped
-    starts = (swapped, top) if efficiency(rows, top) else (swapped,)
-    ends = [_exchange(rows, start, _leverage_gains) for start in starts]
-    return max((*ends, top), key=lambda subset: efficiency(rows, subset))
+    # By volume first: the largest leverage is infinite, whatever is swapped, until the chosen actions span everything.
+    swapped = _exchange(rows, top, _volume)
+    ends = [_exchange(rows, start, _certainty) for start in (swapped, top) if efficiency(rows, start)]
+    return max((*ends, swapped, top), key=lambda subset: efficiency(rows, subset))
 
 
-def _exchange(w: Float[np.ndarray, "action n"], chosen: Subset, gains: Callable) -> Subset:
-    """Replace one chosen action after the other by the best one that is not chosen, until none gains anything."""
-    chosen, improved = chosen.copy(), True
+def _exchange(w: Float[np.ndarray, "action n"], chosen: Subset, score: Callable) -> Subset:
+    """Replace one chosen action after the other by the one of best score beside the rest, until no score rises."""
+    chosen = chosen.copy()
+    improved = True
     while improved:
         improved = False
-        for position in range(len(chosen)):
-            # The small multiple of I keeps Sigma invertible while the chosen actions do not span everything yet.
-            sigma = w[chosen].T @ w[chosen] + 1e-6 * np.eye(w.shape[1])
-            gain = gains(w @ np.linalg.solve(sigma, w.T), chosen[position])
-            gain[chosen] = -np.inf
-            if gain.max() > 1e-6:  # more than rounding, which could swap for ever
-                chosen[position], improved = gain.argmax(), True
+        for position, old in enumerate(chosen):
+            rest = np.delete(chosen, position)
+            # The small multiple of I keeps Sigma invertible while the rest does not span everything yet.
+            inverse = np.linalg.inv(w[rest].T @ w[rest] + 1e-6 * np.eye(w.shape[1]))
+            scores = score(w @ inverse @ w.T)
+            scores[rest] = -np.inf
+            best = int(scores.argmax())
+            if scores[best] > scores[old] + 1e-6:  # more than rounding, which could swap for ever
+                chosen[position] = best
+                improved = True
     return np.sort(chosen)
 
 
-def _growth(gram: Float[np.ndarray, "action action"], out: int) -> Float[np.ndarray, " action"]:
-    """By what factor det Sigma grows when `out` leaves and each other action comes in; gram = w Sigma^-1 w^T."""
-    return np.maximum((1 - gram[out, out]) * (1 + gram.diagonal()) + gram[out] ** 2, 1e-300)
+# What each action would do beside the rest, with gram = w Sigma^-1 w^T and Sigma = sum of z z^T over the rest. One more
+# row b changes det Sigma by the factor 1 + gram_bb, and the leverage of a to gram_aa - gram_ab^2 / (1 + gram_bb).
 
 
-def _log_det_gains(gram: Float[np.ndarray, "action action"], out: int) -> Float[np.ndarray, " action"]:
-    """Growth of log det Sigma by each swap."""
-    return np.log(_growth(gram, out))
+def _volume(gram: Float[np.ndarray, "action action"]) -> Float[np.ndarray, " action"]:
+    """log det Sigma with each action beside the rest, but for a constant."""
+    return np.log1p(gram.diagonal())
 
 
-def _leverage_gains(gram: Float[np.ndarray, "action action"], out: int) -> Float[np.ndarray, " action"]:
-    """Fall of the log of the largest leverage by each swap (Woodbury's formula for two ranks, all swaps at once)."""
-    left, own = gram[out], gram.diagonal()
-    change = (1 + own) * left[:, None] ** 2 - 2 * left[:, None] * left * gram + (gram[out, out] - 1) * gram**2
-    after = (own[:, None] + change / _growth(gram, out)).max(axis=0)
-    return np.log(own.max()) - np.log(np.maximum(after, 1e-300))
+def _certainty(gram: Float[np.ndarray, "action action"]) -> Float[np.ndarray, " action"]:
+    """Minus the log of the largest leverage with each action beside the rest."""
+    own = gram.diagonal()
+    return -np.log((own[:, None] - gram**2 / (1 + own)).max(axis=0))
 
 
 def random_subset(z: Float[np.ndarray, "action dim"], k: int, rng: np.random.Generator) -> Subset:
@@ -384,9 +370,8 @@ def dpp_subset(z: Float[np.ndarray, "action dim"], k: int, noise: float = 1e-3) 
 
 
 class PrintedRule(NamedTuple):
-    """Outcome of the paper's selector: the first accepted subset or None, the share accepted, and every sup."""
+    """Outcome of the paper's selector: the share of draws that it accepts, and the sup of every draw."""
 
-    subset: Subset | None
     accepted: float
     sup: Float[np.ndarray, " draw"]
 
@@ -414,8 +399,7 @@ def printed_rule(
     left, scales, _ = np.linalg.svd(rows[subsets], full_matrices=False)
     spanned = scales > RANK_CUTOFF * scales.max(axis=1, keepdims=True)
     sup = k * (left**2 * spanned[:, None]).sum(axis=2).max(axis=1)
-    passed = sup <= C * rows.shape[1] * (1 + 1e-9)
-    return PrintedRule(subsets[passed.argmax()] if passed.any() else None, float(passed.mean()), sup)
+    return PrintedRule(float((sup <= C * rows.shape[1] * (1 + 1e-9)).mean()), sup)
 
 
 def _check_k(k: int, n_actions: int) -> None:
@@ -450,16 +434,11 @@ def _row_space(z: Float[np.ndarray, "action dim"]) -> Float[np.ndarray, "action 
     return left * np.sqrt(len(left))
 
 
-def _leverages(w: Float[np.ndarray, "action n"], q: Float[np.ndarray, " action"]) -> Float[np.ndarray, " action"]:
-    """Leverages where Sigma(q) is well conditioned.
+def _leverages(w: Float[np.ndarray, "action n"], q: Weights, ridge: float = 0.0) -> Float[np.ndarray, " action"]:
+    """Leverages where Sigma(q) + ridge I is well conditioned.
 
-    In coordinates of `_row_space` it is: its inverse has the mean leverage as trace, so near the optimum no
-    eigenvalue of Sigma is below 1 / n.
+    In coordinates of `_row_space` it is without ridge: its inverse has the mean leverage as trace, so near the optimum
+    no eigenvalue of Sigma is below 1 / n.
     """
-    return np.einsum("ai,ai->a", w @ np.linalg.inv((w * q[:, None]).T @ w), w)
-
-
-def _spread(q: np.ndarray, kept: np.ndarray, n_actions: int) -> Float[np.ndarray, " action"]:
-    weights = np.zeros(n_actions)
-    weights[kept] = q
-    return weights
+    sigma = (w * q[:, None]).T @ w + ridge * np.eye(w.shape[1])
+    return np.einsum("ai,ai->a", w @ np.linalg.inv(sigma), w)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.eagle.design import (
-    _leverage_gains,
-    _log_det_gains,
+    _certainty,
     _may_support,
+    _volume,
     dpp_subset,
     efficiency,
     kmeans_subset,
@@ -150,11 +150,10 @@ def test_the_certificate_is_honest(seed, n_actions, n, method, steps):
     """Whenever the solver stops, value and gap are those of the weights that it returns."""
     z = actions(seed, n_actions, n)
     design = optimal_design(z, method=method, max_steps=steps)
-    assert design.steps <= steps
     assert design.weights.sum() == pytest.approx(1)
     np.testing.assert_allclose(design.leverages, brute_leverages(z, design.weights), rtol=1e-6)
     assert design.gap == pytest.approx(brute_leverages(z, design.weights).max() - n, abs=1e-6)
-    assert design.gap <= 1e-3 * n * (1 + 1e-6) or design.steps == steps
+    assert design.gap <= 1e-3 * n * (1 + 1e-6) or steps < 10_000
 
 
 @settings(max_examples=20, deadline=None)
@@ -163,7 +162,7 @@ def test_log_det_never_falls(seed, n_actions, n):
     z = actions(seed, n_actions, n)
     for method in METHODS:
         values = [log_det(z, optimal_design(z, method=method, max_steps=s).weights) for s in (0, 1, 2, 5, 10, 20, 40)]
-        assert (np.diff(values) >= -1e-6).all()  # Frank-Wolfe rounds its step for n = 1
+        assert (np.diff(values) >= -1e-6).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -297,14 +296,6 @@ def test_fewer_components_are_the_widest_ones():
     assert np.linalg.norm(raw) == pytest.approx(np.linalg.norm(z, 2))
 
 
-def test_ridge_keeps_thin_axes_short_and_leaves_the_design():
-    z = np.random.default_rng(0).normal(size=(50, 3)) * [10, 1, 0.1]
-    damped = prepare(z, ridge=1.0)
-    spread = np.sqrt((damped**2).mean(axis=0))
-    assert spread[0] > 0.98 and 0.5 < spread[1] < 0.9 and spread[2] < 0.15
-    np.testing.assert_allclose(optimal_design(damped).weights, optimal_design(prepare(z)).weights, atol=1e-8)
-
-
 # --- from proportions to k actions -------------------------------------------------------------------------------
 
 
@@ -341,7 +332,7 @@ def test_exchange_comes_close_to_the_best_of_all_subsets():
 def test_exchange_spans_where_topk_does_not():
     z = np.vstack([np.tile([[10.0, 0, 0], [0, 10, 0]], (5, 1)), np.eye(3)[2:]])
     design = optimal_design(z, max_steps=0)  # even weights: the largest leverages are not yet in front
-    poor = type(design)(design.weights, -design.leverages, design.rank, design.steps)
+    poor = type(design)(design.weights, -design.leverages, design.rank)
     assert efficiency(z, round_design(z, poor, 3, "topk")) == 0
     assert efficiency(z, round_design(z, poor, 3, "exchange")) == pytest.approx(1)
 
@@ -355,27 +346,23 @@ def test_below_the_rank_exchange_spans_as_much_volume_as_it_can():
     assert efficiency(z, subset) == 0
 
 
-@pytest.mark.parametrize("out", [0, 3])
-def test_gains_of_swaps_are_those_of_brute_force(out):
-    z, subset = actions(n_actions=10, n=3), [0, 3, 4, 7]
-
-    def of_subset(chosen):
-        sigma = z[chosen].T @ z[chosen]
-        return np.linalg.slogdet(sigma)[1], np.log(np.einsum("ai,ij,aj->a", z, np.linalg.inv(sigma), z).max())
-
-    volume, largest = of_subset(subset)
-    gram = z @ np.linalg.inv(z[subset].T @ z[subset]) @ z.T
-    for new in {*range(10)} - {*subset}:
-        swapped_volume, swapped_largest = of_subset([a for a in subset if a != out] + [new])
-        assert _log_det_gains(gram, out)[new] == pytest.approx(swapped_volume - volume)
-        assert _leverage_gains(gram, out)[new] == pytest.approx(largest - swapped_largest)
+@pytest.mark.parametrize("rest", [[3, 4, 7], [0, 1, 2, 8, 9]])
+def test_scores_of_swaps_are_those_of_brute_force(rest):
+    z = actions(n_actions=10, n=3)
+    gram = z @ np.linalg.inv(z[rest].T @ z[rest]) @ z.T
+    for new in range(10):
+        sigma = z[[*rest, new]].T @ z[[*rest, new]]
+        growth = np.linalg.slogdet(sigma)[1] - np.linalg.slogdet(z[rest].T @ z[rest])[1]
+        assert _volume(gram)[new] == pytest.approx(growth)
+        largest = np.einsum("ai,ij,aj->a", z, np.linalg.inv(sigma), z).max()
+        assert _certainty(gram)[new] == pytest.approx(-np.log(largest))
 
 
 def test_topk_takes_the_largest_weights_and_then_the_largest_leverages():
     z = np.array([[1.0, 0], [0.9, 0], [0, 1.0], [0, 0.5], [0, 0]])
     design = tight(z)
     assert [round_design(z, design, k).tolist() for k in (2, 3, 4)] == [[0, 2], [0, 1, 2], [0, 1, 2, 3]]
-    other = type(design)(np.array([0.1, 0.2, 0.3, 0.4, 0]), design.leverages, 2, 0)
+    other = type(design)(np.array([0.1, 0.2, 0.3, 0.4, 0]), design.leverages, 2)
     assert [round_design(z, other, k).tolist() for k in (1, 2, 3)] == [[3], [2, 3], [1, 2, 3]]
 
 
@@ -388,7 +375,7 @@ def test_sampling_follows_the_weights_and_comes_to_the_rest_last():
     third = [round_design(z, design, 3, "sampled", rng).tolist() for _ in range(60)]
     assert all({0, 2} < set(subset) for subset in third)
     assert {a for subset in third for a in subset} == {0, 1, 2, 3, 4}
-    uneven = type(design)(np.array([0.7, 0.1, 0.1, 0.1, 0]), design.leverages, 2, 0)
+    uneven = type(design)(np.array([0.7, 0.1, 0.1, 0.1, 0]), design.leverages, 2)
     drawn = [round_design(z, uneven, 1, "sampled", rng)[0] for _ in range(1000)]
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 1000, uneven.weights, atol=0.05)
 
@@ -446,14 +433,14 @@ def test_the_determinantal_choice_is_greedy_in_the_determinant(seed):
 def test_the_printed_rule_is_vacuous_for_n_of_at_least_k(n):
     outcome = printed_rule(actions(n_actions=100, n=n), 10, draws=300, rng=np.random.default_rng(0))
     np.testing.assert_allclose(outcome.sup, 10)
-    assert outcome.accepted == 1 and len(outcome.subset) == 10
+    assert outcome.accepted == 1
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 9])
 def test_the_printed_rule_is_unsatisfiable_for_n_below_k(n):
     z = np.random.default_rng(n).normal(size=(100, n))
     outcome = printed_rule(z, 10, draws=2000, rng=np.random.default_rng(0))
-    assert outcome.accepted == 0 and outcome.subset is None
+    assert outcome.accepted == 0
     assert outcome.sup.min() > n
     lenient = printed_rule(z, 10, C=np.median(outcome.sup) / n, draws=2000, rng=np.random.default_rng(0))
     assert lenient.accepted == pytest.approx(0.5, abs=0.01)
@@ -470,10 +457,7 @@ def test_the_printed_rule_is_computed_with_the_pseudo_inverse(n):
         inverse = np.linalg.pinv(z[subset].T @ z[subset] / 6, rcond=1e-10)
         expected.append(np.einsum("ai,ij,aj->a", z[subset], inverse, z[subset]).max())
     np.testing.assert_allclose(outcome.sup, expected)
-    passed = outcome.sup <= 1.9 * min(n, 10)
-    assert outcome.accepted == pytest.approx(passed.mean())
-    if passed.any():
-        assert outcome.subset.tolist() == sorted(order[passed.argmax()])
+    assert outcome.accepted == pytest.approx((outcome.sup <= 1.9 * min(n, 10)).mean())
 
 
 def test_a_draw_of_two_equal_actions_spans_one_dimension():
@@ -485,7 +469,8 @@ def test_a_draw_of_two_equal_actions_spans_one_dimension():
 
 def test_one_dimension_is_solved_for_every_draw():
     for seed in range(100):
-        assert tight(actions(seed, 8 + seed % 23, 1)).steps < 50
+        z = actions(seed, 8 + seed % 23, 1)
+        assert optimal_design(z, method="frank-wolfe", tolerance=1e-9, max_steps=50).gap <= 1e-9
 
 
 # --- refusals --------------------------------------------------------------------------------------------------
@@ -516,8 +501,6 @@ def test_one_dimension_is_solved_for_every_draw():
         (lambda z, d: prepare(np.tile(z[0], (49, 1))), "all z are zero"),
         (lambda z, d: prepare(z, n_components=7), "between 1 and 6"),
         (lambda z, d: prepare(z, n_components=0), "between 1 and 6"),
-        (lambda z, d: prepare(z, ridge=-1), "ridge must be 0 or more"),
-        (lambda z, d: prepare(z, form="raw", ridge=1), "raw form, which is not whitened"),
         (lambda z, d: round_design(z, d, 41), "k = 41 must be between 1 and 40"),
         (lambda z, d: round_design(z, d, 0), "k = 0 must be between 1 and 40"),
         (lambda z, d: round_design(z[:9], d, 3), "40 actions, z has 9"),

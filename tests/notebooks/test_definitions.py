@@ -290,7 +290,7 @@ def test_15_weights_and_swaps(seed):
     chosen = np.sort(random.choice(30, 8, replace=False))
     assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
     swapped = names["exchange_naive"](rows, chosen)
-    np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._leverage_gains))
+    np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._certainty))
 
 
 # Exercises
