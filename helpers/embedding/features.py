@@ -19,7 +19,7 @@ from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.generation import local_backend
 from helpers.language.models import language_model
-from helpers.language.states import blocks
+from helpers.language.states import batches, blocks, states_below
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -90,61 +90,28 @@ def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
     return np.hstack([cached_features("minilm", field, embed) for field in split_fields(texts)])
 
 
-def hidden_state_features(texts: Sequence[str], layer: int | None = None) -> Float[np.ndarray, "text dim"]:
+def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
     """Mean hidden state of the course's chat model over the tokens of each text (576 numbers for SmolLM2).
 
-    The first token is left out: its state is the same for every text and two orders of magnitude longer.
-
-    Args:
-        layer: after how many blocks; after a quarter of them when not given (8 of SmolLM2's 30).
+    Read after a quarter of the blocks. The first token is left out: its state is the same for every text and two orders
+    of magnitude longer.
     """
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
     if model_name() == DEFAULT_MODEL:  # known without loading it: the features may be in the cache
-        depth, model = layer or 8, "smollm2"
+        layer, model = 8, "smollm2"
     else:
-        depth = layer or max(1, round(HIDDEN_DEPTH * len(blocks(language_model().model))))
+        layer = max(1, round(HIDDEN_DEPTH * len(blocks(language_model().model))))
         model = hashlib.sha256(local_backend().name.encode()).hexdigest()[:8]
     dtype = str(preferred_dtype(default_device())).removeprefix("torch.")
-    return cached_features(f"{model}-layer{depth}-{dtype}", texts, lambda t: _mean_hidden_states(t, depth))
+    return cached_features(f"{model}-layer{layer}-{dtype}", texts, lambda texts: _mean_states(texts, layer))
 
 
-class _LayerReached(Exception):
-    """Carries a hidden state out of a forward pass that need not go on."""
-
-    def __init__(self, state: torch.Tensor) -> None:
-        self.state = state
-
-
-def _mean_hidden_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
+def _mean_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
     model, tokenizer = language_model()
-
-    def stop(_module, _inputs, output) -> None:
-        raise _LayerReached(output if isinstance(output, torch.Tensor) else output[0])
-
-    order = np.argsort([len(text) for text in texts])
-    result: dict[int, np.ndarray] = {}
-    handle = blocks(model)[layer - 1].register_forward_hook(stop)
-    try:
-        for start in range(0, len(order), 16):
-            rows = order[start : start + 16]
-            batch = tokenizer(
-                [texts[r] for r in rows], return_tensors="pt", padding=True, truncation=True, max_length=256
-            )
-            means = _masked_means(model, batch.to(model.device))
-            result.update(zip(rows.tolist(), means, strict=True))
-    finally:
-        handle.remove()
-    return np.stack([result[row] for row in range(len(texts))])
-
-
-@torch.inference_mode()
-def _masked_means(model, batch) -> Float[np.ndarray, "row dim"]:
-    try:
-        model(**batch)
-    except _LayerReached as reached:
-        mask = batch["attention_mask"].clone()
-        mask[torch.arange(len(mask)), mask.argmax(dim=1)] = 0  # the first real token (padding is on the left)
-        weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return torch.einsum("bt,btd->bd", weights.float(), reached.state.float()).cpu().numpy()
-    raise RuntimeError("the forward pass ended without reaching the layer")
+    tokens = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
+    means: dict[int, np.ndarray] = {}
+    for rows in batches(tokens, 16):
+        for row, states in zip(rows, states_below(model, [tokens[row] for row in rows], layer).states, strict=True):
+            means[row] = (states[1:].float().sum(dim=0) / max(1, len(states) - 1)).cpu().numpy()
+    return np.stack([means[row] for row in range(len(texts))])
