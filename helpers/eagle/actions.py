@@ -20,6 +20,7 @@ from jaxtyping import Float
 from helpers.eagle.banks import BANK, CATEGORIES, MOVIE_EDITS, Action
 from helpers.embedding.profiles import Profile
 from helpers.language.generation import Backend, Memo, Sampling, generate
+from helpers.language.texts import repetition, words_of
 
 MACRO = "macro"  # category of an action that joins several
 
@@ -193,7 +194,7 @@ def rejection(text: str, titles: Iterable[str] = ()) -> str | None:
         `too long` (over `MAX_INSTRUCTION_WORDS` words), `unfinished` (no full stop), `not imperative`,
         `repeats itself`, `names a movie`, or None.
     """
-    words = re.findall(r"[a-z0-9']+", text.lower())
+    words = words_of(text)
     checks = (
         ("empty", not words),
         ("several lines", "\n" in text.strip()),
@@ -205,16 +206,10 @@ def rejection(text: str, titles: Iterable[str] = ()) -> str | None:
         ("too long", len(words) > MAX_INSTRUCTION_WORDS),
         ("unfinished", not re.search(r"[.!]\)?$", text.strip())),
         ("not imperative", not words or words[0] not in VERBS),
-        ("repeats itself", _repeats(words)),
+        ("repeats itself", repetition(text) > 0 or any(a == b for a, b in itertools.pairwise(words))),
         ("names a movie", any(_names(text, title) for title in titles)),
     )
     return next((reason for reason, found in checks if found), None)
-
-
-def _repeats(words: Sequence[str]) -> bool:
-    """True when a word follows itself or three words in a row occur twice."""
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(triples)) < len(triples) or any(a == b for a, b in itertools.pairwise(words))
 
 
 def _names(text: str, title: str) -> bool:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Int
 from helpers.domains.domain import Domain
 from helpers.domains.wording import MOVIES, Wording, letters
 from helpers.language.generation import Backend, Memo, Prompt, Sampling, generate
-from helpers.language.texts import repetition
+from helpers.language.texts import repetition, sentence_ends
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
 MAX_START_WORDS = 30  # of the plot of a start text, cut after a whole sentence
@@ -32,12 +32,6 @@ MIN_WORDS = 5  # of a plot that a rewrite must have
 MAX_PLOT_CHARACTERS = 600  # of a plot, cut after a whole sentence; no token limit should let it grow further
 MAX_GENRES = 4
 MAX_REPETITION = 0.25  # share of three-word sequences that occurred before in the same text
-
-# Full stops behind these, or behind an initial, end no sentence; nor does one in front of a small letter.
-_TITLES = ("Capt", "Col", "Dr", "Gen", "Jr", "Lt", "Mr", "Mrs", "Ms", "Prof", "Rev", "Sgt", "Sr", "St", "vs")
-_SENTENCE_END = re.compile(
-    r"(?<!\b[A-Z])" + "".join(rf"(?<!\b(?i:{word}))" for word in _TITLES) + r"[.!?]+[\"')]*(?=\s+[^a-z\s]|\s*$)"
-)
 
 
 def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Prompt:
@@ -68,15 +62,10 @@ def ascii_line(text: str) -> str:
     return " ".join("".join(c for c in text if c in string.printable).split())
 
 
-def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of a text end, each with its closing quotes, up to `MAX_PLOT_CHARACTERS`."""
-    return [found.end() for found in _SENTENCE_END.finditer(text) if found.end() <= MAX_PLOT_CHARACTERS]
-
-
 def opening(plot: str, max_words: int = MAX_START_WORDS) -> str:
     """The first whole sentences of a plot that fit into `max_words`; empty when the first is longer."""
     text = ascii_line(plot)
-    fits = [end for end in sentence_ends(text) if len(text[:end].split()) <= max_words]
+    fits = [end for end in sentence_ends(text) if end <= MAX_PLOT_CHARACTERS and len(text[:end].split()) <= max_words]
     return text[: fits[-1]] if fits else ""
 
 
@@ -104,7 +93,7 @@ def read_answer(answer: str, wording: Wording = MOVIES) -> tuple[str, str]:
     genres, plot = catalogue_genres(line, wording), ascii_line(plot.strip().partition("\n")[0])
     if not genres:
         return "", "no genre"
-    ends = sentence_ends(plot)
+    ends = [end for end in sentence_ends(plot) if end <= MAX_PLOT_CHARACTERS]
     if _n_words(plot) >= MIN_WORDS and not ends:
         return "", "unfinished"
     plot = plot[: ends[-1]] if ends else plot

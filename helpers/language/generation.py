@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from helpers.language.prompts import (
     plain_tokens,
     prompt_tokens,
 )
+from helpers.language.texts import whole_sentences
 
 __all__ = [
     "Backend",
@@ -61,8 +61,6 @@ REWRITE_PROMPT = (
     "Answer with the new plot only, in three or four sentences."
 )
 
-# A full stop with its closing quotes; neither the point in `3.5` nor the number `1.` of a list.
-SENTENCE_END = re.compile(r"(?<!\b\d)[.!?]+[\"'”’)\]]*(?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -222,13 +220,6 @@ def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:
     if len(seeds) != count or not all(0 <= seed < 2**63 for seed in seeds):
         raise ValueError(f"{len(seeds)} seeds for {count} prompts: give one per prompt, each from 0 to 2^63 - 1")
     return seeds
-
-
-def whole_sentences(text: str) -> str:
-    """The text on one line, without what follows its last whole sentence; as it is when it has none."""
-    text = " ".join(text.split())
-    ends = [found.end() for found in SENTENCE_END.finditer(text)]
-    return text[: ends[-1]] if ends else text
 
 
 def rewrite_plot(backend: Backend, plot: str, instruction: str, sampling: Sampling = Sampling()) -> str:  # noqa: B008

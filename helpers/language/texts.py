@@ -1,12 +1,38 @@
-"""Measures of a text that need nothing but its words."""
+"""What the words of a text alone tell: where its sentences end, and how much it repeats itself.
+
+Raw catalogues are cut by rules of their own (`domains.movies.clean_plot`, `domains.clothing.sentences`).
+"""
 
 from __future__ import annotations
 
 import re
 
+# Full stops behind these, or behind an initial, end no sentence; nor does one in front of a small letter.
+TITLES = ("Capt", "Col", "Dr", "Gen", "Jr", "Lt", "Mr", "Mrs", "Ms", "Prof", "Rev", "Sgt", "Sr", "St", "vs")
+SENTENCE_END = re.compile(
+    r"(?<!\b[A-Z])" + "".join(rf"(?<!\b(?i:{word}))" for word in TITLES) + r"[.!?]+[\"')”’]*(?=\s+[^a-z\s]|\s*$)"
+)
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences of a text end, each with its closing quotes."""
+    return [found.end() for found in SENTENCE_END.finditer(text)]
+
+
+def whole_sentences(text: str) -> str:
+    """The text on one line, without what follows its last whole sentence; as it is when it has none."""
+    text = " ".join(text.split())
+    ends = [end for end in sentence_ends(text) if not re.search(r"\b\d\.$", text[:end])]  # `1.` of a list ends nothing
+    return text[: ends[-1]] if ends else text
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in small letters, without punctuation but for apostrophes."""
+    return re.findall(r"[a-z0-9']+", text.lower())
+
 
 def repetition(text: str, n: int = 3) -> float:
     """Share of the n-word sequences of a text that occurred in it before; 0 for a shorter text."""
-    words = re.findall(r"[a-z0-9']+", text.lower())
+    words = words_of(text)
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

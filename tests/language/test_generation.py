@@ -626,26 +626,6 @@ def test_a_model_that_does_not_chat_is_asked_in_questions_and_answers(lm):
 # Texts -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "whole"),
-    [
-        ("One. Two! Three", "One. Two!"),
-        ("One.\n\n  Two?\nThree.", "One. Two? Three."),
-        ("It cost 3.5 million. He left with 2.5 mil", "It cost 3.5 million."),
-        ('He says "Go." And then', 'He says "Go."'),
-        ('He says "Go!"', 'He says "Go!"'),
-        ("1. Add a dog 2", "1. Add a dog 2"),
-        ("1. Add a dog. 2. Add a c", "1. Add a dog."),
-        ("In 1999. Then", "In 1999."),
-        ("Wait... what", "Wait..."),
-        ("no end at all", "no end at all"),
-        ("", ""),
-    ],
-)
-def test_whole_sentences(text, whole):
-    assert generation.whole_sentences(text) == whole
-
-
 def test_the_rewriting_prompt_holds_plot_and_instruction():
     parrot = Parrot()
     answer = generation.rewrite_plot(parrot, "A pig herds sheep.", "make it sad", Sampling(40))
