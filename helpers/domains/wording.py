@@ -54,39 +54,26 @@ def letters(text: str) -> str:
     return re.sub(r"[^a-z]", "", text.lower())
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a text between semicolons."""
+    return tuple(part.strip() for part in text.split(";"))
+
+
+def _named(text: str) -> dict[str, str]:
+    """Label by its other name, from parts `other name: label`."""
+    return {name: label for name, label in (part.split(": ") for part in _listed(text))}
+
+
 MOVIES = Wording(
     field="Genres",
-    names=(
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children's",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
-        "Film-Noir",
-        "Horror",
-        "Musical",
-        "Mystery",
-        "Romance",
-        "Sci-Fi",
-        "Thriller",
-        "War",
-        "Western",
-    ),
-    other_names={
-        "animated": "Animation",
-        "children": "Children's",
-        "detective": "Mystery",
-        "family": "Children's",
-        "kids": "Children's",
-        "music": "Musical",
-        "noir": "Film-Noir",
-        "science fiction": "Sci-Fi",
-        "scifi": "Sci-Fi",
-    },
+    names=_listed("""
+        Action; Adventure; Animation; Children's; Comedy; Crime; Documentary; Drama; Fantasy; Film-Noir; Horror;
+        Musical; Mystery; Romance; Sci-Fi; Thriller; War; Western
+    """),
+    other_names=_named("""
+        animated: Animation; children: Children's; detective: Mystery; family: Children's; kids: Children's;
+        music: Musical; noir: Film-Noir; science fiction: Sci-Fi; scifi: Sci-Fi
+    """),
     system="You edit movie ideas. Follow the instruction, keep the form, and answer with the new movie only.",
     examples=(
         (
@@ -108,44 +95,17 @@ MOVIES = Wording(
             "poisoned the wedding cake.",
         ),
     ),
-    themes=(
-        "a dangerous criminal and the police",
-        "a family under strain",
-        "a journey far from home",
-        "a love that should not be",
-        "a murder and its detective",
-        "a stranger in a small town",
-        "aliens and space travel",
-        "ambition and the price of success",
-        "an artist or musician",
-        "an outsider who finds friends",
-        "animals and children",
-        "betrayal and revenge",
-        "corruption and politics",
-        "courtrooms and justice",
-        "faith and doubt",
-        "first love and growing up",
-        "gangsters and organised crime",
-        "ghosts and the supernatural",
-        "growing old and looking back",
-        "historical courts and kings",
-        "hostages and rescue",
-        "madness and obsession",
-        "magic and fairy tales",
-        "marriage and infidelity",
-        "mistaken identity and farce",
-        "monsters and survival",
-        "natural disasters",
-        "office life and money",
-        "poverty and hope",
-        "prison and escape",
-        "school and teachers",
-        "soldiers and war",
-        "spies and conspiracies",
-        "sports and competition",
-        "technology out of control",
-        "the wild west",
-    ),
+    themes=_listed("""
+        a dangerous criminal and the police; a family under strain; a journey far from home; a love that should not be;
+        a murder and its detective; a stranger in a small town; aliens and space travel;
+        ambition and the price of success; an artist or musician; an outsider who finds friends; animals and children;
+        betrayal and revenge; corruption and politics; courtrooms and justice; faith and doubt;
+        first love and growing up; gangsters and organised crime; ghosts and the supernatural;
+        growing old and looking back; historical courts and kings; hostages and rescue; madness and obsession;
+        magic and fairy tales; marriage and infidelity; mistaken identity and farce; monsters and survival;
+        natural disasters; office life and money; poverty and hope; prison and escape; school and teachers;
+        soldiers and war; spies and conspiracies; sports and competition; technology out of control; the wild west
+    """),
     theme="A story about {}.",
     drawn_to="stories about",
     # Long enough that some are left beside the user's own genres.
@@ -156,47 +116,15 @@ MOVIES = Wording(
 
 CLOTHES = Wording(
     field="Kind",
-    names=(
-        "Tops",
-        "Bottoms",
-        "Dresses",
-        "Knits",
-        "Blouses",
-        "Intimate",
-        "Sweaters",
-        "Jackets",
-        "Pants",
-        "Fine gauge",
-        "Skirts",
-        "Lounge",
-        "Jeans",
-        "Outerwear",
-        "Shorts",
-        "Legwear",
-        "Trend",
-        "Swim",
-        "Layering",
-    ),
-    other_names={
-        "blouse": "Blouses",
-        "cardigan": "Sweaters",
-        "cardigans": "Sweaters",
-        "coat": "Outerwear",
-        "coats": "Outerwear",
-        "dress": "Dresses",
-        "jacket": "Jackets",
-        "knitwear": "Knits",
-        "leggings": "Legwear",
-        "loungewear": "Lounge",
-        "outwear": "Outerwear",
-        "shirt": "Tops",
-        "shirts": "Tops",
-        "skirt": "Skirts",
-        "sweater": "Sweaters",
-        "swimwear": "Swim",
-        "top": "Tops",
-        "trousers": "Pants",
-    },
+    names=_listed("""
+        Tops; Bottoms; Dresses; Knits; Blouses; Intimate; Sweaters; Jackets; Pants; Fine gauge; Skirts; Lounge; Jeans;
+        Outerwear; Shorts; Legwear; Trend; Swim; Layering
+    """),
+    other_names=_named("""
+        blouse: Blouses; cardigan: Sweaters; cardigans: Sweaters; coat: Outerwear; coats: Outerwear; dress: Dresses;
+        jacket: Jackets; knitwear: Knits; leggings: Legwear; loungewear: Lounge; outwear: Outerwear; shirt: Tops;
+        shirts: Tops; skirt: Skirts; sweater: Sweaters; swimwear: Swim; top: Tops; trousers: Pants
+    """),
     system="You edit descriptions of clothes. Follow the instruction, keep the form, and answer with the new garment "
     "only.",
     examples=(
@@ -216,39 +144,15 @@ CLOTHES = Wording(
             "Kind: Dresses.\nThis wool dress has a small floral print, two deep pockets and falls to the knee.",
         ),
     ),
-    themes=(
-        "a fitted, tailored cut",
-        "a loose, flowing cut",
-        "a high waist",
-        "a low neckline or bare shoulders",
-        "long sleeves",
-        "a short hem",
-        "a long, sweeping hem",
-        "an unusual or asymmetric cut",
-        "soft, stretchy fabric",
-        "crisp cotton or linen",
-        "warm wool",
-        "sheer, delicate fabric",
-        "silk and satin",
-        "leather and suede",
-        "sturdy denim",
-        "lace and embroidery",
-        "bold prints and flowers",
-        "stripes and checks",
-        "bright, happy colours",
-        "black, grey and navy",
-        "pockets and zips",
-        "ruffles, bows and pleats",
-        "buttons and a collar",
-        "layers that go over everything",
-        "comfort at home",
-        "a look for the office",
-        "a look for evenings and weddings",
-        "a look for the beach and holidays",
-        "an old-fashioned charm",
-        "room for curves",
-        "small sizes for petite women",
-    ),
+    themes=_listed("""
+        a fitted, tailored cut; a loose, flowing cut; a high waist; a low neckline or bare shoulders; long sleeves;
+        a short hem; a long, sweeping hem; an unusual or asymmetric cut; soft, stretchy fabric; crisp cotton or linen;
+        warm wool; sheer, delicate fabric; silk and satin; leather and suede; sturdy denim; lace and embroidery;
+        bold prints and flowers; stripes and checks; bright, happy colours; black, grey and navy; pockets and zips;
+        ruffles, bows and pleats; buttons and a collar; layers that go over everything; comfort at home;
+        a look for the office; a look for evenings and weddings; a look for the beach and holidays;
+        an old-fashioned charm; room for curves; small sizes for petite women
+    """),
     theme="A garment with {}.",
     drawn_to="clothes with",
     likes=("Dresses", "Tops", "Sweaters", "Pants", "Jackets"),
@@ -274,22 +178,12 @@ PRODUCTS = Wording(
             "Kind: Toys.\nA paper notebook with animals on its cover and six coloured pencils.",
         ),
     ),
-    themes=(
-        "a low price",
-        "fine materials",
-        "small size and low weight",
-        "long life and sturdiness",
-        "easy use",
-        "a playful look",
-        "a plain, elegant look",
-        "bright colours",
-        "a pretty box to give away",
-        "something for children",
-        "something for sports and travel",
-        "something for the kitchen and the table",
-        "something for the office",
-        "something for a birthday or a holiday",
-    ),
+    themes=_listed("""
+        a low price; fine materials; small size and low weight; long life and sturdiness; easy use; a playful look;
+        a plain, elegant look; bright colours; a pretty box to give away; something for children;
+        something for sports and travel; something for the kitchen and the table; something for the office;
+        something for a birthday or a holiday
+    """),
     theme="A product with {}.",
     drawn_to="products with",
     likes=("Home", "Office", "Toys"),
