@@ -26,6 +26,11 @@ Predict = Callable[[Features], Embeddings]
 Head = Callable[[Features, Embeddings, Weights], Predict]
 
 RIDGE_PENALTIES = np.logspace(-1, 4, 16)
+MEMBERS = 3  # networks of `fit_mlp`, each with so many hidden units and this share of them dropped in a step
+HIDDEN = 128
+DROPOUT = 0.5
+PATIENCE = 20  # epochs without a better error on its held-out texts before a network stops
+MAX_EPOCHS = 400
 
 
 def rating_weights(n_ratings: Real[np.ndarray, " text"]) -> Weights:
@@ -53,34 +58,13 @@ def fit_ridge(features: Features, targets: Embeddings, weights: Weights) -> Pred
     return lambda x: model.predict(x).reshape(len(x), -1)  # scikit-learn flattens a single dimension
 
 
-def fit_mlp(
-    features: Features,
-    targets: Embeddings,
-    weights: Weights,
-    *,
-    hidden: int = 128,
-    dropout: float = 0.5,
-    patience: int = 20,
-    n_members: int = 3,
-    seed: int = 0,
-) -> Predict:
+def fit_mlp(features: Features, targets: Embeddings, weights: Weights) -> Predict:
     """Mean of a few small networks, each stopped early on a seventh of the training texts of its own."""
-    members = [
-        _train_network(features, targets, weights, hidden, dropout, patience, seed + member)
-        for member in range(n_members)
-    ]
+    members = [_train_network(features, targets, weights, seed) for seed in range(MEMBERS)]
     return lambda x: np.mean([member(x) for member in members], axis=0)
 
 
-def _train_network(
-    features: Features,
-    targets: Embeddings,
-    weights: Weights,
-    hidden: int,
-    dropout: float,
-    patience: int,
-    seed: int,
-) -> Predict:
+def _train_network(features: Features, targets: Embeddings, weights: Weights, seed: int) -> Predict:
     scale = StandardScaler().fit(targets)
     spread = scale.scale_.mean()  # one scale for all dimensions: a weak dimension must not be blown up
     x = torch.as_tensor(features, dtype=torch.float32)
@@ -90,12 +74,12 @@ def _train_network(
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         network = torch.nn.Sequential(
-            torch.nn.Linear(x.shape[1], hidden),
+            torch.nn.Linear(x.shape[1], HIDDEN),
             torch.nn.ReLU(),
-            torch.nn.Dropout(dropout),
-            torch.nn.Linear(hidden, y.shape[1]),
+            torch.nn.Dropout(DROPOUT),
+            torch.nn.Linear(HIDDEN, y.shape[1]),
         )
-        _stop_early(network, x, y, w, held_out, patience)
+        _stop_early(network, x, y, w, held_out)
 
     def predict(new: Features) -> Embeddings:
         with torch.inference_mode():
@@ -105,11 +89,11 @@ def _train_network(
     return predict
 
 
-def _stop_early(network, x, y, w, held_out, patience: int, max_epochs: int = 400) -> None:
+def _stop_early(network, x, y, w, held_out) -> None:
     """Full-batch AdamW on the training part; keeps the weights with the least error on the held-out part."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     best, best_state, waited = np.inf, network.state_dict(), 0
-    for _ in range(max_epochs):
+    for _ in range(MAX_EPOCHS):
         network.train()
         loss = (w[~held_out] * (network(x[~held_out]) - y[~held_out]) ** 2).mean()
         optimiser.zero_grad()
@@ -123,7 +107,7 @@ def _stop_early(network, x, y, w, held_out, patience: int, max_epochs: int = 400
             best_state = {name: value.clone() for name, value in network.state_dict().items()}
         else:
             waited += 1
-        if waited > patience:
+        if waited > PATIENCE:
             break
     network.load_state_dict(best_state)
 

@@ -17,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+DAMPING = 5.0  # of biases: acts like that many extra ratings at the mean
+
 
 @dataclass(frozen=True)
 class Factorization:
@@ -61,7 +63,7 @@ def fit_biases(
     ratings: Float[np.ndarray, " n"],
     n_users: int,
     n_items: int,
-    damping: float = 5.0,
+    damping: float = DAMPING,
     n_sweeps: int = 10,
 ) -> tuple[float, Float[np.ndarray, " user"], Float[np.ndarray, " item"]]:
     """Mean, user biases and item biases; `damping` acts like that many extra ratings at the mean."""
@@ -162,7 +164,6 @@ def fold_in_items(
     *,
     regularisation: float = 0.1,
     unobserved: float = 0.05,
-    damping: float = 5.0,
 ) -> Float[np.ndarray, "item dim"]:
     """Embeddings of new items from their ratings, with the users of a fitted model held fixed.
 
@@ -171,7 +172,7 @@ def fold_in_items(
     """
     n_items = len(model.item_bias)
     left_over = ratings - model.user_level[users]
-    bias = np.bincount(items, left_over, n_items) / (np.bincount(items, minlength=n_items) + damping)
+    bias = np.bincount(items, left_over, n_items) / (np.bincount(items, minlength=n_items) + DAMPING)
     residuals = sp.csr_array((left_over - bias[items], (items, users)), shape=(n_items, len(model.user_bias)))
     return np.column_stack([solve_rows(residuals, model.user_factors, regularisation, unobserved), bias])
 

@@ -8,7 +8,7 @@ Tennenholtz et al. 2024 name other modalities as future work. Nothing in the emb
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from helpers.base.storage import CourseError
 from helpers.language.loading import one_line, quiet
 
 Picture = Image.Image | np.ndarray
+BATCH = 32  # pictures that the model sees at a time
 PIXELS = 64  # side in pixels to which `pixel_features` brings every picture
 LEVELS = 4  # of each colour channel in its histogram
 WAVES = 24  # cosine waves per side that it looks at, at most; finer ones are noise
@@ -78,47 +79,23 @@ def pixel_features(images: Sequence[Picture]) -> Float[np.ndarray, "image featur
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """Pictures and texts in one joint space; unit vectors in float32, so that their product is a cosine."""
+    """A model that was trained to put pictures beside their captions."""
 
     model: PreTrainedModel
     processor: ProcessorMixin
-    batch_size: int = 32
 
     def image_features(self, images: Sequence[Picture]) -> Float[np.ndarray, "image dim"]:
-        """One unit vector per picture.
+        """One unit vector in float32 per picture.
 
         Raises:
             ValueError: as `as_rgb`.
         """
         pictures = as_rgb(images)
-
-        def encode(rows: slice) -> torch.Tensor:
-            inputs = self.processor.image_processor(pictures[rows], return_tensors="pt")
-            return self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
-
-        return self._in_batches(len(pictures), encode)
-
-    def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-        """One unit vector per text, in the space of the pictures; a text that is too long is cut.
-
-        Raises:
-            ValueError: no text, or an empty one.
-        """
-        if isinstance(texts, str) or not len(texts) or not all(map(str.strip, texts)):
-            raise ValueError("give a list of one or more non-empty texts")
-        longest = self.model.config.text_config.max_position_embeddings
-
-        def encode(rows: slice) -> torch.Tensor:
-            # Always padded to the full length: SigLIP was trained so, and to CLIP it makes no difference.
-            options = {"padding": "max_length", "max_length": longest, "truncation": True, "return_tensors": "pt"}
-            inputs = self.processor.tokenizer(list(texts[rows]), **options)
-            return self.model.get_text_features(**inputs.to(self.model.device)).pooler_output
-
-        return self._in_batches(len(texts), encode)
-
-    @torch.inference_mode()
-    def _in_batches(self, n: int, encode: Callable[[slice], torch.Tensor]) -> Float[np.ndarray, "item dim"]:
-        parts = [encode(slice(start, start + self.batch_size)) for start in range(0, n, self.batch_size)]
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), BATCH):
+                inputs = self.processor.image_processor(pictures[start : start + BATCH], return_tensors="pt")
+                parts.append(self.model.get_image_features(**inputs.to(self.model.device)).pooler_output)
         return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu().numpy()
 
 

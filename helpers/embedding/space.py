@@ -41,19 +41,19 @@ def build_space(
     *,
     featurise: Callable[[Sequence[str]], Features] = sentence_features,
     head: Head = fit_ridge,
-    view: str = "genres_plot",
     model: Factorization | None = None,
 ) -> EmbeddingSpace:
     """Fit everything on a domain: half a second, once the text features are in the cache.
 
+    Titles would help to predict ratings of known films, but a film that does not exist yet has no known title, so the
+    encoder reads genres and plot.
+
     Args:
         featurise: text features; another kind gives an independent encoder of the same space.
-        view: form of the texts (`Domain.texts`). Titles help to predict ratings of known films, but a film
-            that does not exist yet has no known title, so the default leaves them out.
         model: a factorisation to share between two encoders; fitted when not given.
     """
     model = model or fit_als(*domain.triplets, domain.n_users, domain.n_items)
-    texts, targets = domain.texts(view), model.item_embeddings[domain.text_items]
+    texts, targets = domain.texts(), model.item_embeddings[domain.text_items]
     n_ratings = domain.n_ratings[domain.text_items]
     encoder = fit_encoder(texts, targets, n_ratings, featurise=featurise, head=head)
     return EmbeddingSpace(domain, model, encoder, encoder(texts))

@@ -128,10 +128,10 @@ def test_the_network_learns_a_linear_map():
 def test_the_network_depends_on_its_seed_alone():
     x, y, weights = regression()
     torch.manual_seed(3)
-    first = enc.fit_mlp(x, y, weights, seed=1, n_members=1)(x)
+    first = enc._train_network(x, y, weights, 1)(x)
     torch.manual_seed(4)
-    np.testing.assert_array_equal(enc.fit_mlp(x, y, weights, seed=1, n_members=1)(x), first)
-    assert not np.allclose(enc.fit_mlp(x, y, weights, seed=2, n_members=1)(x), first)
+    np.testing.assert_array_equal(enc._train_network(x, y, weights, 1)(x), first)
+    assert not np.allclose(enc._train_network(x, y, weights, 2)(x), first)
 
 
 def test_the_network_leaves_torch_as_it_was():
@@ -140,7 +140,7 @@ def test_the_network_leaves_torch_as_it_was():
     torch.set_num_threads(2)
     try:
         state = torch.get_rng_state()
-        enc.fit_mlp(x, y, weights, n_members=1)
+        enc.fit_mlp(x, y, weights)
         assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == 2
         with pytest.raises(ZeroDivisionError), threads.one_thread():
             assert torch.get_num_threads() == 1
@@ -150,10 +150,12 @@ def test_the_network_leaves_torch_as_it_was():
         torch.set_num_threads(before)
 
 
-def test_the_network_keeps_its_best_weights():
+def test_the_network_keeps_its_best_weights(monkeypatch):
     """With a patience of 400 it overfits to the end; the kept weights must not be the last ones."""
     x, y, weights = regression(n=40, n_features=20, noise=5.0)
-    patient = enc.fit_mlp(x, y, weights, patience=400, dropout=0.0, n_members=1)(x)
+    monkeypatch.setattr(enc, "PATIENCE", 400)
+    monkeypatch.setattr(enc, "DROPOUT", 0.0)
+    patient = enc._train_network(x, y, weights, 0)(x)
     assert ((patient - y) ** 2).mean() > 0.2 * y.var()  # the last ones fit the training texts to nearly 0
 
 
