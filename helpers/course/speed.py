@@ -42,8 +42,6 @@ def measure_speedups(
     n_instructions: int = 32,
     new_tokens: int = 48,
     n_loop: int = 4,
-    seed: int = 0,
-    ask: Callable[[str, str], Prompt] = rewrite_prompt,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Tokens or scores per second of the engine, divided by those of three rivals and of full prompts.
@@ -57,7 +55,6 @@ def measure_speedups(
 
     Args:
         n_loop: how many prompts, spread over the lengths, the loop is timed on; its time grows in proportion.
-        ask: makes a prompt of a plot and an instruction.
         clock: seconds; `time.process_time` beside other busy programs, with one thread.
 
     Returns:
@@ -65,15 +62,15 @@ def measure_speedups(
         `prefix_generate_expand`: the instructions on one plot, against a padded batch and against `prefix_generate`.
         `prefix`: scoring the instructions behind one plot, against scoring them as full prompts.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     tokenizer = backend.lm.tokenizer
     sampling = Sampling(new_tokens, temperature=0.8)
-    mixed = [ask(_plot(random), _instruction(i)) for i in range(n_prompts)]
+    mixed = [rewrite_prompt(_plot(random), _instruction(i)) for i in range(n_prompts)]
     rows = sorted((prompt_tokens(tokenizer, prompt) for prompt in mixed), key=len)
     sample = [rows[i] for i in np.linspace(0, n_prompts - 1, n_loop).astype(int)]
     plot = _plot(random, sentences=4)
     instructions = [_instruction(i) for i in range(n_instructions)]
-    expanded = [prompt_tokens(tokenizer, ask(plot, text)) for text in instructions]
+    expanded = [prompt_tokens(tokenizer, rewrite_prompt(plot, text)) for text in instructions]
     _generate(backend, rows[:1], Sampling(2))  # the first call of anything is slower
     engine = _seconds(clock, lambda: _engine(backend, rows, sampling))
     loop = _seconds(clock, lambda: [_generate(backend, [row], sampling) for row in sample]) * n_prompts / n_loop
@@ -95,15 +92,8 @@ def measure_speedups(
     }
 
 
-def truncated_speedup(
-    lm: LoadedModel,
-    *,
-    texts: int = 16,
-    tokens: int = 64,
-    steps: int = 2,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """How much faster a step of an adapter is when the pass runs only where it must (`are.representations.read`).
+def truncated_speedup(lm: LoadedModel) -> float:
+    """How much faster a step of an adapter is when the pass runs only where it must (`states.read`).
 
     The states of the block at half depth are read, and the adapter sits on the third of the blocks below it. The plain
     way computes all blocks, and the loss from the same states; the other one starts behind the blocks that never
@@ -114,7 +104,7 @@ def truncated_speedup(
     adapted = with_adapter(lm, layers=range(depth // 3 + 1, depth // 2 + 1)).model
     generator = torch.Generator().manual_seed(0)
     vocabulary = lm.model.config.get_text_config().vocab_size
-    rows = torch.randint(100, vocabulary, (texts, tokens), generator=generator).tolist()
+    rows = torch.randint(100, vocabulary, (16, 64), generator=generator).tolist()
     below = states_below(adapted, rows, depth // 3)
 
     def in_full() -> None:
@@ -127,7 +117,7 @@ def truncated_speedup(
 
     def seconds(work: Callable[[], None]) -> float:
         work()  # the first call of anything is slower
-        return sum(_seconds(clock, work) for _ in range(steps))
+        return sum(_seconds(time.perf_counter, work) for _ in range(2))
 
     return seconds(in_full) / seconds(truncated)
 

@@ -46,8 +46,8 @@ class LocalServer(NamedTuple):
 
 
 @contextlib.contextmanager
-def local_servers(count: int = 2, model: str | None = None, dtype: str = "float32") -> Iterator[list[LocalServer]]:
-    """Servers of one model (`serve`) on free ports of localhost, killed at the end of the block.
+def local_servers(count: int = 2, model: str | None = None) -> Iterator[list[LocalServer]]:
+    """Servers of one model in float32 (`serve`) on free ports of localhost, killed at the end of the block.
 
     They have one torch thread each and no access to the hub; they end with this process, however it ends.
 
@@ -60,13 +60,13 @@ def local_servers(count: int = 2, model: str | None = None, dtype: str = "float3
     model = model or model_name()
     if model in sources.read_manifest():
         gguf.convert(model)  # here, so that the servers neither wait for each other nor need the network
-    command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", dtype, "--port", "0"]
+    command = [sys.executable, "-m", "helpers.larger_machines.serve", "--model", model, "--dtype", "float32"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", SERVE_KEY: ""}
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
         processes = []
         for _ in range(count):
             process = subprocess.Popen(
-                [*command, "--with-parent"],
+                [*command, "--port", "0", "--with-parent"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -140,8 +140,8 @@ class PoolDrill(NamedTuple):
     by_server: list[int]
 
 
-def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAMPLING) -> PoolDrill:
-    """Ask a pool of local servers for rewrites, kill the busiest when a third is answered, and compare.
+def pool_drill(n_prompts: int = 24, sampling: Sampling = SAMPLING) -> PoolDrill:
+    """Ask a pool of two local servers for rewrites, kill the busiest when a third is answered, and compare.
 
     All models compute in float32, where an answer does not depend on what is answered beside it.
 
@@ -152,13 +152,13 @@ def pool_drill(n_prompts: int = 24, n_servers: int = 2, sampling: Sampling = SAM
     seeds = [seed_of("pool", row) % 2**31 for row in range(n_prompts)]
     arrived: list[tuple[int, str]] = []
     killed: list[tuple[int, int]] = []
-    with local_servers(n_servers) as servers:
+    with local_servers() as servers:
         backends = tuple(_Counted(server.url, model_name(), prefill=True, concurrency=6) for server in servers)
 
         def done(rows: list[int], texts: list[str]) -> None:
             arrived.extend(zip(rows, texts, strict=True))
             if len(arrived) >= n_prompts / 3 and not killed:
-                busiest = max(range(n_servers), key=lambda number: backends[number].under_way)
+                busiest = max(range(len(backends)), key=lambda number: backends[number].under_way)
                 killed.append((busiest, backends[busiest].under_way))
                 servers[busiest].kill()
 
@@ -200,9 +200,9 @@ class RayDrill(NamedTuple):
     alone_seconds: float
 
 
-def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling, seed: int = 0) -> RayDrill:
+def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling) -> RayDrill:
     """Kill a worker (SIGKILL) when a third of the answers has arrived, in a cluster that this process has started."""
-    seeds = range(seed, seed + len(prompts))
+    seeds = range(len(prompts))
     answers: dict[int, str] = {}
     killed: list[tuple[int, int]] = []
 

@@ -204,26 +204,20 @@ class LargeAls(NamedTuple):
     noise_floor: float
 
 
-def large_als_benchmark(
-    scale: float = 0.1, *, n_sweeps: int = 6, rank: int = 16, regularisation: float = 0.05, threads: int = 2
-) -> LargeAls:
-    """Fit 99 of 100 generated ratings in a process of its own, and predict the rest: 2 minutes at scale 1.
-
-    Args:
-        n_sweeps: how many are timed, after one that is not.
-        regularisation: lambda; generated ratings want less of it than real ones.
-        threads: of the process.
+def large_als_benchmark(scale: float = 0.1, threads: int = 2) -> LargeAls:
+    """Fit 99 of 100 generated ratings in a process of its own with some threads, and predict the rest: 2 minutes at
+    scale 1.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: the scale or the number of threads is out of range.
     """
-    if not 0.001 <= scale <= 1 or min(n_sweeps, rank, threads) < 1:
-        raise ValueError("scale must lie between 0.001 and 1, and sweeps, rank and threads be at least 1")
+    if not 0.001 <= scale <= 1 or threads < 1:
+        raise ValueError("scale must lie between 0.001 and 1, and threads be at least 1")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(measured_fit, scale, n_sweeps, rank, regularisation, threads).result()
+        return process.submit(measured_fit, scale, threads).result()
 
 
-def measured_fit(scale: float, n_sweeps: int, rank: int, regularisation: float, threads: int) -> LargeAls:
+def measured_fit(scale: float, threads: int) -> LargeAls:
     """`large_als_benchmark` in this process, the memory of which it reports."""
     torch.set_num_threads(threads)
     users, items, ratings, truth = generated_ratings(scale)
@@ -237,9 +231,8 @@ def measured_fit(scale: float, n_sweeps: int, rank: int, regularisation: float, 
         ratings[~test],
         len(truth.user_bias),
         len(truth.item_bias),
-        rank=rank,
-        regularisation=regularisation,
-        n_sweeps=n_sweeps + 1,  # the first one only gives the start of the second
+        regularisation=0.05,  # generated ratings want less of it than real ones
+        n_sweeps=7,  # the first one only gives the start of the second
         after_sweep=lambda: ends.append(time.perf_counter()),
     )
     fit_seconds = time.perf_counter() - start

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pandas as pd
 from transformers import PreTrainedConfig
@@ -43,9 +42,9 @@ class Shape:
         """All weights."""
         return self.layers * self.block + self.vocab * self.hidden * (1 if self.tied else 2)
 
-    def kv_bytes(self, itemsize: int = BYTES) -> int:
+    def kv_bytes(self) -> int:
         """Keys and values of one token."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * itemsize
+        return 2 * self.layers * self.kv_heads * self.head_dim * BYTES
 
     def flops(self, tokens: float, attended: float) -> float:
         """Operations of a forward pass through the blocks, each token attending to so many."""
@@ -81,46 +80,33 @@ def shape_of(name: str, config: PreTrainedConfig) -> Shape:
     )
 
 
-class Device(NamedTuple):
-    """Operations per second (dense, bfloat16), bytes per second from its memory, and bytes of memory, at best."""
+# NVIDIA's data sheet of the H100 (SXM): operations per second (dense, bfloat16), bytes per second, and bytes.
+SPEED = 989e12
+BANDWIDTH = 3.35e12
+MEMORY = 80e9
 
-    flops: float
-    bandwidth: float
-    memory: float
-
-
-H100 = Device(989e12, 3.35e12, 80e9)  # NVIDIA's data sheet, SXM
-
-
-class Rewrite(NamedTuple):
-    """Tokens of one answer of the environment: prompt in common with all others, own prompt, and new ones.
-
-    Means of the course's prompts with SmolLM2's tokenizer; other tokenizers differ by some tenth.
-    """
-
-    shared: int = 266
-    own: int = 59
-    new: int = 38
-
-    def flops(self, shape: Shape) -> float:
-        """Operations; the shared part of the prompt is read once for all and does not count."""
-        attended = self.shared + (self.own + self.new) / 2
-        return shape.flops(self.own + self.new, attended) + shape.output_flops(self.new)
+# Tokens of one answer of the environment: prompt in common with all others, own prompt, and new ones. Means of the
+# course's prompts with SmolLM2's tokenizer; other tokenizers differ by some tenth.
+SHARED = 266
+OWN = 59
+NEW = 38
 
 
-REWRITE = Rewrite()
+def rewrite_flops(shape: Shape) -> float:
+    """Operations of a rewrite; the shared part of the prompt is read once for all and does not count."""
+    return shape.flops(OWN + NEW, SHARED + (OWN + NEW) / 2) + shape.output_flops(NEW)
 
 
-def sizing_table(shapes: Iterable[Shape] = SHAPES, device: Device = H100, rewrite: Rewrite = REWRITE) -> pd.DataFrame:
-    """One row per model: what it takes, and the fewest accelerators (1, 2, 4, ...) that hold it and one rewrite."""
-    return pd.DataFrame([_row(shape, device, rewrite) for shape in shapes]).set_index("model")
+def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
+    """One row per model: what it takes, and the fewest H100s (1, 2, 4, ...) that hold it and one rewrite."""
+    return pd.DataFrame([_row(shape) for shape in shapes]).set_index("model")
 
 
-def _row(shape: Shape, device: Device, rewrite: Rewrite) -> dict[str, str | float]:
-    once = BYTES * shape.parameters + rewrite.shared * shape.kv_bytes()
-    each = (rewrite.own + rewrite.new) * shape.kv_bytes()
+def _row(shape: Shape) -> dict[str, str | float]:
+    once = BYTES * shape.parameters + SHARED * shape.kv_bytes()
+    each = (OWN + NEW) * shape.kv_bytes()
     number = 1
-    while number * FILLED * device.memory < once + each:
+    while number * FILLED * MEMORY < once + each:
         number *= 2
     return {
         "model": shape.name,
@@ -128,17 +114,15 @@ def _row(shape: Shape, device: Device, rewrite: Rewrite) -> dict[str, str | floa
         "weights, GB": BYTES * shape.parameters / 1e9,
         "KV cache of a rewrite, MB": each / 1e6,
         "accelerators": number,
-        "rewrites at once": int((number * FILLED * device.memory - once) // each),
-        "teraFLOPs of a rewrite": rewrite.flops(shape) / 1e12,
+        "rewrites at once": int((number * FILLED * MEMORY - once) // each),
+        "teraFLOPs of a rewrite": rewrite_flops(shape) / 1e12,
     }
 
 
-def least_hours(
-    shape: Shape, rewrites: int, at_once: int, device: Device = H100, rewrite: Rewrite = REWRITE
-) -> dict[str, float]:
-    """Two times that rewrites cannot fall below on one accelerator, when so many are written together."""
+def least_hours(shape: Shape, rewrites: int, at_once: int) -> dict[str, float]:
+    """Two times that rewrites cannot fall below on one H100, when so many are written together."""
     batches = -(-rewrites // at_once)
     return {
-        "operations": rewrites * rewrite.flops(shape) / device.flops / 3600,
-        "reading weights": batches * rewrite.new * BYTES * shape.parameters / device.bandwidth / 3600,
+        "operations": rewrites * rewrite_flops(shape) / SPEED / 3600,
+        "reading weights": batches * NEW * BYTES * shape.parameters / BANDWIDTH / 3600,
     }

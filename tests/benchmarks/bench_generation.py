@@ -25,13 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the faster one here")
     parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--bare", action="store_true", help="prompts without the course's worked examples")
     parser.add_argument("--cpu-time", action="store_true", help="beside other busy programs; with one thread")
     chosen = parser.parse_args()
     lm = models.load_language_model(dtype=getattr(torch, chosen.dtype) if chosen.dtype else None)
-    options = {"ask": lambda plot, wish: f"{plot}\n\n{wish}"} if chosen.bare else {}
     clock = time.process_time if chosen.cpu_time else time.perf_counter
-    ratios = measure_speedups(LocalBackend(lm, "benchmark"), n_prompts=chosen.prompts, clock=clock, **options)
+    ratios = measure_speedups(LocalBackend(lm, "benchmark"), n_prompts=chosen.prompts, clock=clock)
     print(f"{str(lm.model.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads")
     for name, ratio in ratios.items():
         print(f"{name:22} {ratio:5.1f} times as fast (expected: at least {EXPECTED[name]:g})")

@@ -157,15 +157,15 @@ def test_scales_out_of_range_are_refused(scale):
 
 def test_the_benchmark_measures_a_process_of_its_own():
     ballast = np.ones(150_000_000)  # 1.2 GB of this process, which are none of the benchmark's
-    cost = large.large_als_benchmark(0.01, n_sweeps=4, threads=1)
+    cost = large.large_als_benchmark(0.01, threads=1)
     assert ballast[-1] == 1
     assert cost.n_ratings == pytest.approx(0.99 * 0.01 * large.N_RATINGS, rel=1e-3)
     assert 0.05 < cost.peak_gb < 1
-    assert 4 * cost.n_ratings / cost.ratings_per_second < cost.fit_seconds
+    assert 6 * cost.n_ratings / cost.ratings_per_second < cost.fit_seconds
     assert cost.noise_floor < cost.rmse < 0.97 * cost.biases_rmse
 
 
 def test_a_benchmark_out_of_range_is_refused():
-    for wrong in ({"threads": 0}, {"rank": 0}, {"scale": 2}):
+    for wrong in ({"threads": 0}, {"scale": 2}):
         with pytest.raises(ValueError, match="at least 1"):
             large.large_als_benchmark(**({"scale": 0.001} | wrong))

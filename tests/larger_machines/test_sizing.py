@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 
 from helpers.language.models import load_config
-from helpers.larger_machines.sizing import H100, SHAPES, Device, Rewrite, least_hours, shape_of, sizing_table
+from helpers.larger_machines import sizing
+from helpers.larger_machines.sizing import SHAPES, least_hours, rewrite_flops, shape_of, sizing_table
 
 PUBLISHED = {"SmolLM2-1.7B": 1.71, "Llama-3.1-8B": 8.03, "Gemma-3-12B": 11.8, "Llama-3.1-70B": 70.6}  # billions
 BY_NAME = {shape.name: shape for shape in SHAPES}
@@ -30,8 +31,8 @@ def test_weights_are_counted_as_transformers_counts_them(config):
 def test_keys_and_values_are_as_large_as_a_cache_of_transformers():
     model = tiny(layers=3).model
     cache = model(input_ids=torch.tensor([[1, 2, 3, 4, 5]]), use_cache=True).past_key_values
-    size = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    assert size == 5 * shape_of("tiny", model.config).kv_bytes(itemsize=4)
+    size = sum(2 * part.numel() for layer in cache.layers for part in (layer.keys, layer.values))
+    assert size == 5 * shape_of("tiny", model.config).kv_bytes()
 
 
 def test_operations_are_those_that_torch_counts():
@@ -61,17 +62,20 @@ def test_the_table_is_that_of_a_calculation_by_hand():
     assert llama["teraFLOPs of a rewrite"] == pytest.approx(2 * 97 * 7.5e9 / 1e12, rel=0.05)
 
 
-def test_what_hardly_fits_one_accelerator_takes_two():
-    shape, rewrite = BY_NAME["SmolLM2-1.7B"], Rewrite(0, 1, 1)
+def test_what_hardly_fits_one_accelerator_takes_two(monkeypatch):
+    shape = BY_NAME["SmolLM2-1.7B"]
+    for name, tokens in (("SHARED", 0), ("OWN", 1), ("NEW", 1)):
+        monkeypatch.setattr(sizing, name, tokens)
     needed = (2 * shape.parameters + 2 * shape.kv_bytes()) / 0.9
     for memory, number in ((needed * 1.001, 1), (needed * 0.999, 2), (needed * 0.26, 4)):
-        table = sizing_table([shape], Device(1.0, 1.0, memory), rewrite)
+        monkeypatch.setattr(sizing, "MEMORY", memory)
+        table = sizing_table([shape])
         assert table["accelerators"].item() == number and table["rewrites at once"].item() >= 1
 
 
 def test_copies_help_operations_and_not_the_reading_of_weights():
     shape = BY_NAME["Llama-3.1-8B"]
     few, many = (least_hours(shape, 1200, at_once) for at_once in (40, 400))
-    assert few["operations"] == many["operations"] == 1200 * Rewrite().flops(shape) / H100.flops / 3600
+    assert few["operations"] == many["operations"] == 1200 * rewrite_flops(shape) / 989e12 / 3600
     assert few["reading weights"] == pytest.approx(10 * many["reading weights"])
     assert many["reading weights"] == pytest.approx(3 * 38 * 2 * 8.03e9 / 3.35e12 / 3600, rel=1e-3)
