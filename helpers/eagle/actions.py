@@ -12,7 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -254,21 +254,14 @@ class Coverage:
         effective_rank: between 0 (nothing moves) and the dimension of the space.
         directions: number of distinct directions.
         moving: number of actions that move the text at all.
-        shares: share of the distinct directions that each category contributes; empty without categories.
     """
 
     effective_rank: float
     directions: int
     moving: int
-    shares: dict[str, float] = field(default_factory=dict)
 
 
-def coverage(
-    displacements: Float[np.ndarray, "action dim"],
-    categories: Sequence[str] = (),
-    *,
-    threshold: float = 0.8,
-) -> Coverage:
+def coverage(displacements: Float[np.ndarray, "action dim"], threshold: float = 0.8) -> Coverage:
     """The coverage of actions' displacements z_a - z_x from one text.
 
     The effective rank is the exponential of the entropy of the eigenvalues of sum_a d_a d_a^T, normalised to sum 1
@@ -276,27 +269,16 @@ def coverage(
     counted greedily, longest first: one counts when its cosine with all counted so far is below `threshold`.
     The noise of sampled rewrites counts as direction too, and more actions find more: compare sets of one size.
 
-    Args:
-        categories: category of each action, for `shares`.
-
     Raises:
-        ValueError: displacements are no finite table of one row an action, or categories do not fit it.
+        ValueError: displacements are no finite table of one row an action.
     """
     d = np.asarray(displacements, dtype=float)
     if d.ndim != 2 or not d.size or not np.isfinite(d).all():
         raise ValueError(f"expected finite displacements of shape (action, dim), got {d.shape}")
-    if categories and len(categories) != len(d):
-        raise ValueError(f"{len(categories)} categories for {len(d)} actions: give one for each")
     lengths = np.linalg.norm(d, axis=1)
     moving = lengths > 1e-9 * max(lengths.max(), 1e-9)
     counted = _distinct(d, lengths, moving, threshold)
-    shares = Counter(categories[i] for i in counted) if categories else {}
-    return Coverage(
-        effective_rank=_effective_rank(d),
-        directions=len(counted),
-        moving=int(moving.sum()),
-        shares={name: shares[name] / max(len(counted), 1) for name in dict.fromkeys(categories)},
-    )
+    return Coverage(effective_rank=_effective_rank(d), directions=len(counted), moving=int(moving.sum()))
 
 
 def _effective_rank(d: Float[np.ndarray, "action dim"]) -> float:

@@ -22,45 +22,27 @@ from helpers.language import models
 from helpers.language.adapters import fingerprint
 from helpers.language.engine.decoding import decode_prompts
 from helpers.language.likelihood import log_likelihoods, refuse_too_long
-from helpers.language.memo import Memo, default_memo, memo_key
+from helpers.language.memo import Memo, memo_key
+from helpers.language.memo import default_memo as default_memo  # so, for those who import it from here
 from helpers.language.models import LoadedModel
 from helpers.language.prompts import (
     QUESTION_AND_ANSWER,
     Backend,
     Done,
-    Message,
     Prompt,
     Sampling,
-    Stop,
-    plain_tokens,
     prompt_tokens,
 )
+from helpers.language.prompts import Message as Message
+from helpers.language.prompts import Stop as Stop
+from helpers.language.prompts import plain_tokens as plain_tokens
 from helpers.language.texts import whole_sentences
-
-__all__ = [
-    "Backend",
-    "LocalBackend",
-    "Memo",
-    "Message",
-    "Prompt",
-    "Sampling",
-    "Stop",
-    "default_memo",
-    "generate",
-    "local_backend",
-    "plain_tokens",
-    "prompt_tokens",
-    "rewrite_plot",
-    "second_model",
-    "whole_sentences",
-]
 
 REWRITE_PROMPT = (
     "Here is the plot of a movie:\n\n{plot}\n\n"
     "Rewrite the plot with this change: {instruction}\n"
     "Answer with the new plot only, in three or four sentences."
 )
-
 
 
 @dataclass(frozen=True)

@@ -371,16 +371,9 @@ def test_directions_are_counted_longest_first_whatever_the_order():
 
 
 def test_actions_that_move_nothing_have_no_direction():
-    assert coverage(np.zeros((4, 3)), ["plot"] * 4) == ac.Coverage(0.0, 0, 0, {"plot": 0.0})
+    assert coverage(np.zeros((4, 3))) == ac.Coverage(0.0, 0, 0)
     found = coverage(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]]))
     assert (found.effective_rank, found.directions, found.moving) == (pytest.approx(1.65, abs=0.01), 2, 2)
-
-
-def test_shares_are_of_the_distinct_directions():
-    d = np.array([[3.0, 0, 0], [2.0, 0, 0], [0, 2.0, 0], [0, 0, 1.0], [1.0, 0.1, 0]])
-    found = coverage(d, ["plot", "theme", "theme", "theme", "style"])
-    assert found.shares == pytest.approx({"plot": 1 / 3, "theme": 2 / 3, "style": 0.0})
-    assert coverage(d).shares == {}
 
 
 @settings(max_examples=50, deadline=None)
@@ -396,14 +389,13 @@ def test_coverage_knows_no_scale_rotation_or_order(seed, n, dim, scale):
 
 
 @pytest.mark.parametrize(
-    ("displacements", "categories", "words"),
+    ("displacements", "words"),
     [
-        ([1.0, 2.0], (), "shape \\(action, dim\\), got \\(2,\\)"),
-        (np.zeros((0, 3)), (), "got \\(0, 3\\)"),
-        ([[np.nan, 1.0]], (), "expected finite displacements"),
-        ([[1.0, 2.0]], ["plot", "theme"], "2 categories for 1 actions: give one for each"),
+        ([1.0, 2.0], "shape \\(action, dim\\), got \\(2,\\)"),
+        (np.zeros((0, 3)), "got \\(0, 3\\)"),
+        ([[np.nan, 1.0]], "expected finite displacements"),
     ],
 )
-def test_bad_displacements_are_refused(displacements, categories, words, unchecked):
+def test_bad_displacements_are_refused(displacements, words, unchecked):
     with pytest.raises(ValueError, match=words):
-        coverage(displacements, categories)
+        coverage(displacements)
