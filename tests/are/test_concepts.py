@@ -96,7 +96,7 @@ def test_concepts_that_contradict_each_other_are_refused():
     one = shouting("dog", "bird")
     with pytest.raises(CourseError, match="'dog' and by 'other'"):
         together(one, replace(one, name="other"))
-    with pytest.raises(CourseError, match="held on to by another"):
+    with pytest.raises(CourseError, match="retained by another"):
         together(one, replace(shouting("fish", "ant"), retain=Splits([Question("x", "DOG  a 1")], [], [])))
     with pytest.raises(CourseError, match="at least one"):
         together()
@@ -127,7 +127,7 @@ def test_facts_and_stereotypes_come_in_pairs_that_differ():
     assert len(facts) == 206
     assert all(fact.true != fact.false for fact in facts)
     assert len(pairs) == 1320
-    assert len(concepts.stereotype_pairs(["gender"])) == 242
+    assert sum(pair.id.startswith("gender-") for pair in pairs) == 242
     assert sum(pair.stereotype == pair.opposite for pair in pairs) == 0
 
 
@@ -140,7 +140,7 @@ def test_a_verdict_is_told_in_the_target_prompt_alone():
 
 
 def test_beginning_and_endings_make_up_the_sentences_of_every_pair():
-    for pair in concepts.stereotype_pairs(["gender", "religion"]):
+    for pair in concepts.stereotype_pairs():
         begun, stereotype, opposite = concepts.spoken_of(pair)
         assert begun and stereotype.strip() and opposite.strip()
         assert (begun + stereotype).split() == pair.stereotype.split()
