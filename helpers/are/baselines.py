@@ -22,7 +22,7 @@ from helpers.are.editing import Answered, EditSettings
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
 from helpers.base.storage import CourseError
 from helpers.language.adapters import trained_weights
-from helpers.language.models import LoadedModel
+from helpers.language.models import AdaptedModel, LoadedModel
 from helpers.language.states import changed
 
 
@@ -58,7 +58,7 @@ def steered(lm: LoadedModel, layer: int, direction: Float[Tensor, " dim"], stren
 
 
 def fine_tune(
-    lm: LoadedModel,
+    lm: AdaptedModel,
     taught: Answered,
     retain: Answered,
     settings: EditSettings,
@@ -86,7 +86,7 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     for number in range(steps):
         rows, kept = (
-            rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch)
+            rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch).tolist()
             for part in (taught, retain)
         )
         nll = taught.nll(lm.model, rows)

@@ -105,11 +105,12 @@ def train_discriminator(
         for _ in range(schooling.epochs):
             orders = [torch.randperm(len(states), generator=generator) for _ in discriminator.members]
             for first in range(0, len(states), schooling.batch):
-                loss = sum(
+                losses = (
                     nn.functional.cross_entropy(member(seen(rows)), kinds[rows], weight=weight)
                     for member, order in zip(discriminator.members, orders, strict=True)
                     for rows in (order[first : first + schooling.batch],)
                 )
+                loss = sum(losses, start=states.new_zeros(()))
                 if not torch.isfinite(loss):
                     raise CourseError("the discriminator's loss is not finite: lower its learning rate")
                 optimiser.zero_grad()

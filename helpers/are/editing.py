@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 
 from helpers.are.concepts import ANSWER, Example, Question
@@ -47,7 +48,7 @@ from helpers.base.storage import CourseError
 from helpers.language.adapters import first_adapted, trained_weights
 from helpers.language.generation import Backend, generate, plain_tokens, prompt_tokens
 from helpers.language.memo import Memo
-from helpers.language.models import LoadedModel
+from helpers.language.models import AdaptedModel, AnyModel, LanguageModel
 from helpers.language.states import (
     READ_BATCH,
     Below,
@@ -112,7 +113,7 @@ class Rows:
     """
 
     def __init__(
-        self, lm: LoadedModel, examples: Sequence[Example], positions: int, others: Sequence[Question] = ()
+        self, lm: AnyModel, examples: Sequence[Example], positions: int, others: Sequence[Question] = ()
     ) -> None:
         """Turn messages into tokens.
 
@@ -137,7 +138,7 @@ class Rows:
 class Answered:
     """Prompts with the beginnings of answers: what the model is to keep saying, or what it is to learn to say."""
 
-    def __init__(self, lm: LoadedModel, texts: Sequence[TokenSequence], answers: Sequence[TokenSequence]) -> None:
+    def __init__(self, lm: AdaptedModel, texts: Sequence[TokenSequence], answers: Sequence[TokenSequence]) -> None:
         """Prompts without an answer are left out.
 
         Raises:
@@ -155,14 +156,14 @@ class Answered:
         """States below the adapter: they stay, so they are computed once, when they are first needed."""
         return unchanging(self.lm.model, self.texts)
 
-    def kl(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
+    def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
         """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
         with torch.no_grad():
             base = log_probs_of(model, torch.cat([self.base[row] for row in rows]))
         edited = log_probs_of(model, torch.cat(self._states(model, rows)))
         return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows)
 
-    def nll(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
+    def nll(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
         """Mean negative log-likelihood of the answers in nats per token, averaged over each answer first."""
         answers = torch.tensor([token for row in rows for token in self.answers[row]], device=model.device)
         found = log_probs_of(model, torch.cat(self._states(model, rows)))
@@ -180,13 +181,13 @@ class Answered:
                 found.update(zip(rows, self._states(self.lm.model, rows), strict=True))
         return [found[row].clone() for row in range(len(self.texts))]
 
-    def _states(self, model: nn.Module, rows: Sequence[int]) -> list[Float[Tensor, "place dim"]]:
+    def _states(self, model: PeftModel, rows: Sequence[int]) -> list[Float[Tensor, "place dim"]]:
         counts = [len(self.answers[row]) for row in rows]
         return ending_states(model, [self.texts[row] for row in rows], counts, self.below and self.below.of(rows))
 
 
 def retain_of(
-    lm: LoadedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
+    lm: AdaptedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
 ) -> Answered:
     """Harmless questions with the first tokens of the base model's answers, which are decoded no further."""
     prompts = [(("user", question.text),) for question in questions]
@@ -198,7 +199,7 @@ def retain_of(
     )
 
 
-def unchanging(model: nn.Module, texts: Sequence[TokenSequence]) -> Below | None:
+def unchanging(model: PeftModel, texts: Sequence[TokenSequence]) -> Below | None:
     """States of texts below the first block with an adapter; None when the first block has one."""
     depth = first_adapted(model) - 1
     return states_below(model, texts, depth) if depth else None
@@ -207,7 +208,7 @@ def unchanging(model: nn.Module, texts: Sequence[TokenSequence]) -> Below | None
 class Editor(nn.Module):
     """The model with its adapter, and the discriminator that it is trained against: one module, one checkpoint."""
 
-    def __init__(self, model: nn.Module, discriminator: Discriminator) -> None:
+    def __init__(self, model: PeftModel, discriminator: Discriminator) -> None:
         super().__init__()
         self.model, self.discriminator = model, discriminator
 
@@ -230,7 +231,7 @@ class Views(NamedTuple):
     below_stop: Below | None
 
     def of(
-        self, model: nn.Module, texts: Sequence[TokenSequence], below: Below | None = None
+        self, model: PeftModel, texts: Sequence[TokenSequence], below: Below | None = None
     ) -> Float[Tensor, "text feature"]:
         """What the discriminator gets to see of texts as the model is now."""
         return self.scale(read_all(model, texts, self.at, below))
@@ -241,7 +242,7 @@ class Share:
 
     processes, is_main = 1, True
 
-    def prepare(self, model: nn.Module) -> bool:
+    def prepare(self, model: PeftModel) -> bool:
         """Place the model before the edit; whether states of blocks must be computed again for want of memory."""
         return False
 
@@ -279,7 +280,7 @@ class Run:
         ValueError: the processes cannot share a batch evenly, the settings contradict the kind, or no such layer.
     """
 
-    lm: LoadedModel
+    lm: AdaptedModel
     train: Rows
     stop: Rows
     retain: Answered
@@ -339,7 +340,8 @@ def edit(
     plain, plain_stop = states_now(model, run.train, run.stop, views, fresh=not curve)
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
-        facts = {"round": number, "schooled": school(editor, plain, views, settings, run.seed, number)}
+        facts: dict[str, float | str | None] = {"round": number}
+        facts["schooled"] = school(editor, plain, views, settings, run.seed, number)
         facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
         with recomputed(model) if run.save_memory else nullcontext():
             facts |= mean_of([step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share)
@@ -360,7 +362,7 @@ def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:
     return len(curve) >= settings.rounds or bool(curve and curve[-1]["stopped"])
 
 
-def views_of(model: nn.Module, train: Rows, stop: Rows, at: ReadOut) -> Views:
+def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut) -> Views:
     """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states."""
     below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
@@ -371,14 +373,14 @@ def views_of(model: nn.Module, train: Rows, stop: Rows, at: ReadOut) -> Views:
 
 
 def states_now(
-    model: nn.Module, train: Rows, stop: Rows, views: Views, fresh: bool = False
+    model: PeftModel, train: Rows, stop: Rows, views: Views, fresh: bool = False
 ) -> tuple[Float[Tensor, "text feature"], Float[Tensor, "stop feature"]]:
     """Plain states of the two parts as the model is now; a fresh adapter has changed nothing yet."""
     plain = views.plain if fresh else views.of(model, train.plain, views.below)
     return plain, views.of(model, stop.plain, views.below_stop)
 
 
-def new_discriminator(model: nn.Module, settings: EditSettings, seed: int, number: int) -> Discriminator:
+def new_discriminator(model: LanguageModel, settings: EditSettings, seed: int, number: int) -> Discriminator:
     """An untrained discriminator for a round."""
     features = len(settings.at.of(model)) * settings.at.positions * model.config.get_text_config().hidden_size
     return Discriminator(features, settings.hidden, settings.members, seed=1000 * seed + number).to(model.device)
@@ -409,17 +411,17 @@ def step(
     """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
     model, settings, train = run.lm.model, run.settings, run.train
     rows, kept = map(run.share.part, batch)
-    raw = read(model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows))
+    raw = read(model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows.tolist()))
     states = views.scale(raw)
     none = states.new_zeros(())
     costs = {
         "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
         "distance": distance_to_twins(states, views.target, rows) if settings.match else none,
         "answer_nll": answer_nll(model, raw, settings.at, train, rows) if settings.answer else none,
-        "retain_kl": run.retain.kl(model, kept) if settings.retain else none,
+        "retain_kl": run.retain.kl(model, kept.tolist()) if settings.retain else none,
     }
     weights = (settings.adversary, settings.match, settings.answer, settings.retain)
-    loss = sum(weight * cost for weight, cost in zip(weights, costs.values(), strict=True))
+    loss = sum((weight * cost for weight, cost in zip(weights, costs.values(), strict=True)), start=none)
     if not torch.isfinite(loss):
         raise CourseError("the editing loss is not finite: lower the learning rate")
     optimiser.zero_grad()
@@ -439,7 +441,7 @@ def distance_to_twins(
 
 
 def answer_nll(
-    model: nn.Module, states: Float[Tensor, "text layer position dim"], at: ReadOut, train: Rows, rows: np.ndarray
+    model: LanguageModel, states: Float[Tensor, "text layer position dim"], at: ReadOut, train: Rows, rows: np.ndarray
 ) -> Tensor:
     """Mean negative log-likelihood in nats of the target answers' tokens, as the states after the last block say them.
 

@@ -58,7 +58,7 @@ from helpers.language.generation import (
     prompt_tokens,
 )
 from helpers.language.likelihood import perplexity
-from helpers.language.models import AnyModel, LoadedModel, language_model
+from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, language_model
 from helpers.language.states import ReadOut, as_deep, blocks
 
 Item = TypeVar("Item")
@@ -267,7 +267,7 @@ def fairness_settings(lm: AnyModel | None = None) -> EditSettings:
     return EditSettings(late(lm), rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
-def with_late_adapter(lm: LoadedModel, at: ReadOut | None = None, seed: int = 0, rank: int = 8) -> LoadedModel:
+def with_late_adapter(lm: LoadedModel, at: ReadOut | None = None, seed: int = 0, rank: int = 8) -> AdaptedModel:
     """The model with a new adapter on the second half of its blocks, up to the last one that is read (`late`)."""
     at = at or late(lm)
     layers = range(min(len(blocks(lm.model)) // 2, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
@@ -284,7 +284,7 @@ def edited(
     on_round: Callable[[dict], None] | None = None,
     save_memory: bool = False,
     processes: Share | None = None,
-) -> tuple[LoadedModel, list[dict]]:
+) -> tuple[AdaptedModel, list[dict]]:
     """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
 
     Args:
@@ -313,7 +313,7 @@ def _kept_in(facts: Mapping[str, object]) -> Path:
     return cache_dir() / "edits" / f"{name}.safetensors"
 
 
-def edited_backend(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
+def edited_backend(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
     """An edited model as a backend: its adapter as in `strength`, and merged. The name tells the weights."""
     digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
     for weight in trained_weights(lm.model):
@@ -396,13 +396,13 @@ def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) 
     return Approach(lm, backend, inside=partial(steered, lm, layer, direction, factor))
 
 
-def edit_method(lm: LoadedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Approach:
+def edit_method(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Approach:
     """An edited model, its adapter `factor` times as strong, in all blocks or in some."""
     backend = edited_backend(lm, factor, layers)
     return Approach(backend.lm, backend)
 
 
-def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> LoadedModel:
+def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> AdaptedModel:
     """A baseline: the same adapter fine-tuned on the target answers, with as many steps. Kept in the cache too.
 
     Raises:

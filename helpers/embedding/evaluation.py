@@ -179,10 +179,9 @@ def nested_cross_validate(
     very movies it is scored on. Returns the scores of the procedure and the name that each fold chose.
     """
     chosen = [choose_candidate(fold, candidates, n_ratings) for fold in folds]
-    scores, r2 = None, []
+    scores, r2 = np.empty((len(folds[0].factorization.user_bias), len(n_ratings))), []
     for fold, name in zip(folds, chosen, strict=True):
         result = cross_validate([fold], *candidates[name], n_ratings)
-        scores = result.scores if scores is None else scores
         scores[:, fold.held_out] = result.scores[:, fold.held_out]
         r2.append(result.r2)
     return CrossValidation(scores, np.mean(r2, axis=0)), chosen
@@ -203,4 +202,4 @@ def choose_candidate(fold: Fold, candidates: Candidates, n_ratings: Float[np.nda
         error = predict(features[inner_test]) - fold.targets[inner_test]
         squared = np.einsum("nd,de,ne->n", error, metric, error)
         errors[name] = np.average(squared, weights=rating_weights(n_ratings[inner_test]))
-    return min(errors, key=errors.get)
+    return min(errors, key=errors.__getitem__)

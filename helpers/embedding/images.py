@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from scipy.fft import dctn
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig, ProcessorMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from helpers.base.compute import default_device
@@ -77,11 +79,21 @@ def pixel_features(images: Sequence[Picture]) -> Float[np.ndarray, "image featur
     return np.stack(rows)
 
 
+@runtime_checkable
+class JointModel(Protocol):
+    """What CLIP-like models have in common, and other models of transformers have not."""
+
+    device: torch.device
+
+    def get_image_features(self, **inputs: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Pictures in the joint space, as `pooler_output`."""
+
+
 @dataclass(frozen=True)
 class ClipEncoder:
     """A model that was trained to put pictures beside their captions."""
 
-    model: PreTrainedModel
+    model: JointModel
     processor: ProcessorMixin
 
     def image_features(self, images: Sequence[Picture]) -> Float[np.ndarray, "image dim"]:
@@ -95,7 +107,9 @@ class ClipEncoder:
         with torch.inference_mode():
             for start in range(0, len(pictures), BATCH):
                 inputs = self.processor.image_processor(pictures[start : start + BATCH], return_tensors="pt")
-                parts.append(self.model.get_image_features(**inputs.to(self.model.device)).pooler_output)
+                part = self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
+                assert part is not None  # all of these models pool
+                parts.append(part)
         return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu().numpy()
 
 

@@ -96,7 +96,8 @@ class Neighbours:
         _, found = self._cells.search(queries, k)
         short = (found < 0).any(axis=1)  # fewer than k points in the cells looked at: look into all
         if short.any():
-            everywhere = faiss.SearchParametersIVF(nprobe=self._cells.nlist)
+            everywhere = faiss.SearchParametersIVF()
+            everywhere.nprobe = self._cells.nlist
             _, found[short] = self._cells.search(queries[short], k, params=everywhere)
         return found
 

@@ -140,6 +140,7 @@ def merged(lm: AdaptedModel) -> LoadedModel:
     tuner = copy.deepcopy(lm.model, shared).base_model
     assert isinstance(tuner, LoraModel)
     whole = tuner.merge_and_unload()
+    assert isinstance(whole, PreTrainedModel)
     return LoadedModel(whole.eval().requires_grad_(False), lm.tokenizer)
 
 

@@ -10,10 +10,11 @@ import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from helpers.base import downloads, settings, sources, storage
 from helpers.base.storage import CourseError
@@ -40,16 +41,17 @@ def gguf_to_safetensors(gguf: Path, folder: Path) -> None:
     """Write the model in a GGUF file as safetensors (bfloat16), with its tokenizer and chat template."""
     # The reader draws its own progress bar, past every setting.
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=transformers.GgufConfig(dequantize=True),
             output_loading_info=True,
         )
+        model, found = cast(tuple[PreTrainedModel, dict], loaded)  # a pair because of the last option
         refuse_mismatch(gguf.name, found)
         # The weights are plain numbers by now; with the quantiser attached, saving is refused.
-        model.hf_quantizer = None
+        vars(model)["hf_quantizer"] = None
         vars(model.config).pop("quantization_config", None)
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

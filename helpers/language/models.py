@@ -55,6 +55,13 @@ AnyModel = LoadedModel | AdaptedModel
 """For what reads or asks a model and does not care whether it has an adapter."""
 
 
+def inner_model(model: LanguageModel) -> PreTrainedModel:
+    """The model that an adapter is part of, or the model itself."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    return base
+
+
 def load_language_model(
     name: str | None = None,
     device: torch.device | str | None = None,

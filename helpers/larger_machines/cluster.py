@@ -83,10 +83,16 @@ def _joined(address: str, workers: int):
     """
     import ray
 
-    room = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": SHARED_MEMORY} if workers else {}
     for tries_left in reversed(range(STARTS if workers else 1)):
         try:
-            return ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **room)
+            return ray.init(
+                address,
+                num_cpus=workers or None,
+                include_dashboard=False if workers else None,
+                object_store_memory=SHARED_MEMORY if workers else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except OSError as error:
             ray.shutdown()
             remedy = "set TMPDIR to a short path of your own" if workers else "check the address"

@@ -43,6 +43,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
 from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -100,7 +101,7 @@ def recomputing_is_asked() -> bool:
     return os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true"
 
 
-def shard_blocks(model: nn.Module, accelerator: Accelerator) -> None:
+def shard_blocks(model: PeftModel, accelerator: Accelerator) -> None:
     """Leave each process a share of the frozen weights of every block, in place; a block is whole while it computes.
 
     All processes must pass through the same blocks in the same order from here on, in the backward pass too. The model
@@ -125,7 +126,7 @@ class ProcessShare(Share):
         self.accelerator = accelerator
         self.processes, self.is_main = accelerator.num_processes, accelerator.is_main_process
 
-    def prepare(self, model: nn.Module) -> bool:
+    def prepare(self, model: PeftModel) -> bool:
         """Under FSDP the frozen blocks are sharded, and their states computed again where that was asked for."""
         if sharding_is_asked():
             shard_blocks(model, self.accelerator)

@@ -20,6 +20,7 @@ from helpers.language.engine.attention import shared_prefixes
 from helpers.language.engine.batch import Batch
 from helpers.language.engine.grouping import Group
 from helpers.language.engine.plain import generate_padded
+from helpers.language.models import inner_model
 from helpers.language.prompts import TokenIds
 
 PREFIX, TAILS, NEW = 16, (1, 6), 2  # tokens of the texts that are tried: few, since every process tries them once
@@ -119,7 +120,7 @@ def window(model: PreTrainedModel) -> float:
 @torch.no_grad()
 def is_right(model: PreTrainedModel, way: str) -> bool:
     """Whether a way gives the model's own logits; found once per process for each architecture."""
-    base: PreTrainedModel = getattr(model, "get_base_model", lambda: model)()
+    base = inner_model(model)
     key = (
         way,
         type(base),

@@ -17,12 +17,12 @@ from transformers import (
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
     StoppingCriteria,
     StoppingCriteriaList,
 )
 
 from helpers.language.engine.attention import UnfitError, common_length
+from helpers.language.models import LanguageModel, inner_model
 from helpers.language.prompts import TokenIds
 
 
@@ -36,7 +36,7 @@ def left_padded(prompts: Sequence[TokenIds]) -> tuple[Int[Tensor, "row token"], 
 
 @torch.no_grad()
 def prefix_generate(
-    model: PreTrainedModel, prompts: Sequence[TokenIds], max_new_tokens: int, **options
+    model: LanguageModel, prompts: Sequence[TokenIds], max_new_tokens: int, **options
 ) -> Int[Tensor, "row token"]:
     """New tokens of every prompt; what all prompts have in common at their start is computed once.
 
@@ -50,7 +50,7 @@ def prefix_generate(
         model(prefix[None], past_key_values=cache)
         cache.batch_repeat_interleave(len(prompts))
     rest, real = (part.to(model.device) for part in left_padded([prompt[shared:] for prompt in prompts]))
-    tokens = _generator(model).generate(
+    tokens = _generator(model).generate(  # type: ignore[misc]  # asks for a protocol that no model of theirs fits
         torch.cat([prefix.expand(len(prompts), -1), rest], dim=1),
         attention_mask=torch.cat([real.new_ones(len(prompts), shared), real], dim=1),
         past_key_values=cache,
@@ -93,13 +93,13 @@ class _Ended(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
-def generate_padded(model: PreTrainedModel, prompts: Sequence[TokenIds], answers: Growing, max_new_tokens: int) -> None:
+def generate_padded(model: LanguageModel, prompts: Sequence[TokenIds], answers: Growing, max_new_tokens: int) -> None:
     """Let `answers` grow behind prompts that are padded on the left."""
     ids, real = (part.to(model.device) for part in left_padded(prompts))
     generator = _generator(model)
     before, generator.generation_config = generator.generation_config, GenerationConfig()  # none of its own penalties
     try:
-        generator.generate(
+        generator.generate(  # type: ignore[misc]  # as above
             ids,
             attention_mask=real,
             max_new_tokens=max_new_tokens,
@@ -112,9 +112,9 @@ def generate_padded(model: PreTrainedModel, prompts: Sequence[TokenIds], answers
         generator.generation_config = before
 
 
-def _generator(model: PreTrainedModel) -> GenerationMixin:
+def _generator(model: LanguageModel) -> GenerationMixin:
     """The model that an adapter is part of, or the model itself, as something that generates."""
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = inner_model(model)
     if not isinstance(base, GenerationMixin):
         raise UnfitError(f"{type(base).__name__} does not generate")
     return base
