@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from helpers.base import settings
 from helpers.base.storage import CourseError, atomic_file, locked
@@ -26,9 +26,9 @@ Intervals are 95 % intervals over `n` measurements; `seeds` is how many random s
 
 def record(
     name: str,
-    value: float,
+    value: SupportsFloat,
     *,
-    ci: tuple[float, float] | None = None,
+    ci: tuple[SupportsFloat, SupportsFloat] | None = None,
     n: int,
     seeds: Iterable[int],
     unit: str,
@@ -38,7 +38,7 @@ def record(
 
     Args:
         name: flat and dotted, such as `eagle.utility.test`; a second row of the same name replaces the first.
-        value: a finite number in `unit`; `ci` is its interval (low, high) in the same unit.
+        value: a finite number in `unit`, also of numpy or torch; `ci` is its interval (low, high) in the same unit.
         n: how many measurements `value` summarises; `seeds` are the random seeds behind them.
         notebook: number or file stem of the notebook that measured it.
 

@@ -52,7 +52,7 @@ def test_record_without_a_file_writes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None, "0.5", True, np.array([1.0, 2.0]), np.array([])])
-def test_record_refuses_what_is_no_finite_number(file, bad):
+def test_record_refuses_what_is_no_finite_number(file, bad, unchecked):
     with pytest.raises(CourseError, match=r"'eagle\.utility'.*finite"):
         row(value=bad)
     with pytest.raises(CourseError, match="finite"):
