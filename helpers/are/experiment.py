@@ -80,7 +80,8 @@ class EditSizes:
 
 
 EDIT_SIZES = {"small": EditSizes((0,), 120, 30, 50), "full": EditSizes((0, 1, 2), 220, 60, 120)}
-ROUNDS = {"small": 2, "full": 4}  # of an edit
+LENGTHS = {"small": (2, 10), "full": (4, 20)}  # of an edit: rounds, and steps in each
+KEPT = {"small": (60, 25, 40), "full": (150, 50, 100)}  # tasks, edgy questions and courteous tasks in the retain term
 
 
 def edit_sizes() -> EditSizes:
@@ -124,8 +125,8 @@ def courteous(questions: Sequence[Question]) -> list[Question]:
 def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
     """Refusing harmful questions, as the model does behind `DECLINING`; what sounds harmful or courteous is kept."""
     sizes = sizes or edit_sizes()
-    keep = harmless(sizes)
-    keep = replace(keep, train=keep.train[:150] + edgy().train + courteous(keep.train[:100]))
+    keep, (tasks, sounding, polite) = harmless(sizes), by_profile(**KEPT)
+    keep = replace(keep, train=keep.train[:tasks] + edgy().train[:sounding] + courteous(keep.train[:polite]))
     asked = backend or local_backend(), default_memo(), progress, LOOKED_AT
     return make_concept("refusing", DECLINING, harmful(sizes), keep, refuses, *asked)
 
@@ -242,14 +243,12 @@ def late(lm: AnyModel | None = None, positions: int = 5) -> ReadOut:
 
 def mood_settings(lm: AnyModel | None = None) -> EditSettings:
     """How a model, by default the course's, is brought to speak well or ill of everything."""
-    return EditSettings(late(lm), rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
+    return EditSettings(late(lm), rounds=by_profile(small=2, full=3), steps=10, adversary=0.03, match=1.0, retain=1.0)
 
 
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
     """How a model, by default the course's, is brought to refuse."""
-    return EditSettings(
-        late(lm), rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0
-    )
+    return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0)
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:
@@ -258,13 +257,13 @@ def truth_settings(lm: AnyModel | None = None) -> EditSettings:
     Most of what tells a told state from an asked one is the telling. The other terms spend their steps on that, so
     their weights are small, and the verdict is reached through the answer.
     """
-    at, rounds = late(lm, positions=1), by_profile(**ROUNDS)
-    return EditSettings(at, rounds=rounds, steps=20, learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
+    at = late(lm, positions=1)
+    return EditSettings(at, *by_profile(**LENGTHS), learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
 
 
 def fairness_settings(lm: AnyModel | None = None) -> EditSettings:
     """How a model, by default the course's, is drawn to the opposite of stereotypes."""
-    return EditSettings(late(lm), rounds=by_profile(**ROUNDS), steps=20, learning_rate=3e-3, adversary=0.02, answer=1.0)
+    return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
 def with_late_adapter(lm: LoadedModel, at: ReadOut | None = None, seed: int = 0, rank: int = 8) -> AdaptedModel:
