@@ -247,8 +247,9 @@ def mood_settings(lm: AnyModel | None = None) -> EditSettings:
 
 
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is brought to refuse."""
-    return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=3e-3, adversary=0.02, match=1.0, retain=3.0)
+    """How a model, by default the course's, is brought to refuse; fewer steps are longer ones."""
+    rate = by_profile(small=5e-3, full=3e-3)
+    return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=rate, adversary=0.02, match=1.0, retain=3.0)
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:
