@@ -516,7 +516,7 @@ def test_one_dimension_is_solved_for_every_draw():
         (lambda z, d: printed_rule(z, 10, draws=0, rng=np.random.default_rng(0)), "draws = 0 must be 1 or more"),
     ],
 )
-def test_bad_calls_are_refused(call, words):
+def test_bad_calls_are_refused(call, words, unchecked):
     z = actions()
     with pytest.raises(ValueError, match=words):
         call(z, optimal_design(z))
