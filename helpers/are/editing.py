@@ -54,11 +54,11 @@ from helpers.language.states import (
     Below,
     ReadOut,
     TokenSequence,
-    batches,
     blocks,
     ending_states,
     finished,
     fit_probe,
+    in_batches,
     log_probs_of,
     probe_accuracy,
     read,
@@ -175,11 +175,9 @@ class Answered:
     @cached_property
     def base(self) -> list[Float[Tensor, "place dim"]]:
         """Last states of the base model at the places of the answers: they stay, so they are computed once."""
-        found: dict[int, Tensor] = {}
-        with torch.no_grad(), self.lm.model.disable_adapter():
-            for rows in batches(self.texts, READ_BATCH):
-                found.update(zip(rows, self._states(self.lm.model, rows), strict=True))
-        return [found[row].clone() for row in range(len(self.texts))]
+        with self.lm.model.disable_adapter():
+            states = in_batches(self.texts, READ_BATCH, lambda rows: self._states(self.lm.model, rows))
+        return [state.clone() for state in states]
 
     def _states(self, model: PeftModel, rows: Sequence[int]) -> list[Float[Tensor, "place dim"]]:
         counts = [len(self.answers[row]) for row in rows]

@@ -19,7 +19,7 @@ from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.generation import local_backend
 from helpers.language.models import language_model
-from helpers.language.states import batches, blocks, states_below
+from helpers.language.states import blocks, in_batches, states_below
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -110,8 +110,9 @@ def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]
 def _mean_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
     model, tokenizer = language_model()
     tokens = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
-    means: dict[int, np.ndarray] = {}
-    for rows in batches(tokens, 16):
-        for row, states in zip(rows, states_below(model, [tokens[row] for row in rows], layer).states, strict=True):
-            means[row] = (states[1:].float().sum(dim=0) / max(1, len(states) - 1)).cpu().numpy()
-    return np.stack([means[row] for row in range(len(texts))])
+
+    def means(rows: list[int]) -> list[np.ndarray]:
+        states = states_below(model, [tokens[row] for row in rows], layer).states
+        return [(s[1:].float().sum(dim=0) / max(1, len(s) - 1)).cpu().numpy() for s in states]
+
+    return np.stack(in_batches(tokens, 16, means))

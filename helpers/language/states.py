@@ -10,10 +10,10 @@ every later pass starts from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,6 +29,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from helpers.base.storage import CourseError
 from helpers.language.engine.attention import common_length
+from helpers.language.engine.fitting import window
+from helpers.language.engine.plain import left_padded
+from helpers.language.models import LanguageModel
 
 TokenSequence = Sequence[int]
 READ_BATCH = 32
@@ -53,7 +56,7 @@ class ReadOut:
         if not self.layers or 0 in self.layers or self.positions < 1:
             raise ValueError(f"layers {self.layers}, {self.positions} positions: name blocks from 1 on, and 1 or more")
 
-    def of(self, model: PreTrainedModel) -> tuple[int, ...]:
+    def of(self, model: LanguageModel) -> tuple[int, ...]:
         """The layers of a model, counted from 1.
 
         Raises:
@@ -72,7 +75,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     Raises:
         ValueError: there is no list of as many modules as the configuration says.
     """
-    depth = model.config.get_text_config().num_hidden_layers
+    depth = cast(PreTrainedModel, model).config.get_text_config().num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
@@ -93,7 +96,7 @@ class Below(NamedTuple):
     """States of some texts after the first `depth` blocks, of shape (token, dim) each."""
 
     depth: int
-    states: list[Float[Tensor, "token dim"]]
+    states: list[Float[Tensor, "_ dim"]]
 
     def of(self, rows: Sequence[int]) -> Below:
         """Those of some of the texts."""
@@ -108,16 +111,18 @@ def padded(
     Raises:
         ValueError: no text, or an empty one.
     """
+    _refuse_empty(texts)
+    ids, real = left_padded(texts)
+    return ids.to(device), real.to(device).bool()
+
+
+def _refuse_empty(texts: Sequence[TokenSequence]) -> None:
     if not len(texts) or not all(map(len, texts)):
         raise ValueError("no text, or a text without tokens: give one or more, each with tokens")
-    width = max(map(len, texts))
-    ids = torch.tensor([[0] * (width - len(text)) + list(text) for text in texts], device=device)
-    lengths = torch.tensor([len(text) for text in texts], device=device)
-    return ids, torch.arange(width, device=device) >= width - lengths[:, None]
 
 
 def inputs_of(ids: Int[Tensor, "text token"], real: Bool[Tensor, "text token"]) -> dict:
-    """What a model has to be told of padded texts."""
+    """Arguments of a model for padded texts."""
     position = (real.cumsum(dim=1) - 1).clamp(min=0)
     return {"input_ids": ids, "attention_mask": real.long(), "position_ids": position, "use_cache": False}
 
@@ -132,14 +137,14 @@ class Layout(NamedTuple):
 
     inputs: dict
     rows: list[int]
-    columns: list[Int[Tensor, " token"]]
+    columns: list[Int[Tensor, "_"]]
 
-    def last(self, states: Float[Tensor, "row column dim"], counts: Sequence[int]) -> list[Float[Tensor, "token dim"]]:
+    def last(self, states: Float[Tensor, "row column dim"], counts: Sequence[int]) -> list[Float[Tensor, "_ dim"]]:
         """States of the last tokens of every text, as many as are asked for."""
         places = zip(self.rows, self.columns, counts, strict=True)
         return [states[row, columns[-count:]] for row, columns, count in places]
 
-    def put(self, known: Sequence[Float[Tensor, "token dim"]]) -> Float[Tensor, "row column dim"]:
+    def put(self, known: Sequence[Float[Tensor, "_ dim"]]) -> Float[Tensor, "row column dim"]:
         """States of every text, laid out as the model gets its tokens."""
         states = known[0].new_zeros(*self.inputs["input_ids"].shape, known[0].shape[1])
         for row, columns, state in zip(self.rows, self.columns, known, strict=True):
@@ -147,16 +152,15 @@ class Layout(NamedTuple):
         return states
 
 
-def in_rows(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
+def in_rows(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
     """One row per text, padded on the left."""
     ids, real = padded(texts, model.device)
     return Layout(inputs_of(ids, real), list(range(len(texts))), [row.nonzero()[:, 0] for row in real])
 
 
-def in_one_row(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
+def in_one_row(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
     """All texts in one row: their common prefix once, then what is left of each, which sees the prefix and itself."""
-    if not len(texts) or not all(map(len, texts)):
-        raise ValueError("no text, or a text without tokens: give one or more, each with tokens")
+    _refuse_empty(texts)
     shared = _shared(texts)
     lengths = [len(text) - shared for text in texts]
     own = [range(length) for length in lengths]
@@ -179,31 +183,31 @@ def in_one_row(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout
     return Layout(inputs, [0] * len(texts), columns)
 
 
-_arranged: WeakKeyDictionary[nn.Module, Callable[[Sequence[TokenSequence], PreTrainedModel], Layout]] = (
-    WeakKeyDictionary()
-)
+Arrange = Callable[[Sequence[TokenSequence], LanguageModel], Layout]
+_arranged: WeakKeyDictionary[nn.Module, Arrange] = WeakKeyDictionary()
 
 
-def layout_of(texts: Sequence[TokenSequence], model: PreTrainedModel) -> Layout:
-    """Texts in the cheapest layout that gives this model's states of every text as they are without the others.
+def layout_of(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
+    """Texts in the cheapest layout in which this model's states of a text do not depend on the others.
 
-    Which one that is, is tried once per model on two short texts.
+    Which layouts those are is tried once per model on two short texts.
 
     Raises:
         ValueError: no text, or an empty one.
-        CourseError: the model reads texts otherwise beside others.
+        CourseError: there is none.
     """
     if model not in _arranged:
         _arranged[model] = _tried(model)
-    config = model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    beyond = max(map(len, texts), default=0) > min((window for window in windows if window), default=np.inf)
-    if beyond or _arranged[model] is in_rows or not len(texts):
+    width = max(map(len, texts), default=0)
+    if not width or width > window(model) or _arranged[model] is in_rows:
         return in_rows(texts, model)
-    width, own = max(map(len, texts)), sum(map(len, texts)) - (len(texts) - 1) * _shared(texts)
-    # Attention to all pairs of tokens in a row costs about as much as the rest of a block at six times its width.
-    rows, row = len(texts) * width * (1 + width / (6 * config.hidden_size)), own * (1 + own / (6 * config.hidden_size))
-    return in_one_row(texts, model) if row <= rows else in_rows(texts, model)
+
+    def cost(tokens: int) -> float:
+        # Attention to all pairs of tokens in a row costs as much as the rest of a block at about six times its width.
+        return tokens * (1 + tokens / (6 * model.config.get_text_config().hidden_size))
+
+    packed = sum(map(len, texts)) - (len(texts) - 1) * _shared(texts)
+    return in_one_row(texts, model) if cost(packed) <= len(texts) * cost(width) else in_rows(texts, model)
 
 
 def _shared(texts: Sequence[TokenSequence]) -> int:
@@ -212,7 +216,7 @@ def _shared(texts: Sequence[TokenSequence]) -> int:
 
 
 @torch.no_grad()
-def _tried(model: PreTrainedModel) -> Callable[[Sequence[TokenSequence], PreTrainedModel], Layout]:
+def _tried(model: LanguageModel) -> Arrange:
     size = model.config.get_text_config().vocab_size
     texts = [[number % size for number in text] for text in ((11, 7, 5, 3, 13), (11, 7, 17))]
 
@@ -234,7 +238,7 @@ def _tried(model: PreTrainedModel) -> Callable[[Sequence[TokenSequence], PreTrai
 
 
 def read(
-    model: PreTrainedModel, texts: Sequence[TokenSequence], at: ReadOut, below: Below | None = None
+    model: LanguageModel, texts: Sequence[TokenSequence], at: ReadOut, below: Below | None = None
 ) -> Float[Tensor, "text layer position dim"]:
     """Hidden states of a batch of texts in float32, with gradients where the model has any.
 
@@ -255,7 +259,7 @@ def read(
 
 
 def read_all(
-    model: PreTrainedModel,
+    model: LanguageModel,
     texts: Sequence[TokenSequence],
     at: ReadOut,
     below: Below | None = None,
@@ -264,27 +268,26 @@ def read_all(
     progress: bool = False,
 ) -> Float[Tensor, "text layer position dim"]:
     """Hidden states of many texts without gradients, in batches of similar length; arguments as for `read`."""
-    found: dict[int, Tensor] = {}
-    for rows in tqdm(batches(texts, batch), desc="hidden states", disable=not progress, leave=False):
-        with torch.no_grad():
-            states = read(model, [texts[row] for row in rows], at, below and below.of(rows))
-        found.update(zip(rows, states, strict=True))
-    return torch.stack([found[row] for row in range(len(texts))])
+
+    def states(rows: list[int]) -> Float[Tensor, "row layer position dim"]:
+        return read(model, [texts[row] for row in rows], at, below and below.of(rows))
+
+    return torch.stack(in_batches(texts, batch, states, progress))
 
 
-def states_below(model: PreTrainedModel, texts: Sequence[TokenSequence], depth: int, batch: int = READ_BATCH) -> Below:
+def states_below(model: LanguageModel, texts: Sequence[TokenSequence], depth: int) -> Below:
     """States after the first `depth` blocks; worth keeping only while these blocks do not change.
 
     Raises:
         ValueError: no such depth.
     """
-    layers, found = ReadOut((depth,)).of(model), {}
-    for rows in batches(texts, batch):
-        with torch.no_grad():
-            some = [texts[row] for row in rows]
-            states, layout = _pass(model, some, layers)
-            found.update(zip(rows, layout.last(states[layers[0]], list(map(len, some))), strict=True))
-    return Below(layers[0], [found[row] for row in range(len(texts))])
+    (layer,) = ReadOut((depth,)).of(model)
+
+    def whole(rows: list[int]) -> list[Float[Tensor, "_ dim"]]:
+        states, layout = _pass(model, [texts[row] for row in rows], (layer,))
+        return layout.last(states[layer], [len(texts[row]) for row in rows])
+
+    return Below(layer, in_batches(texts, READ_BATCH, whole))
 
 
 def batches(texts: Sequence[TokenSequence], size: int) -> list[list[int]]:
@@ -293,12 +296,23 @@ def batches(texts: Sequence[TokenSequence], size: int) -> list[list[int]]:
     return [order[first : first + size] for first in range(0, len(order), size)]
 
 
+@torch.no_grad()
+def in_batches(
+    texts: Sequence[TokenSequence], size: int, of_rows: Callable[[list[int]], Iterable], progress: bool = False
+) -> list:
+    """What `of_rows` finds for each text, in their order; it gets row numbers in batches of similar length."""
+    found: dict[int, Any] = {}
+    for rows in tqdm(batches(texts, size), desc="hidden states", disable=not progress, leave=False):
+        found.update(zip(rows, of_rows(rows), strict=True))
+    return [found[row] for row in range(len(texts))]
+
+
 class _Reached(Exception):
     """Ends a forward pass that need not go on."""
 
 
 def _pass(
-    model: PreTrainedModel, texts: Sequence[TokenSequence], layers: Sequence[int], below: Below | None = None
+    model: LanguageModel, texts: Sequence[TokenSequence], layers: Sequence[int], below: Below | None = None
 ) -> tuple[dict[int, Float[Tensor, "row column dim"]], Layout]:
     """Outputs of some blocks; the pass begins after `below` and ends after the deepest of them."""
     layout, stack, states = layout_of(texts, model), blocks(model), {}
@@ -323,8 +337,8 @@ def _pass(
 
 
 def ending_states(
-    model: PreTrainedModel, texts: Sequence[TokenSequence], counts: Sequence[int], below: Below | None = None
-) -> list[Float[Tensor, "token dim"]]:
+    model: LanguageModel, texts: Sequence[TokenSequence], counts: Sequence[int], below: Below | None = None
+) -> list[Float[Tensor, "_ dim"]]:
     """What the output weights see at the last tokens of each text, as many as are asked for, with gradients.
 
     Args:
@@ -339,7 +353,7 @@ def ending_states(
 
 
 @contextmanager
-def started_from(model: PreTrainedModel, below: Below | None, width: int) -> Iterator[None]:
+def started_from(model: LanguageModel, below: Below | None, width: int) -> Iterator[None]:
     """Inside the block, forward passes of texts padded on the left to `width` begin after the known states."""
     start = below and torch.stack([nn.functional.pad(state, (0, 0, width - len(state), 0)) for state in below.states])
     with _skipping(model, below and below.depth, start):
@@ -347,9 +361,7 @@ def started_from(model: PreTrainedModel, below: Below | None, width: int) -> Ite
 
 
 @contextmanager
-def _skipping(
-    model: PreTrainedModel, depth: int | None, start: Float[Tensor, "row column dim"] | None
-) -> Iterator[None]:
+def _skipping(model: LanguageModel, depth: int | None, start: Float[Tensor, "row column dim"] | None) -> Iterator[None]:
     """Inside the block, the first blocks are not computed: the states after them are these."""
     skipped = blocks(model)[: depth or 0]
     for block in skipped:
@@ -362,11 +374,11 @@ def _skipping(
 
 
 @contextmanager
-def recomputed(model: PreTrainedModel) -> Iterator[None]:
+def recomputed(model: LanguageModel) -> Iterator[None]:
     """Inside the block, training passes keep the input of every block only, and compute the rest again when needed.
 
-    That takes less memory and some third more time (gradient checkpointing, Chen et al. 2016), and gives the same
-    gradients: the blocks alone are told that they train, so dropout stays off.
+    That takes less memory and about a third more time (gradient checkpointing, Chen et al. 2016), and gives the same
+    gradients: only the blocks are put into training mode, so dropout stays off.
 
     Raises:
         ValueError: the model's blocks cannot be recomputed.
@@ -385,7 +397,7 @@ def recomputed(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def changed(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def changed(model: LanguageModel, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Inside the block, the states after one of the model's blocks are what `change` makes of them.
 
     Patching puts the states of another text in their place; steering adds a direction.
@@ -408,9 +420,9 @@ def changed(model: PreTrainedModel, layer: int, change: Callable[[Tensor], Tenso
 # What a state says -------------------------------------------------------------------------------------------------
 
 
-def finished(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text dim"]:
-    """What the output weights would see, were the model to end with these states: all blocks are skipped, and the
-    final norm is what is left.
+def finished(model: LanguageModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text dim"]:
+    """What the output weights would see, were the model to end with these states: all blocks are skipped, only the
+    final norm is applied.
 
     Raises:
         ValueError: no state.
@@ -430,7 +442,7 @@ class _Given(BaseModelOutputWithPast):
         return None
 
 
-def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
+def log_probs_of(model: LanguageModel, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
     """Log-probabilities of the next token from the last states of a model, in float32, by the model's own head.
 
     The whole model is asked, but for its decoder: some scale or cap their logits. Only at the places that count, and
@@ -446,7 +458,7 @@ def log_probs_of(model: nn.Module, states: Float[Tensor, "place dim"]) -> Float[
 
 
 @torch.no_grad()
-def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
+def logit_lens(model: LanguageModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
     """Log-probabilities of the next token, were the model to end with these states (nostalgebraist 2020).
 
     With states of the last block these are the model's own log-probabilities.
@@ -461,7 +473,7 @@ def logit_lens(model: PreTrainedModel, states: Float[Tensor, "text dim"]) -> Flo
 
 
 def fit_probe(
-    positive: Float[np.ndarray, "text dim"], negative: Float[np.ndarray, "text dim"], strength: float = 0.01
+    positive: Float[np.ndarray, "positive dim"], negative: Float[np.ndarray, "negative dim"], strength: float = 0.01
 ) -> Pipeline:
     """A linear probe: can a plane tell the two kinds of states apart? Logistic regression on standardised states.
 
@@ -483,7 +495,7 @@ def fit_probe(
 
 
 def probe_accuracy(
-    probe: Pipeline, positive: Float[np.ndarray, "text dim"], negative: Float[np.ndarray, "text dim"]
+    probe: Pipeline, positive: Float[np.ndarray, "positive dim"], negative: Float[np.ndarray, "negative dim"]
 ) -> float:
     """Share of states on their side of the plane, both kinds counted alike."""
     return float((probe.predict(positive).mean() + 1 - probe.predict(negative).mean()) / 2)

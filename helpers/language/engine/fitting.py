@@ -20,7 +20,7 @@ from helpers.language.engine.attention import shared_prefixes
 from helpers.language.engine.batch import Batch
 from helpers.language.engine.grouping import Group
 from helpers.language.engine.plain import generate_padded
-from helpers.language.models import inner_model
+from helpers.language.models import LanguageModel, inner_model
 from helpers.language.prompts import TokenIds
 
 PREFIX, TAILS, NEW = 16, (1, 6), 2  # tokens of the texts that are tried: few, since every process tries them once
@@ -107,7 +107,7 @@ def padding_way(model: PreTrainedModel) -> str:
     return "right padding" if is_right(model, "right padding") else "one by one"
 
 
-def window(model: PreTrainedModel) -> float:
+def window(model: LanguageModel) -> float:
     """In a text of so many tokens every token sees all earlier ones, as the engine has it; infinite without a limit."""
     config = model.config.get_text_config(decoder=True)
     widths = [getattr(config, name, None) for name in WINDOWS]

@@ -26,7 +26,7 @@ from helpers.language.models import LanguageModel, inner_model
 from helpers.language.prompts import TokenIds
 
 
-def left_padded(prompts: Sequence[TokenIds]) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
+def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
     """Prompts as one matrix that ends where all of them end, and 1 where it holds a token rather than padding."""
     width = max(map(len, prompts))
     ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
