@@ -137,7 +137,7 @@ class Layout(NamedTuple):
 
     inputs: dict
     rows: list[int]
-    columns: list[Int[Tensor, "_"]]
+    columns: list[Int[Tensor, " _"]]
 
     def last(self, states: Float[Tensor, "row column dim"], counts: Sequence[int]) -> list[Float[Tensor, "_ dim"]]:
         """States of the last tokens of every text, as many as are asked for."""
