@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationMixin
 
 from helpers.eagle.rewriting import rewrite_prompt
 from helpers.language.adapters import with_adapter
 from helpers.language.engine.attention import forget_prefixes
 from helpers.language.engine.decoding import decode_prompts
-from helpers.language.engine.plain import prefix_generate
+from helpers.language.engine.plain import own_generate, prefix_generate
 from helpers.language.generation import LocalBackend
 from helpers.language.likelihood import log_probabilities
 from helpers.language.models import LoadedModel
@@ -147,11 +146,11 @@ def _engine(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling)
     decode_prompts(backend.lm.model, rows, sampling, range(len(rows)), set(), lambda *_: None)
 
 
-def _generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> object:
-    model, tokenizer = cast(GenerationMixin, backend.lm.model), backend.lm.tokenizer
+def _generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> torch.Tensor:
+    model, tokenizer = backend.lm
     batch = tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt")
-    count = sampling.max_new_tokens
-    return model.generate(**batch.to(backend.lm.model.device), max_new_tokens=count, **_options(backend, sampling))
+    inputs, options = batch.to(model.device), _options(backend, sampling)
+    return own_generate(model, inputs.pop("input_ids"), **inputs, max_new_tokens=sampling.max_new_tokens, **options)
 
 
 def _prefix_generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: Sampling) -> None:

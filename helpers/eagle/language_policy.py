@@ -27,7 +27,7 @@ from helpers.eagle.environment import Integers, Observation, World
 from helpers.language.adapters import with_adapter
 from helpers.language.generation import Prompt, plain_tokens
 from helpers.language.likelihood import log_likelihoods
-from helpers.language.models import LoadedModel
+from helpers.language.models import LoadedModel, inner_model
 
 AT_ONCE = 32  # instructions in one row: with gradients, 100 at once need 4 GB
 OUTSIDE = -1e4  # log-probability of an action outside of `allowed`: exp gives 0, and KL and entropy stay finite
@@ -79,7 +79,7 @@ class LanguagePolicy(nn.Module):
         super().__init__()
         self.world, self.per_token, self.allowed = world, per_token, allowed
         self.model = with_adapter(lm, rank=rank, modules=modules, seed=seed).model
-        self.lm = LoadedModel(self.model.get_base_model(), lm.tokenizer)
+        self.lm = LoadedModel(inner_model(self.model), lm.tokenizer)
 
     def forward(self, observation: Observation) -> Float[Tensor, "episode action"]:
         """Log-probabilities of all actions, in nats."""

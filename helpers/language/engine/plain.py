@@ -50,7 +50,8 @@ def prefix_generate(
         model(prefix[None], past_key_values=cache)
         cache.batch_repeat_interleave(len(prompts))
     rest, real = (part.to(model.device) for part in left_padded([prompt[shared:] for prompt in prompts]))
-    tokens = _generator(model).generate(  # type: ignore[misc]  # asks for a protocol that no model of theirs fits
+    tokens = own_generate(
+        model,
         torch.cat([prefix.expand(len(prompts), -1), rest], dim=1),
         attention_mask=torch.cat([real.new_ones(len(prompts), shared), real], dim=1),
         past_key_values=cache,
@@ -96,10 +97,11 @@ class _Ended(StoppingCriteria):
 def generate_padded(model: LanguageModel, prompts: Sequence[TokenIds], answers: Growing, max_new_tokens: int) -> None:
     """Let `answers` grow behind prompts that are padded on the left."""
     ids, real = (part.to(model.device) for part in left_padded(prompts))
-    generator = _generator(model)
-    before, generator.generation_config = generator.generation_config, GenerationConfig()  # none of its own penalties
+    base = inner_model(model)
+    before, base.generation_config = base.generation_config, GenerationConfig()  # none of its own penalties
     try:
-        generator.generate(  # type: ignore[misc]  # as above
+        own_generate(
+            base,
             ids,
             attention_mask=real,
             max_new_tokens=max_new_tokens,
@@ -109,12 +111,18 @@ def generate_padded(model: LanguageModel, prompts: Sequence[TokenIds], answers: 
             stopping_criteria=StoppingCriteriaList([_Ended(answers)]),
         )
     finally:
-        generator.generation_config = before
+        base.generation_config = before
 
 
-def _generator(model: LanguageModel) -> GenerationMixin:
-    """The model that an adapter is part of, or the model itself, as something that generates."""
+def own_generate(model: LanguageModel, ids: Int[Tensor, "row token"], **options) -> Int[Tensor, "row longer"]:
+    """The model's own `generate`, also inside an adapter: the prompts and what follows them.
+
+    Raises:
+        UnfitError: it has none.
+    """
     base = inner_model(model)
     if not isinstance(base, GenerationMixin):
         raise UnfitError(f"{type(base).__name__} does not generate")
-    return base
+    tokens = base.generate(ids, **options)  # type: ignore[misc]  # it wants a protocol that no model of theirs fits
+    assert isinstance(tokens, Tensor)  # a report only if asked for
+    return tokens
