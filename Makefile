@@ -40,7 +40,7 @@ REPORT := STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.repor
 VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
   --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension
 
-.PHONY: lab test check unit course data wheels student release explore slides lint types format lock clean
+.PHONY: lab test check unit course data wheels student release explore slides lint format lock clean
 
 lab: $(VENV)/lab.stamp data
 	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
@@ -94,8 +94,6 @@ slides: $(VENV)/lab.stamp
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 format: $(VENV)/test.stamp

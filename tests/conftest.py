@@ -10,7 +10,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-if os.environ.get("STEER_CHECK_SHAPES") == "1":  # before anything of helpers is imported
+if os.environ.get("STEER_CHECK_SHAPES") != "0":  # before anything of helpers is imported
     jaxtyping.install_import_hook("helpers", "shape_checker.check")
 
 from fake_server import Fake

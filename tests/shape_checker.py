@@ -1,4 +1,4 @@
-"""What checks types and shapes while the unit tests run (STEER_CHECK_SHAPES=1): beartype.
+"""What checks types and shapes while the unit tests run (not with STEER_CHECK_SHAPES=0): beartype.
 
 An int is a float too, as for every type checker. So are numbers out of arrays: code that takes an int takes them as
 well, and static types cannot tell them apart.
