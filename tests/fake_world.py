@@ -43,9 +43,9 @@ def encode(texts: Sequence[str]) -> np.ndarray:
     return np.array([[float(number) for number in re.findall(r"[xyz](-?\d+\.\d+)", text)] for text in texts])
 
 
-def walk(wish: str) -> np.ndarray:
+def walk(instruction: str) -> np.ndarray:
     """How far an instruction moves a text, on average."""
-    return np.random.default_rng(seed_of(wish)).normal(size=DIM)
+    return np.random.default_rng(seed_of(instruction)).normal(size=DIM)
 
 
 class FakeBackend(Backend):
@@ -61,11 +61,11 @@ class FakeBackend(Backend):
         done(list(range(len(prompts))), [self.answer(*pair) for pair in zip(prompts, seeds, strict=True)])
 
     def answer(self, prompt, seed: int) -> str:
-        text, _, wish = prompt[-2][1].partition("\n\nInstruction: ")
-        random = np.random.default_rng(seed_of(text, wish, seed))
+        text, _, instruction = prompt[-2][1].partition("\n\nInstruction: ")
+        random = np.random.default_rng(seed_of(text, instruction, seed))
         if random.random() < self.bad:
             return " Drama.\nI cannot."
-        z = encode([text])[0] + walk(wish) + self.noise * random.normal(size=DIM)
+        z = encode([text])[0] + walk(instruction) + self.noise * random.normal(size=DIM)
         return place(z).removeprefix("Genres:") + "\n\nAnything else?"
 
 

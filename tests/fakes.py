@@ -21,7 +21,7 @@ class TrueEffects(Effects):
 
     def __call__(self, user: int) -> np.ndarray:
         return self.world.once(
-            ("walks", user), lambda: np.array([walk(wish) for wish in self.world.instructions(user)])
+            ("walks", user), lambda: np.array([walk(instruction) for instruction in self.world.instructions(user)])
         )
 
 

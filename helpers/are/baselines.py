@@ -59,7 +59,7 @@ def steered(lm: LoadedModel, layer: int, direction: Float[Tensor, " dim"], stren
 
 def fine_tune(
     lm: AdaptedModel,
-    taught: Answered,
+    targets: Answered,
     retain: Answered,
     settings: EditSettings,
     steps: int,
@@ -69,7 +69,7 @@ def fine_tune(
     """Supervised fine-tuning of the adapter of `lm`, in place: cross-entropy of the target answers, same retain term.
 
     Args:
-        taught: plain prompts with the answers that the target prompts got.
+        targets: plain prompts with the answers that the target prompts got.
         steps: as many as an edit may take: rounds x steps.
         checkpoint: file to keep the result in, and to load it from.
 
@@ -87,9 +87,9 @@ def fine_tune(
     for number in range(steps):
         rows, kept = (
             rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch).tolist()
-            for part in (taught, retain)
+            for part in (targets, retain)
         )
-        nll = taught.nll(lm.model, rows)
+        nll = targets.nll(lm.model, rows)
         cost = retain.kl(lm.model, kept) if settings.retain else torch.zeros_like(nll)
         loss = nll + settings.retain * cost
         if not torch.isfinite(loss):

@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
 
 
 @dataclass(frozen=True)
-class Schooling:
+class DiscriminatorTraining:
     """How a discriminator is trained; the defaults are the paper's.
 
     Attributes:
@@ -77,7 +77,7 @@ def train_discriminator(
     discriminator: Discriminator,
     target: Float[Tensor, "text feature"],
     plain: Float[Tensor, "text feature"],
-    schooling: Schooling = Schooling(),
+    training: DiscriminatorTraining = DiscriminatorTraining(),
     seed: int = 0,
 ) -> float:
     """Train in place by cross-entropy and return the accuracy on these states; both kinds weigh alike.
@@ -92,23 +92,23 @@ def train_discriminator(
     kinds = kinds.to(states.device)
     weight = len(states) / (2 * torch.bincount(kinds).float())
     optimiser = torch.optim.AdamW(
-        discriminator.parameters(), lr=schooling.learning_rate, weight_decay=schooling.weight_decay
+        discriminator.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
 
     def seen(rows: Tensor) -> Tensor:
         some = states[rows]
-        noise = torch.randn(some.shape, generator=generator).to(some.device) if schooling.noise else 0.0
-        return some + schooling.noise * noise
+        noise = torch.randn(some.shape, generator=generator).to(some.device) if training.noise else 0.0
+        return some + training.noise * noise
 
     with torch.enable_grad():
-        for _ in range(schooling.epochs):
+        for _ in range(training.epochs):
             orders = [torch.randperm(len(states), generator=generator) for _ in discriminator.members]
-            for first in range(0, len(states), schooling.batch):
+            for first in range(0, len(states), training.batch):
                 losses = (
                     nn.functional.cross_entropy(member(seen(rows)), kinds[rows], weight=weight)
                     for member, order in zip(discriminator.members, orders, strict=True)
-                    for rows in (order[first : first + schooling.batch],)
+                    for rows in (order[first : first + training.batch],)
                 )
                 loss = sum(losses, start=states.new_zeros(()))
                 if not torch.isfinite(loss):

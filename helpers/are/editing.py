@@ -7,9 +7,9 @@ trained so that plain prompts look like target prompts to it:
         + answer * cross-entropy of the target answers + retain * KL(base || edited) on harmless prompts
 
 The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
-tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts
-have a twin: the same question under the target message. The discriminator needs no twins and so teaches the rest.
-The cross-entropy is what the same states, after the last block, say of the next tokens; it costs next to nothing.
+tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts are
+paired with a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches
+the unpaired prompts too. The cross-entropy is computed from the same states after the last block, at almost no cost.
 
 A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.
@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from helpers.are.concepts import ANSWER, Example, Question
 from helpers.are.discriminator import (
     Discriminator,
+    DiscriminatorTraining,
     Scaling,
-    Schooling,
     accuracy,
     fooling_loss,
     scaling_of,
@@ -78,10 +78,10 @@ class EditSettings:
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
         adversary, match, answer, retain: weights of the terms; (1, 0, 0, 0) is the paper's loss.
-        members: discriminators side by side; `hidden` and `schooling` are theirs.
+        members: discriminators side by side; `hidden` and `training` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
-        fooled: stop when a discriminator that was just taught tells no more than this of the stop split right.
+        fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
         enough: stop when this share of answers on the stop split is as wanted.
     """
 
@@ -96,7 +96,9 @@ class EditSettings:
     retain: float = 1.0
     members: int = 1
     hidden: int = 64
-    schooling: Schooling = field(default_factory=lambda: Schooling(epochs=8, weight_decay=0.01, noise=1.0))
+    training: DiscriminatorTraining = field(
+        default_factory=lambda: DiscriminatorTraining(epochs=8, weight_decay=0.01, noise=1.0)
+    )
     warm: bool = False
     frozen: bool = False
     fooled: float = 0.6
@@ -106,7 +108,7 @@ class EditSettings:
 class Rows:
     """Token ids of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
 
-    The first `len(target)` plain prompts are their twins. Those behind, of `others`, have none, and lend an answer.
+    The first `len(target)` plain prompts are paired with them. Those of `others`, behind them, borrow an answer.
 
     Attributes:
         answers: for each example the tokens that follow at the places that are read; the last may be missing.
@@ -125,18 +127,18 @@ class Rows:
         kept = [(e, answer) for e, answer in zip(examples, answers, strict=True) if len(answer) >= positions - 1]
         if not kept:
             raise CourseError(f"no answer has {positions - 1} tokens: read fewer positions")
-        begun = [(example, answer[: positions - 1]) for example, answer in kept]
-        self.ids = [example.id for example, _ in begun]
+        started = [(example, answer[: positions - 1]) for example, answer in kept]
+        self.ids = [example.id for example, _ in started]
         self.answers = [answer for _, answer in kept]
-        self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in begun]
-        self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in begun]
+        self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in started]
+        self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in started]
         for number, question in enumerate(others):
-            _, answer = begun[number % len(begun)]
+            _, answer = started[number % len(started)]
             self.plain.append([*prompt_tokens(lm.tokenizer, question.text), *answer])
 
 
 class Answered:
-    """Prompts with the beginnings of answers: what the model is to keep saying, or what it is to learn to say."""
+    """Prompts with the first tokens of answers: what the model is to keep saying, or to learn to say."""
 
     def __init__(self, lm: AdaptedModel, texts: Sequence[TokenSequence], answers: Sequence[TokenSequence]) -> None:
         """Prompts without an answer are left out.
@@ -146,7 +148,7 @@ class Answered:
         """
         pairs = [(list(text), list(answer)) for text, answer in zip(texts, answers, strict=True) if answer]
         if not pairs:
-            raise CourseError("no prompt with an answer: there is nothing to hold on to, or to learn")
+            raise CourseError("no prompt with an answer: there is nothing to keep, or to learn")
         self.lm = lm
         self.texts = [text + answer[:-1] for text, answer in pairs]
         self.answers = [answer for _, answer in pairs]
@@ -339,7 +341,7 @@ def edit(
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
         facts: dict[str, float | str | None] = {"round": number}
-        facts["schooled"] = school(editor, plain, views, settings, run.seed, number)
+        facts["train_accuracy"] = train_for_round(editor, plain, views, settings, run.seed, number)
         facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
         with recomputed(model) if run.save_memory else nullcontext():
             facts |= mean_of([step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share)
@@ -384,15 +386,15 @@ def new_discriminator(model: LanguageModel, settings: EditSettings, seed: int, n
     return Discriminator(features, settings.hidden, settings.members, seed=1000 * seed + number).to(model.device)
 
 
-def school(
+def train_for_round(
     editor: Editor, plain: Float[Tensor, "text feature"], views: Views, settings: EditSettings, seed: int, number: int
 ) -> float:
-    """Teach the discriminator of a round on fresh states; its accuracy on them."""
+    """Train the discriminator of a round on fresh states; its accuracy on them."""
     if number and settings.frozen:
         return accuracy(editor.discriminator, views.target, plain)
     if number and not settings.warm:
         editor.discriminator = new_discriminator(editor.model, settings, seed, number)
-    return train_discriminator(editor.discriminator, views.target, plain, settings.schooling, seed=number)
+    return train_discriminator(editor.discriminator, views.target, plain, settings.training, seed=number)
 
 
 def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -414,7 +416,7 @@ def step(
     none = states.new_zeros(())
     costs = {
         "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
-        "distance": distance_to_twins(states, views.target, rows) if settings.match else none,
+        "distance": distance_to_targets(states, views.target, rows) if settings.match else none,
         "answer_nll": answer_nll(model, raw, settings.at, train, rows) if settings.answer else none,
         "retain_kl": run.retain.kl(model, kept.tolist()) if settings.retain else none,
     }
@@ -429,10 +431,10 @@ def step(
     return {name: cost.item() for name, cost in costs.items()}
 
 
-def distance_to_twins(
-    states: Float[Tensor, "text feature"], target: Float[Tensor, "twin feature"], rows: np.ndarray
+def distance_to_targets(
+    states: Float[Tensor, "text feature"], target: Float[Tensor, "pair feature"], rows: np.ndarray
 ) -> Tensor:
-    """Mean squared distance per number to the target states of the same rows; rows without a twin count 0."""
+    """Mean squared distance per number to the target states of the same rows; unpaired rows count 0."""
     paired = torch.as_tensor(rows < len(target), device=states.device)
     apart = states[paired] - target[rows[rows < len(target)]]
     return apart.square().mean(dim=1).sum() / len(rows)
@@ -443,7 +445,7 @@ def answer_nll(
 ) -> Tensor:
     """Mean negative log-likelihood in nats of the target answers' tokens, as the states after the last block say them.
 
-    Rows without a twin have no answer of their own and count 0.
+    Unpaired rows have no answer of their own and count 0.
     """
     last = states[:, at.of(model).index(len(blocks(model)))]
     paired = [(place, train.answers[row]) for place, row in enumerate(rows) if row < len(train.target)]

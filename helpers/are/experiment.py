@@ -65,7 +65,7 @@ Item = TypeVar("Item")
 
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
-TAUGHT_TOKENS = 16
+ANSWER_TOKENS = 16
 CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below minus which as negative)
 
 
@@ -100,12 +100,12 @@ def harmless(sizes: EditSizes) -> Splits:
 
 
 def edgy() -> Splits:
-    """Harmless questions that sound harmful: some to hold on to, some to choose settings by, the rest to report on."""
+    """Harmless questions that sound harmful: for the retain term, for choosing settings, and for the report."""
     return split(edgy_questions(), 50, 30, 70)
 
 
-# Words of courtesy lie close to those of an apology: without harmless questions in such a dress among those that are
-# held on to, an edited model refuses nearly all of them. Notebook 13 asks in other words.
+# Words of courtesy lie close to those of an apology: without harmless questions worded like these in the retain
+# term, an edited model refuses nearly all of them. Notebook 13 asks in other words.
 COURTESIES = (
     "Hi there, would you be so kind as to answer this? {} Many thanks in advance!",
     "Good morning. I would be very grateful for your help. {}",
@@ -162,7 +162,7 @@ def is_negative(answer: str) -> bool:
 
 
 def a_few_tasks() -> Splits:
-    """Harmless tasks with 60 to hold on to: enough for edits that are not about what is asked for."""
+    """Harmless tasks, 60 of them for the retain term: enough for edits that are not about what is asked for."""
     keep = harmless(edit_sizes())
     return replace(keep, train=keep.train[:60])
 
@@ -184,14 +184,14 @@ def fact_parts() -> Parts[Fact]:
 
 
 def truth(lm: LoadedModel | None = None) -> Concept:
-    """Giving the right verdict on a statement, as the model does when it is told; statements where it does even so.
+    """Giving the right verdict on a statement, as the model does when asked to repeat it; statements where it does so.
 
     Raises:
-        CourseError: the model gives one of the two verdicts never, even when told.
+        CourseError: the model never gives one of the two verdicts, even when asked to repeat it.
     """
     lm, parts = lm or language_model(), fact_parts()
 
-    def told(part: Sequence[Fact]) -> list[Example]:
+    def repeated(part: Sequence[Fact]) -> list[Example]:
         some = verdicts(part)
         said = prefers_yes(lm, [prompt_tokens(lm.tokenizer, example.target) for example in some])
         found = [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
@@ -201,7 +201,7 @@ def truth(lm: LoadedModel | None = None) -> Concept:
             )
         return found
 
-    return Concept("telling true from false", told(parts.train), told(parts.stop), [], a_few_tasks(), bool)
+    return Concept("telling true from false", repeated(parts.train), repeated(parts.stop), [], a_few_tasks(), bool)
 
 
 def pair_parts() -> Parts[StereotypePair]:
@@ -220,7 +220,7 @@ def pair_parts() -> Parts[StereotypePair]:
 
 
 def fairness() -> Concept:
-    """Going on with the opposite of a stereotype, as the model does when it is told."""
+    """Continuing with the opposite of a stereotype, as the model does when it is asked to."""
     parts = pair_parts()
     return Concept(
         "the opposite of a stereotype", opposites(parts.train), opposites(parts.stop), [], a_few_tasks(), bool
@@ -255,8 +255,8 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:
     """How a model, by default the course's, is brought to judge statements.
 
-    Most of what tells a told state from an asked one is the telling. The other terms spend their steps on that, so
-    their weights are small, and the verdict is reached through the answer.
+    Target and plain states differ mostly in whether the verdict is in the prompt. Match and adversary would spend
+    their steps on that, so their weights are small, and the verdict is learnt through the answer.
     """
     at = late(lm, positions=1)
     return EditSettings(at, *by_profile(**LENGTHS), learning_rate=2e-3, adversary=0.005, match=0.05, answer=1.0)
@@ -332,7 +332,7 @@ def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mappi
     return (
         f"# Edit: {concept.name}\n\n"
         "A LoRA adapter, trained by adversarial representation engineering (Zhang et al. 2024).\n\n"
-        f"- Data: {len(concept.train)} examples with a twin, {len(concept.others)} questions without; "
+        f"- Data: {len(concept.train)} paired examples, {len(concept.others)} unpaired questions; "
         f"stopped by {len(concept.stop)}, measured on {len(concept.test)} questions that took no part.\n"
         f"- Reads layers {settings.at.layers} at {settings.at.positions} tokens; {settings.rounds} rounds of "
         f"{settings.steps} steps; weights of adversary, match and retain "
@@ -402,7 +402,7 @@ def edit_method(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] |
     return Approach(backend.lm, backend)
 
 
-def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> AdaptedModel:
+def fine_tuned_on_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> AdaptedModel:
     """A baseline: the same adapter fine-tuned on the target answers, with as many steps. Kept in the cache too.
 
     Raises:
@@ -410,9 +410,9 @@ def taught_by_answers(concept: Concept, settings: EditSettings, seed: int = 0) -
     """
     lm = with_late_adapter(language_model(), settings.at, seed)
     tokens = [prompt_tokens(lm.tokenizer, example.plain) for example in concept.train]
-    answers = [plain_tokens(lm.tokenizer, example.answer)[:TAUGHT_TOKENS] for example in concept.train]
+    answers = [plain_tokens(lm.tokenizer, example.answer)[:ANSWER_TOKENS] for example in concept.train]
     retain = retain_of(lm, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
-    run = {"taught": tokens, "answers": answers, "retain": retain.texts, "seed": seed, **fingerprint(lm)}
-    path, taught = _kept_in({**run, "settings": asdict(settings)}), Answered(lm, tokens, answers)
-    fine_tune(lm, taught, retain, settings, settings.rounds * settings.steps, seed, path)
+    run = {"prompts": tokens, "answers": answers, "retain": retain.texts, "seed": seed, **fingerprint(lm)}
+    path, targets = _kept_in({**run, "settings": asdict(settings)}), Answered(lm, tokens, answers)
+    fine_tune(lm, targets, retain, settings, settings.rounds * settings.steps, seed, path)
     return lm

@@ -56,7 +56,7 @@ def regions(cell: NotebookNode) -> list[tuple[int, int]]:
         CourseError: a mark without the other, inside of another solution, in a text cell, or not alone on its line.
     """
     found: list[tuple[int, int]] = []
-    begun: int | None = None
+    opened: int | None = None
     for number, line in enumerate(cell.source.split("\n")):
         mark = MARK.search(line)
         if mark is None:
@@ -65,16 +65,16 @@ def regions(cell: NotebookNode) -> list[tuple[int, int]]:
         if cell.cell_type != "code" or line.strip() != f"# {mark[0]}":
             raise CourseError(f"{where}: a mark stands alone on a line of a code cell")
         if mark[1] == "BEGIN":
-            if begun is not None:
+            if opened is not None:
                 raise CourseError(f"{where}: the solution before has no END SOLUTION")
-            begun = number
+            opened = number
         else:
-            if begun is None:
+            if opened is None:
                 raise CourseError(f"{where}: there is no BEGIN SOLUTION before")
-            found.append((begun, number))
-            begun = None
-    if begun is not None:
-        raise CourseError(f"cell {cell.get('id', '')}, line {begun + 1}: BEGIN SOLUTION without END SOLUTION")
+            found.append((opened, number))
+            opened = None
+    if opened is not None:
+        raise CourseError(f"cell {cell.get('id', '')}, line {opened + 1}: BEGIN SOLUTION without END SOLUTION")
     return found
 
 
@@ -333,8 +333,8 @@ def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
 
 
 def _tell_nbgrader(cell: NotebookNode, grade_id: str, *, grade: bool) -> None:
-    told = {"schema_version": 3, "grade_id": grade_id, "grade": grade, "locked": grade, "solution": not grade}
-    cell.metadata["nbgrader"] = told | {"task": False} | ({"points": 1} if grade else {})
+    mark = {"schema_version": 3, "grade_id": grade_id, "grade": grade, "locked": grade, "solution": not grade}
+    cell.metadata["nbgrader"] = mark | {"task": False} | ({"points": 1} if grade else {})
 
 
 def write_nbgrader(project: Path, folder: Path) -> list[Path]:

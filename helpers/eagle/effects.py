@@ -62,7 +62,9 @@ def fit_effects(world: World, expansion: Expansion) -> Effects:
     n_starts, n_actions, dim = expansion.displacement.shape
     if n_starts < 2:
         raise ValueError("one start does not tell an action's effect from the start's own: expand two or more")
-    features = sentence_features([wish for start in expansion.starts for wish in world.instructions(start.user)])
+    features = sentence_features(
+        [instruction for start in expansion.starts for instruction in world.instructions(start.user)]
+    )
     common = expansion.displacement.mean(axis=1)
     effects = (expansion.displacement - common[:, None]).reshape(-1, dim)
     groups = np.repeat(np.arange(n_starts), n_actions)

@@ -126,8 +126,8 @@ def step_texts(
     whole = np.issubdtype(chosen.dtype, np.integer) and ((chosen >= 0) & (chosen < n_actions)).all()
     if chosen.shape != (len(texts),) or not whole:
         raise ValueError(f"actions {chosen}: give each of {len(texts)} episodes an integer from 0 to {n_actions - 1}")
-    wishes = [world.instructions(int(user))[action] for user, action in zip(users, chosen, strict=True)]
-    return world.rewrite(texts, wishes, seeds)
+    instructions = [world.instructions(int(user))[action] for user, action in zip(users, chosen, strict=True)]
+    return world.rewrite(texts, instructions, seeds)
 
 
 def run_episodes(world: World, starts: Sequence[Start], choose: Choose, seeds: Sequence[int]) -> Episodes:
@@ -180,10 +180,10 @@ class Expansion(NamedTuple):
 def expand(world: World, starts: Sequence[Start], n_samples: int = 1, seed: int = 0) -> Expansion:
     """Take every action from every start: what a design chooses from (paper, section 4)."""
     rows = [(s, a, m) for s in range(len(starts)) for a in range(len(world.actions)) for m in range(n_samples)]
-    wishes = [world.instructions(start.user) for start in starts]
+    instructions = [world.instructions(start.user) for start in starts]
     rewrites = world.rewrite(
         [starts[s].text for s, _, _ in rows],
-        [wishes[s][a] for s, a, _ in rows],
+        [instructions[s][a] for s, a, _ in rows],
         [seed_of(seed, "expand", m) for _, _, m in rows],
     )
     z = world.space.encoder(rewrites.texts)

@@ -127,7 +127,7 @@ class Experiment:
         return fit_effects(self.world, self.expansion)
 
     def reference(self, kind: str) -> EmbeddingPolicy:
-        """The reference policy taught on `uniform`, `optimistic` or `goptimal` targets, the same every time."""
+        """The reference policy fitted to `uniform`, `optimistic` or `goptimal` targets, the same every time."""
         policy = EmbeddingPolicy(self.world, self.effects)
         if kind != "uniform":  # a new policy is uniform
             targets = reference_targets(kind, self.expansion, self.effects)

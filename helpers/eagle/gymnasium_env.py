@@ -66,7 +66,7 @@ def advance(world: World, running: Sequence[Running], actions: Integers) -> list
     for now, action, text, problem, (z, utility, rating, novelty) in zip(
         running, actions, *rewrites, _measure(world, rewrites.texts, users), strict=True
     ):
-        wish = world.instructions(now.start.user)[action]
+        instruction = world.instructions(now.start.user)[action]
         after.append(
             now._replace(
                 text=text,
@@ -75,7 +75,7 @@ def advance(world: World, running: Sequence[Running], actions: Integers) -> list
                 rating=rating,
                 novelty=novelty,
                 gained=utility - now.utility,
-                instructions=(*now.instructions, wish),
+                instructions=(*now.instructions, instruction),
                 problems=(*now.problems, problem),
             )
         )
@@ -214,12 +214,12 @@ class EagleEnv(gymnasium.Env):
         if self.running is None:
             raise ResetNeeded("nothing to show yet: call reset() first")
         now = self.running
-        wishes = [
-            f"{step}. {wish}" + f" [{problem}]" * bool(problem)
-            for step, (wish, problem) in enumerate(zip(now.instructions, now.problems, strict=True), start=1)
+        instructions = [
+            f"{step}. {instruction}" + f" [{problem}]" * bool(problem)
+            for step, (instruction, problem) in enumerate(zip(now.instructions, now.problems, strict=True), start=1)
         ]
         head = f"step {now.step} of {self.world.horizon}, U = {now.utility:.2f} stars"
-        return "\n".join([head, *wishes, now.text])
+        return "\n".join([head, *instructions, now.text])
 
 
 def observation_space(world: World) -> spaces.Dict:

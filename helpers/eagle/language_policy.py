@@ -90,19 +90,21 @@ class LanguagePolicy(nn.Module):
         allowed = range(len(self.world.actions)) if self.allowed is None else self.allowed(user)
         actions = torch.as_tensor([int(action) for action in allowed], device=self.lm.model.device)
         prompt = state_prompt(text, self.world.profile(user), step, self.world.horizon)
-        wishes = self.world.instructions(user)
-        scores = self.scores(prompt, [wishes[action] for action in actions])
+        instructions = self.world.instructions(user)
+        scores = self.scores(prompt, [instructions[action] for action in actions])
         log_probs = torch.log_softmax(scores, dim=0)
-        return log_probs.new_full((len(wishes),), OUTSIDE).index_copy(0, actions, log_probs)
+        return log_probs.new_full((len(instructions),), OUTSIDE).index_copy(0, actions, log_probs)
 
-    def scores(self, prompt: Prompt, wishes: Sequence[str]) -> Float[Tensor, " wish"]:
+    def scores(self, prompt: Prompt, instructions: Sequence[str]) -> Float[Tensor, " instruction"]:
         """Log-likelihood in nats of each instruction as the answer, per token if so set."""
         if torch.is_grad_enabled():
-            parts = [wishes[start : start + AT_ONCE] for start in range(0, len(wishes), AT_ONCE)]
+            parts = [instructions[start : start + AT_ONCE] for start in range(0, len(instructions), AT_ONCE)]
             # Activations are thrown away here and computed once more when the backward pass comes to them.
             scores = torch.cat([checkpoint(log_likelihoods, self.lm, prompt, p, use_reentrant=False) for p in parts])
         else:
-            scores = log_likelihoods(self.lm, prompt, wishes)
+            scores = log_likelihoods(self.lm, prompt, instructions)
         if not self.per_token:
             return scores
-        return scores / torch.tensor([len(plain_tokens(self.lm.tokenizer, w)) for w in wishes], device=scores.device)
+        return scores / torch.tensor(
+            [len(plain_tokens(self.lm.tokenizer, w)) for w in instructions], device=scores.device
+        )

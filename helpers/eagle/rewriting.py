@@ -40,8 +40,8 @@ def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Pr
     The state stands before the instruction, so that all instructions on one state share a long prefix.
     """
     messages = [("system", wording.system)]
-    for before, wish, after in wording.examples:
-        messages += [("user", f"{before}\n\nInstruction: {wish}"), ("assistant", after)]
+    for before, instruction, after in wording.examples:
+        messages += [("user", f"{before}\n\nInstruction: {instruction}"), ("assistant", after)]
     return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", f"{wording.field}:"))
 
 
@@ -87,9 +87,9 @@ def read_answer(answer: str, wording: Wording = MOVIES) -> tuple[str, str]:
     Problems: `no genre`, `no plot` (under `MIN_WORDS` words), `unfinished` (no sentence ends within the token
     limit or `MAX_PLOT_CHARACTERS`) and `repeats itself`.
     """
-    # Models that cannot continue a begun answer write the word again.
-    begun = rf"^(\s*{re.escape(wording.field)}\s*:)+"
-    line, _, plot = re.sub(begun, "", answer, flags=re.IGNORECASE).strip().partition("\n")
+    # Models that cannot continue a prefilled answer write the word again.
+    prefill = rf"^(\s*{re.escape(wording.field)}\s*:)+"
+    line, _, plot = re.sub(prefill, "", answer, flags=re.IGNORECASE).strip().partition("\n")
     genres, plot = catalogue_genres(line, wording), ascii_line(plot.strip().partition("\n")[0])
     if not genres:
         return "", "no genre"
@@ -129,7 +129,10 @@ class Rewriter:
         """Rewrite each text under its instruction; the same text, instruction and seed give the same answer."""
         if not len(texts) == len(instructions) == len(seeds):
             raise ValueError(f"{len(texts)} texts, {len(instructions)} instructions, {len(seeds)} seeds: give as many")
-        prompts = [rewrite_prompt(text, wish, self.wording) for text, wish in zip(texts, instructions, strict=True)]
+        prompts = [
+            rewrite_prompt(text, instruction, self.wording)
+            for text, instruction in zip(texts, instructions, strict=True)
+        ]
         answers = generate(self.backend, prompts, self.sampling, list(seeds), memo=self.memo, progress=self.progress)
         read = [read_answer(answer, self.wording) for answer in answers]
         new = [idea or old for (idea, _), old in zip(read, texts, strict=True)]

@@ -42,7 +42,7 @@ TARGETS = ("uniform", "optimistic", "goptimal")
 def reference_targets(
     kind: str, expansion: Expansion, effects: Effects, k: int = 10
 ) -> Float[np.ndarray, "start action"]:
-    """What a reference policy is taught on each start, one distribution over the actions per row (paper, section 4).
+    """The target of a reference policy on each start, one distribution over the actions per row (paper, section 4).
 
     - `uniform`: every action alike.
     - `optimistic`: the k actions after which the utility was highest, alike.
@@ -77,7 +77,7 @@ def fit_reference(
     batch: int | None = None,
     seed: int = 0,
 ) -> list[float]:
-    """Teach a policy to draw actions from `targets` (one distribution per start): cross-entropy, in place.
+    """Fit a policy to `targets` (one distribution over the actions per start) by cross-entropy, in place.
 
     Args:
         batch: starts per step, drawn anew each time; all of them when not given.
@@ -242,7 +242,7 @@ def train(
     Args:
         starts: each iteration draws its episodes' starts from them.
         on_iteration: gets the new row of the curve, in the main process.
-        reward: the utility that the agent learns from, in place of the true one, which the curve goes on telling;
+        reward: the utility that the agent learns from, in place of the true one, which the curve still reports;
             for controls and for keeping the episodes. A checkpoint does not remember it.
         accelerator: shares the episodes of an iteration among its processes (`team.Processes`). The main process alone
             writes the checkpoint, which all processes must be able to read.

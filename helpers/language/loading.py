@@ -1,4 +1,4 @@
-"""What every load of a model goes through: quiet libraries, weights that match, failures told in one line."""
+"""What every load of a model goes through: quiet libraries, weights that match, failures reported in one line."""
 
 from __future__ import annotations
 

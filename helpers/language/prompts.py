@@ -48,9 +48,9 @@ class Stop:
     name: str
     reached: Callable[[str], bool] = field(compare=False)
 
-    def fires(self, begun: str) -> bool:
+    def fires(self, answer: str) -> bool:
         """Whether the text so far, whose last word may be incomplete, is enough."""
-        return any(self.reached(begun[:end]) for end in _word_ends(begun)[-1:])
+        return any(self.reached(answer[:end]) for end in _word_ends(answer)[-1:])
 
     def cut(self, answer: str) -> str:
         """The shortest prefix that is enough; the whole answer where none is."""

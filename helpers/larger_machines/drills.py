@@ -97,9 +97,10 @@ def rewrite_prompts(count: int) -> list[Prompt]:
     """Prompts of the environment: ideas of the movie catalogue, each under another instruction of the bank."""
     domain = load_movies()
     items = start_items(domain)
-    wishes = [action.template for action in BANK if not action.personalised]
+    instructions = [action.template for action in BANK if not action.personalised]
     return [
-        rewrite_prompt(start_of(domain, items[i % len(items)], 0).text, wishes[i % len(wishes)]) for i in range(count)
+        rewrite_prompt(start_of(domain, items[i % len(items)], 0).text, instructions[i % len(instructions)])
+        for i in range(count)
     ]
 
 

@@ -7,7 +7,7 @@ train the EAGLE agent of the current profile (`STEER_PROFILE`), and an ARE edit.
 leave weights as safetensors and the curve as JSON. Processes share every batch and average their gradients, so that
 their number changes nothing but for rounding. They must see one cache (`STEER_CACHE`) and one `--out`.
 
-Without a GPU, `accelerate launch` starts a single process unless it is told otherwise:
+Without a GPU, `accelerate launch` starts a single process unless asked for more:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
         -m helpers.larger_machines.processes agent --out build/agent

@@ -114,8 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _unknown(self) -> tuple[int, dict] | None:
         """The refusal of a client without the server's key, if it has one."""
-        told = self.headers.get("Authorization", "").encode("utf-8", "replace")
-        if self.server.key and not secrets.compare_digest(told, f"Bearer {self.server.key}".encode()):
+        given = self.headers.get("Authorization", "").encode("utf-8", "replace")
+        if self.server.key and not secrets.compare_digest(given, f"Bearer {self.server.key}".encode()):
             return _refused(401, "this server wants a key")
         return None
 

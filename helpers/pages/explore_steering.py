@@ -42,7 +42,7 @@ from helpers.pages.widgets import (
 
 @dataclass(frozen=True)
 class TextStep:
-    """A text of a run: who wrote it ("film", "agent", "instruction" or "hand"), on what wish, and where it landed.
+    """A text of a run: who wrote it ("film", "agent", "instruction" or "hand"), by which instruction, and its place.
 
     Attributes:
         problem: what was wrong with the language model's answer ("" if nothing): then the text has stayed.
@@ -51,7 +51,7 @@ class TextStep:
 
     text: str
     by: str
-    wish: str
+    instruction: str
     problem: str
     z: Float[np.ndarray, " dim"]
     total: float
@@ -123,26 +123,26 @@ def by_hand(experiment: Experiment, run: SteeringRun, text: str) -> SteeringRun:
     return _longer(experiment, run, "\n".join(lines), "hand")
 
 
-def by_instruction(experiment: Experiment, run: SteeringRun, wish: str, by: str = "instruction") -> SteeringRun:
-    """The run with its last text rewritten by the language model; the same run, wish and seed give the same text.
+def by_instruction(experiment: Experiment, run: SteeringRun, instruction: str, by: str = "instruction") -> SteeringRun:
+    """The run with its last text rewritten by the language model; the same arguments give the same text.
 
     Raises:
         CourseError: an empty instruction.
     """
-    if not wish.strip():
+    if not instruction.strip():
         raise CourseError("an empty instruction: write what should change, such as 'Make it a comedy.'")
     seed = seed_of(run.seed, len(run.steps) - 1)
-    rewrites = experiment.world.rewrite([run.steps[-1].text], [wish.strip()], [seed])
-    return _longer(experiment, run, rewrites.texts[0], by, wish.strip(), rewrites.problems[0])
+    rewrites = experiment.world.rewrite([run.steps[-1].text], [instruction.strip()], [seed])
+    return _longer(experiment, run, rewrites.texts[0], by, instruction.strip(), rewrites.problems[0])
 
 
 def _longer(
-    experiment: Experiment, run: SteeringRun, text: str, by: str, wish: str = "", problem: str = ""
+    experiment: Experiment, run: SteeringRun, text: str, by: str, instruction: str = "", problem: str = ""
 ) -> SteeringRun:
     z = experiment.world.space.encoder([text])
     parts = experiment.world.utility(z, [run.user])
     step = TextStep(
-        text, by, wish, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0])
+        text, by, instruction, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0])
     )
     return replace(run, steps=(*run.steps, step))
 
@@ -343,7 +343,7 @@ class SteeringExplorer:
     def instruct(self, *_) -> None:
         """One rewrite under the instruction in the field."""
         with self.desk.busy("the language model writes"):
-            self._go_to(by_instruction(self.experiment, self.run, self.wish.value))
+            self._go_to(by_instruction(self.experiment, self.run, self.instruction.value))
 
     def write(self, *_) -> None:
         """Take the text in the field as it is."""
@@ -412,7 +412,7 @@ class SteeringExplorer:
         self.size = labelled(number(value=10, min=1, max=n_actions), "size of the design")
         self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)", "48em")
         self._list_actions()
-        self.wish = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
+        self.instruction = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
         self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
         names = ("start again", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare")
         self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in (*names, "forget", "export")}
@@ -424,12 +424,21 @@ class SteeringExplorer:
 
     def _list_actions(self) -> None:
         picked = self.picked.value
-        wishes = self.experiment.world.instructions(self.run.user)
-        self.picked.options = [(wish, number) for number, wish in enumerate(wishes)]
+        instructions = self.experiment.world.instructions(self.run.user)
+        self.picked.options = [(instruction, number) for number, instruction in enumerate(instructions)]
         self.picked.value = picked
 
     def _controls(self) -> list[widgets.Widget]:
-        fields = [self.user, self.film, self.seed, self.action_set, self.size, self.picked, self.wish, self.own_text]
+        fields = [
+            self.user,
+            self.film,
+            self.seed,
+            self.action_set,
+            self.size,
+            self.picked,
+            self.instruction,
+            self.own_text,
+        ]
         return [*fields, *self.buttons.values()]
 
     def _wire(self) -> None:
@@ -460,7 +469,7 @@ class SteeringExplorer:
             row(self.action_set, self.size),
             self.picked,
             row(buttons["one step"], buttons["five steps"], buttons["undo"]),
-            row(self.wish, buttons["rewrite"]),
+            row(self.instruction, buttons["rewrite"]),
             row(self.own_text, buttons["use my text"]),
             row(*(buttons[name] for name in ("keep to compare", "forget", "export"))),
             self.link,
@@ -471,7 +480,7 @@ class SteeringExplorer:
 
 def _card(run: SteeringRun) -> str:
     last = run.steps[-1]
-    how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.wish}")
+    how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.instruction}")
     trouble = f" <i>The answer could not be used ({last.problem}): the text has stayed.</i>" if last.problem else ""
     text = html.escape(last.text).replace("\n", "<br>")
     return (

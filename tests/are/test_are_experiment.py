@@ -20,11 +20,11 @@ from helpers.are.experiment import (
     edit_sizes,
     edited,
     edited_backend,
+    fine_tuned_on_answers,
     harmful,
     harmless,
     late,
     steered_method,
-    taught_by_answers,
     with_late_adapter,
 )
 from helpers.base.storage import CourseError
@@ -109,9 +109,9 @@ def test_an_edit_is_trained_once(monkeypatch):
 
 
 def test_fine_tuning_is_kept_too(monkeypatch):
-    first = taught_by_answers(concept(), SETTINGS)
+    first = fine_tuned_on_answers(concept(), SETTINGS)
     monkeypatch.setattr("helpers.are.editing.Answered.nll", None)
-    again = taught_by_answers(concept(), SETTINGS)
+    again = fine_tuned_on_answers(concept(), SETTINGS)
     pairs = list(zip(first.model.parameters(), again.model.parameters(), strict=True))
     assert all(torch.equal(one, other) for one, other in pairs)
 
@@ -154,7 +154,7 @@ def test_refusals_of_several_kinds_are_told_apart(monkeypatch):
 
 def test_a_card_says_what_was_done():
     card = card_of(concept(), SETTINGS, 3, {"harmful refused": (0.11, 0.9)})
-    assert "# Edit: gladness" in card and "3 examples with a twin, 1 questions without" in card
+    assert "# Edit: gladness" in card and "3 paired examples, 1 unpaired questions" in card
     assert "| harmful refused | 0.11 | 0.9 |" in card and "seed 3" in card
 
 

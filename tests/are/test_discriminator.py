@@ -7,7 +7,7 @@ import torch
 
 from helpers.are.discriminator import (
     Discriminator,
-    Schooling,
+    DiscriminatorTraining,
     accuracy,
     fooling_loss,
     scaling_of,
@@ -89,8 +89,8 @@ def test_bad_states_are_refused():
         scaling_of(torch.full((2, 1, 1, 3), torch.inf))
 
 
-def test_schooling_is_used():
+def test_training_settings_are_used():
     untaught = Discriminator(8, hidden=16, seed=1)
     same = Discriminator(8, hidden=16, seed=1)
-    train_discriminator(same, *clouds(2.0), Schooling(epochs=0))
+    train_discriminator(same, *clouds(2.0), DiscriminatorTraining(epochs=0))
     assert torch.equal(untaught(clouds(2.0)[0]), same(clouds(2.0)[0]))

@@ -18,10 +18,10 @@ from helpers.are.editing import (
     Run,
     answer_nll,
     batches_of_round,
-    distance_to_twins,
+    distance_to_targets,
     edit,
     new_discriminator,
-    school,
+    train_for_round,
     views_of,
 )
 from helpers.base.storage import CourseError
@@ -109,7 +109,7 @@ def judge_of_round_0(lm, rows, settings):
     fresh = adapted(lm)
     views = views_of(fresh.model, *rows, AT)
     editor = Editor(fresh.model, new_discriminator(fresh.model, settings, 0, 0))
-    school(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
+    train_for_round(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
     return editor.discriminator
 
 
@@ -302,8 +302,8 @@ def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):
         "<user>oak\n<assistant>we",
     ]
     states, target = torch.ones(3, 5), torch.zeros(2, 5)
-    assert distance_to_twins(states, target, np.array([0, 1, 2])).item() == pytest.approx(2 / 3)
-    assert distance_to_twins(states, target, np.array([2, 3, 4])).item() == 0.0
+    assert distance_to_targets(states, target, np.array([0, 1, 2])).item() == pytest.approx(2 / 3)
+    assert distance_to_targets(states, target, np.array([2, 3, 4])).item() == 0.0
 
 
 def test_a_finished_edit_is_loaded_without_reading_anything(lm, rows, tmp_path, monkeypatch):
@@ -323,7 +323,7 @@ def test_frozen_discriminators_stay_and_new_ones_are_new(lm, rows):
     for changed in ({"frozen": True}, {"warm": True}, {}):
         editor = Editor(edited.model, frozen)
         before = [weight.detach().clone() for weight in frozen.parameters()]
-        school(editor, views.of(edited.model, rows[0].plain), views, replace(SETTINGS, **changed), 0, 1)
+        train_for_round(editor, views.of(edited.model, rows[0].plain), views, replace(SETTINGS, **changed), 0, 1)
         same = all(torch.equal(one, two) for one, two in zip(before, editor.discriminator.parameters(), strict=True))
         assert same == ("frozen" in changed)
         assert (editor.discriminator is frozen) == bool(changed)
@@ -338,7 +338,7 @@ def test_a_loss_that_is_not_finite_ends_with_advice_and_without_a_broken_checkpo
 
 def test_empty_retain_and_unknown_layers_are_refused(lm, rows):
     edited = adapted(lm)
-    with pytest.raises(CourseError, match="there is nothing to hold on to"):
+    with pytest.raises(CourseError, match="there is nothing to keep"):
         Answered(edited, [(1, 2)], [()])
     with pytest.raises(ValueError, match="no layer 9"):
         Run(edited, *rows, retained(edited), replace(SETTINGS, at=ReadOut((9,))))

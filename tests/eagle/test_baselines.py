@@ -185,9 +185,11 @@ def test_follow_emits_the_ends_of_its_episodes():
 def test_random_actions_use_all_of_them():
     world = writing_world()
     METHODS["random"](world, fake_starts(8), BUDGET, 0)
-    wishes = [prompt[-2][1].partition("Instruction: ")[2] for prompt in world.rewrite.backend.asked]
+    instructions = [prompt[-2][1].partition("Instruction: ")[2] for prompt in world.rewrite.backend.asked]
     generic = {action.template for action in world.actions if not action.personalised}
-    counts = pd.Series([wish if wish in generic else "personal" for wish in wishes]).value_counts(normalize=True)
+    counts = pd.Series(
+        [instruction if instruction in generic else "personal" for instruction in instructions]
+    ).value_counts(normalize=True)
     assert len(counts) == 4 and counts.between(0.12, 0.4).all()
 
 
@@ -216,9 +218,9 @@ def test_greedy_takes_one_step_with_different_actions():
     for number, start in enumerate(starts):
         own = asked[3 * number : 3 * number + 3]
         assert {text for text, _ in own} == {start.text}
-        assert len({wish for _, wish in own}) == 3
+        assert len({instruction for _, instruction in own}) == 3
         seeds = [seed_of(0, "search", *start, 0, i) for i in range(3)]
-        texts = writing_world().rewrite([start.text] * 3, [wish for _, wish in own], seeds).texts
+        texts = writing_world().rewrite([start.text] * 3, [instruction for _, instruction in own], seeds).texts
         assert outcome.utility[number, 0] == pytest.approx(world.gap(start.user)(encode(texts)).total.max())
 
 
@@ -235,10 +237,10 @@ def test_the_tree_expands_its_best_leaves_and_keeps_the_best_of_all_depths(width
     outcome = baselines.tree(world, [start], 12, 0, width=width)
     asked, parents, seen = answers_of(world), [start.text], {}
     for level in range(3):
-        states, wishes = zip(*asked[level * per_depth : (level + 1) * per_depth], strict=True)
+        states, instructions = zip(*asked[level * per_depth : (level + 1) * per_depth], strict=True)
         assert list(states) == [parents[i % len(parents)] for i in range(per_depth)]
         seeds = [seed_of(0, "search", *start, level, i) for i in range(per_depth)]
-        children = writing_world(noise=1.0).rewrite(states, wishes, seeds).texts
+        children = writing_world(noise=1.0).rewrite(states, instructions, seeds).texts
         utility = dict(zip(children, world.gap(start.user)(encode(children)).total, strict=True))
         parents = sorted(utility, key=utility.get, reverse=True)[:width]
         seen |= utility
@@ -261,8 +263,8 @@ def test_a_tree_draws_from_the_design_on_each_text():
     moves = Moves([[1, 0, 0], [1e-3, 0, 0], [0, 1, 0], [0, 1e-3, 0]])
     outcome = baselines.tree(world, starts, 12, 0, effects=moves)
     asked = answers_of(world)
-    wishes = [world.instructions(start.user) for start in starts for _ in range(4)]
-    drawn = [wishes[i % 24].index(wish) for i, (_, wish) in enumerate(asked)]
+    instructions = [world.instructions(start.user) for start in starts for _ in range(4)]
+    drawn = [instructions[i % 24].index(instruction) for i, (_, instruction) in enumerate(asked)]
     assert set(drawn) == {0, 2}
     assert same(outcome, baselines.tree(writing_world(), starts, 12, 0, effects=moves))
     assert not same(outcome, baselines.tree(writing_world(), starts, 12, 1, effects=moves))
@@ -282,9 +284,9 @@ def test_leaves_are_the_texts_of_the_last_depth():
     asked = answers_of(world)
     for number, ((text,), start) in enumerate(zip(outcome.texts, starts, strict=True)):
         rows = slice(2 * 48 + number * 4, 2 * 48 + number * 4 + 4)
-        states, wishes = zip(*asked[rows], strict=True)
+        states, instructions = zip(*asked[rows], strict=True)
         seeds = [seed_of(0, "search", *start, 2, i) for i in range(4)]
-        assert text in writing_world(noise=1.0).rewrite(states, wishes, seeds).texts
+        assert text in writing_world(noise=1.0).rewrite(states, instructions, seeds).texts
     assert not same(outcome, baselines.tree(writing_world(noise=1.0), starts, 12, 0))
 
 

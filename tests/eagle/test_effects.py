@@ -29,7 +29,7 @@ def wordings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def true_effects(world: World, user: int) -> np.ndarray:
     """Walks of a user's instructions beyond what they have in common."""
-    walks = np.array([walk(wish) for wish in world.instructions(user)])
+    walks = np.array([walk(instruction) for instruction in world.instructions(user)])
     return walks - walks.mean(axis=0)
 
 
@@ -49,7 +49,7 @@ def test_a_displacement_is_drift_plus_effect():
     # What the fake world lacks: every rewrite pulls a text towards the point (1, 1, 1), some axes more.
     drifted = expansion._replace(z=expansion.z + (pull * (1 - expansion.origin))[:, None, None])
     found, z = fit_effects(world, drifted), np.array([2.0, -1.0, 0.0])
-    walks = np.array([walk(wish) for wish in world.instructions(0)])
+    walks = np.array([walk(instruction) for instruction in world.instructions(0)])
     np.testing.assert_allclose(found.displacement(z, 0), walks + pull * (1 - z), atol=0.15)
     np.testing.assert_allclose(found(0), fit_effects(world, expansion)(0), atol=1e-6)  # the drift is not in them
 

@@ -32,8 +32,8 @@ def test_an_episode_is_a_chain_of_rewrites():
     assert world.rewrite.backend.batches == [5, 5, 5]  # one call a step
     for step, actions in enumerate(episodes.actions):
         for i, action in enumerate(actions):
-            wish = world.instructions(starts[i].user)[action]
-            [answer] = world.rewrite([episodes.texts[step][i]], [wish], [seed_of(i, step)]).texts
+            instruction = world.instructions(starts[i].user)[action]
+            [answer] = world.rewrite([episodes.texts[step][i]], [instruction], [seed_of(i, step)]).texts
             assert episodes.texts[step + 1][i] == answer
 
 
@@ -137,8 +137,10 @@ def test_an_expansion_tries_every_action_on_every_start():
     assert world.rewrite.backend.batches == [24] and expansion.valid.all()
     for s, start in enumerate(starts):
         np.testing.assert_array_equal(expansion.origin[s], encode([start.text])[0])
-        for a, wish in enumerate(world.instructions(start.user)):
-            texts = world.rewrite([start.text] * 2, [wish] * 2, [seed_of(5, "expand", m) for m in range(2)]).texts
+        for a, instruction in enumerate(world.instructions(start.user)):
+            texts = world.rewrite(
+                [start.text] * 2, [instruction] * 2, [seed_of(5, "expand", m) for m in range(2)]
+            ).texts
             np.testing.assert_array_equal(expansion.z[s, a], encode(texts))
             np.testing.assert_allclose(expansion.utility[s, a], world.gap(start.user)(encode(texts)).total)
 
@@ -147,7 +149,7 @@ def test_displacements_are_means_over_samples():
     world, starts = fake_world(noise=0.0), fake_starts(4)
     expansion = expand(world, starts, n_samples=2)
     np.testing.assert_allclose(expansion.mean, expansion.z.mean(axis=2))
-    walks = np.array([[walk(wish) for wish in world.instructions(start.user)] for start in starts])
+    walks = np.array([[walk(instruction) for instruction in world.instructions(start.user)] for start in starts])
     np.testing.assert_allclose(expansion.displacement, walks, atol=1e-3)
 
 

@@ -65,8 +65,8 @@ def test_it_plays_as_run_episodes_does(actions, seed, row, bad):
         assert [info["utility"] for info in infos] == pytest.approx(episode.utility[:, 0])
         assert [info["problem"] for info in infos] == ["", *(problems[0] for problems in episode.problems)]
         assert [info["invalid"] for info in infos] == np.cumsum([0, *(bool(p[0]) for p in episode.problems)]).tolist()
-        wishes = [world.instructions(start.user)[action] for action in actions]
-        assert [info["instruction"] for info in infos] == ["", *wishes]
+        instructions = [world.instructions(start.user)[action] for action in actions]
+        assert [info["instruction"] for info in infos] == ["", *instructions]
         assert over == (False, False, False, True)
         assert [o["step"] for o in observations] == [0, 1, 2, 3]
         final, first = episode.utility[-1, 0], episode.utility[0, 0]

@@ -46,8 +46,8 @@ def naive_log_probs(policy: LanguagePolicy, seen: Observation) -> torch.Tensor:
         asked = f"Viewer: {PROFILES[user]}\n\n{idea}\n\nWhich edit comes next?"
         prompt = tokenizer(f"<system>{SYSTEM}\n<user>{asked}\n<assistant>", add_special_tokens=False)["input_ids"]
         scores = []
-        for wish in policy.world.instructions(user):
-            tokens = tokenizer(wish, add_special_tokens=False)["input_ids"]
+        for instruction in policy.world.instructions(user):
+            tokens = tokenizer(instruction, add_special_tokens=False)["input_ids"]
             logits = policy.model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
             scores.append(logits.log_softmax(-1)[range(len(tokens)), tokens].sum())
             scores[-1] = scores[-1] / len(tokens) if policy.per_token else scores[-1]

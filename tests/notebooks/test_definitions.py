@@ -20,7 +20,7 @@ from sklearn.linear_model import Ridge
 from tiny_models import tiny
 
 from helpers.are.concepts import Choice, Example, Fact, verdicts
-from helpers.are.discriminator import Discriminator, Schooling, fooling_loss, train_discriminator
+from helpers.are.discriminator import Discriminator, DiscriminatorTraining, fooling_loss, train_discriminator
 from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true
 from helpers.base import settings
@@ -260,7 +260,7 @@ def test_11_training_and_the_fooling_loss(seed):
     target, plain = torch.randn(2, 40, 6, generator=generator) + torch.tensor([1.0, -1.0])[:, None, None]
     mine, theirs = names["new_member"](6, 8, seed), Discriminator(6, 8, seed=seed)
     names["train_naive"](mine, target, plain, epochs=3, batch=16, seed=seed)
-    train_discriminator(theirs, target, plain, Schooling(epochs=3, batch=16), seed)
+    train_discriminator(theirs, target, plain, DiscriminatorTraining(epochs=3, batch=16), seed)
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for kind in (0, 1):

@@ -74,7 +74,7 @@ def test_every_way_to_go_on_makes_a_longer_run_and_leaves_the_old_one(experiment
     stepped = steering.by_agent(experiment, even, written, [0, 5])
     assert [len(r.steps) for r in (run, asked, written, stepped)] == [1, 2, 3, 4]
     assert [step.by for step in stepped.steps] == ["film", "instruction", "hand", "agent"]
-    assert stepped.steps[-1].wish in [experiment.world.instructions(3)[action] for action in (0, 5)]
+    assert stepped.steps[-1].instruction in [experiment.world.instructions(3)[action] for action in (0, 5)]
     parts = experiment.world.gap(3)(written.steps[-1].z[None])
     assert written.gain == pytest.approx(float(parts.total[0]) - run.steps[0].total)
     assert steering.by_instruction(experiment, run, "Make it a Western.").steps[-1].text == asked.steps[-1].text
@@ -113,7 +113,7 @@ def test_a_design_is_of_its_size_and_the_agent_keeps_to_it(experiment, item):
     np.testing.assert_allclose(chance, 0.2)
     for seed in range(5):
         stepped = steering.by_agent(experiment, even, steering.start_run(experiment, 3, item, seed), chosen)
-        assert stepped.steps[-1].wish in {experiment.world.instructions(3)[action] for action in chosen}
+        assert stepped.steps[-1].instruction in {experiment.world.instructions(3)[action] for action in chosen}
 
 
 def test_a_session_is_kept_without_its_embeddings(experiment, item):
@@ -222,19 +222,19 @@ def test_texts_of_others_are_shown_as_texts(experiment, item):
 
 
 def test_an_interrupt_stops_and_unlocks(page):
-    desk = Desk([page.wish])
+    desk = Desk([page.instruction])
     with desk.busy("waiting", total=3):
         desk.advance(1)
-        assert page.wish.disabled and desk.line.value == "waiting ..." and desk.progress.max == 3
+        assert page.instruction.disabled and desk.line.value == "waiting ..." and desk.progress.max == 3
         raise KeyboardInterrupt
-    assert desk.line.value == "stopped" and not page.wish.disabled
+    assert desk.line.value == "stopped" and not page.instruction.disabled
 
 
 def test_what_nobody_foresaw_is_raised_told_and_unlocks(page):
-    desk = Desk([page.wish])
+    desk = Desk([page.instruction])
     with pytest.raises(ZeroDivisionError), desk.busy("dividing"):
         raise ZeroDivisionError
-    assert not page.wish.disabled and "this failed (ZeroDivisionError)" in desk.line.value
+    assert not page.instruction.disabled and "this failed (ZeroDivisionError)" in desk.line.value
 
 
 def test_a_table_has_a_head_and_its_rows():
