@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from helpers.are.concepts import AREAS, Question, edgy_questions, harmful_questions, harmless_tasks, split
+from helpers.are.concepts import AREAS, Question, category, edgy_questions, harmful_questions, harmless_tasks, split
 from helpers.eagle import design
 from helpers.embedding.features import cached_features
 from helpers.language.adapters import fingerprint
@@ -53,7 +53,7 @@ def harm_questions() -> tuple[list[Question], list[Question]]:
 
 def group_of(question: Question) -> str:
     """Where a question comes from: one of six kinds of harm, `task`, or `edgy`."""
-    area = question.id.rpartition("-")[0]
+    area = category(question.id)
     return area if area in (*HARMFUL, "task") else "edgy"
 
 

@@ -111,10 +111,24 @@ def principal_axes(
     return users * sign, items * sign
 
 
-def refuse_unfit(ratings: Float[np.ndarray, " n"], n_users: int, n_items: int, rank: int) -> None:
-    """Raises: ValueError: no ratings, a rating that is not finite, or a rank out of range."""
+def refuse_unfit(
+    users: np.ndarray, items: np.ndarray, ratings: np.ndarray, n_users: int, n_items: int, rank: int
+) -> None:
+    """Refuse what cannot be factorised.
+
+    Raises:
+        ValueError: no ratings, a rating that is not finite, two ratings of one user for one item, a user or an item
+            out of range, or a rank that is below 1 or above the number of users or items.
+    """
     if len(ratings) == 0 or not np.isfinite(ratings).all():
         raise ValueError("a factorisation needs at least one rating, and finite ratings")
+    for name, numbers, count in (("user", users, n_users), ("item", items, n_items)):
+        if not 0 <= numbers.min() <= numbers.max() < count:
+            raise ValueError(f"a rating names {name} {numbers.min()} or {numbers.max()}: number them 0 to {count - 1}")
+    pairs = users.astype(np.int64) * n_items + items
+    pairs.sort()
+    if (pairs[1:] == pairs[:-1]).any():
+        raise ValueError("a user rated an item twice: keep one of the two ratings")
     if not 1 <= rank <= min(n_users, n_items):
         raise ValueError(f"rank {rank} must lie between 1 and the number of users ({n_users}) and items ({n_items})")
 
@@ -139,15 +153,12 @@ def fit_als(
         regularisation: lambda; unobserved: w_0, the weight of a pair without a rating (0 ignores such pairs).
 
     Raises:
-        ValueError: no ratings, a rating that is not finite, two ratings of one user for one item, or a rank
-            that is below 1 or above the number of users or items.
+        ValueError: as `refuse_unfit`.
     """
-    refuse_unfit(ratings, n_users, n_items, rank)
+    refuse_unfit(users, items, ratings, n_users, n_items, rank)
     mean, user_bias, item_bias = fit_biases(users, items, ratings, n_users, n_items)
     left_over = ratings - mean - user_bias[users] - item_bias[items]
     by_user = sp.csr_array((left_over, (users, items)), shape=(n_users, n_items))
-    if by_user.nnz < len(ratings):
-        raise ValueError("a user rated an item twice: keep one of the two ratings")
     by_item = by_user.T.tocsr()
     item_factors = 0.1 * np.random.default_rng(seed).normal(size=(n_items, rank))
     for _ in range(n_sweeps):

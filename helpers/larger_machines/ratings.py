@@ -63,15 +63,13 @@ def fit_als_large(
         after_sweep: called after each sweep, to show progress or take times.
 
     Raises:
-        ValueError: no ratings, a rating that is not finite, two ratings of one user for one item, a user or an item
-            out of range, or a rank that is below 1 or above the number of users or items.
+        ValueError: as `factorization.refuse_unfit`.
     """
     from lenskit.als import BiasedMFScorer
     from lenskit.data import from_interactions_df
     from lenskit.training import TrainingOptions
 
-    refuse_unfit(ratings, n_users, n_items, rank)
-    _refuse_pairs(users, items, n_users, n_items)
+    refuse_unfit(users, items, ratings, n_users, n_items, rank)
     _share_threads()
     columns = {
         "user_id": users.astype(np.int32),
@@ -90,17 +88,6 @@ def fit_als_large(
     return Factorization(
         bias.global_bias, np.asarray(bias.user_biases, float), np.asarray(bias.item_biases, float), *factors
     )
-
-
-def _refuse_pairs(users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> None:
-    """What `fit_als` notices while it builds its sparse matrix, and LensKit would take as it is."""
-    for name, numbers, count in (("user", users, n_users), ("item", items, n_items)):
-        if not 0 <= numbers.min() <= numbers.max() < count:
-            raise ValueError(f"a rating names {name} {numbers.min()} or {numbers.max()}: number them 0 to {count - 1}")
-    pairs = users.astype(np.int64) * n_items + items
-    pairs.sort()
-    if (pairs[1:] == pairs[:-1]).any():
-        raise ValueError("a user rated an item twice: keep one of the two ratings")
 
 
 @functools.cache
