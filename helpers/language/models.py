@@ -91,7 +91,7 @@ def load_language_model(
         model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None and name in sources.read_manifest(manifest):
+    if tokenizer.chat_template is None and name in sources.read_manifest():
         tokenizer.chat_template = QUESTION_AND_ANSWER
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     torch.nn.Module.to(model, device)  # typed, unlike that of transformers, and does the same
