@@ -170,7 +170,7 @@ def test_a_stopping_rule_is_known_by_its_name():
         assert one == same != two
 
 
-def test_equal_requests_have_equal_keys():
+def test_equal_requests_have_equal_keys(unchecked):
     key = memo_key(**REQUEST)
     assert key == memo_key(**REQUEST | {"prompt": (("user", "Hello."),)})
     assert key == memo_key(**REQUEST | {"prompt": [["user", "Hello."]], "seed": np.int64(1)})
