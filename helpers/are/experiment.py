@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -167,12 +167,16 @@ def a_few_tasks() -> Splits:
     return replace(keep, train=keep.train[:60])
 
 
-class Parts(NamedTuple, Generic[Item]):
+@dataclass(frozen=True)
+class Parts(Generic[Item]):
     """Items to train on, to stop by and to report on."""
 
     train: list[Item]
     stop: list[Item]
     test: list[Item]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return iter((self.train, self.stop, self.test))
 
 
 def fact_parts() -> Parts[Fact]:
