@@ -40,8 +40,8 @@ def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Pr
     The state stands before the instruction, so that all instructions on one state share a long prefix.
     """
     messages = [("system", wording.system)]
-    for before, instruction, after in wording.examples:
-        messages += [("user", f"{before}\n\nInstruction: {instruction}"), ("assistant", after)]
+    for before, change, after in wording.examples:
+        messages += [("user", f"{before}\n\nInstruction: {change}"), ("assistant", after)]
     return (*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", f"{wording.field}:"))
 
 
