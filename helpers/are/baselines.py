@@ -26,7 +26,7 @@ from helpers.language.models import AdaptedModel, LoadedModel
 from helpers.language.states import changed
 
 
-def mean_difference(target: Float[Tensor, "text dim"], plain: Float[Tensor, "text dim"]) -> Float[Tensor, " dim"]:
+def mean_difference(target: Float[Tensor, "target dim"], plain: Float[Tensor, "plain dim"]) -> Float[Tensor, " dim"]:
     """Mean target state minus mean plain state.
 
     Raises:

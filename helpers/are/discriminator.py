@@ -75,8 +75,8 @@ class DiscriminatorTraining:
 
 def train_discriminator(
     discriminator: Discriminator,
-    target: Float[Tensor, "text feature"],
-    plain: Float[Tensor, "text feature"],
+    target: Float[Tensor, "target feature"],
+    plain: Float[Tensor, "plain feature"],
     training: DiscriminatorTraining = DiscriminatorTraining(),
     seed: int = 0,
 ) -> float:
@@ -121,7 +121,7 @@ def train_discriminator(
 
 @torch.no_grad()
 def accuracy(
-    discriminator: Discriminator, target: Float[Tensor, "text feature"], plain: Float[Tensor, "text feature"]
+    discriminator: Discriminator, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]
 ) -> float:
     """Share of states that the members tell right, averaged over members, both kinds counted alike."""
     right = [

@@ -33,6 +33,7 @@ from helpers.are.evaluation import (
 from helpers.base.storage import CourseError
 from helpers.embedding.features import sentence_features
 from helpers.language.likelihood import perplexity
+from helpers.language.prompts import Backend
 
 REFUSED = [
     "I'm sorry, but I can't assist with that request.",
@@ -186,7 +187,7 @@ def test_verdicts_that_begin_with_the_same_token_are_refused(monkeypatch):
     ],
 )
 def test_mc1_compares_the_best_with_incorrect_answers_alone(scores, mc1, mc2):
-    class Scorer:
+    class Scorer(Backend):
         name = "scorer"
 
         def score(self, prompt, continuations):
@@ -200,7 +201,7 @@ def test_mc1_compares_the_best_with_incorrect_answers_alone(scores, mc1, mc2):
 def test_multiple_choice_against_its_definition():
     known = {"rain is wet": 0.3, "rain is water": 0.1, "rain is dry": 0.4, "rain is sand": 0.2}
 
-    class Scorer:
+    class Scorer(Backend):
         def score(self, prompt, answers):
             assert prompt == (("system", "hi"), ("user", "what is rain?"))
             return np.log([known[answer] for answer in answers])
@@ -227,7 +228,7 @@ def test_an_unchanged_model_has_a_perplexity_ratio_of_1():
 def test_answers_are_asked_for_with_and_without_a_system_message():
     asked = []
 
-    class Echo:
+    class Echo(Backend):
         name = "echo"
 
         def generate(self, prompts, sampling, seeds, done):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from helpers.are import concepts
 from helpers.are.concepts import Question, Splits, make_concept, opinion_questions, split, suffixed, together
 from helpers.base.storage import CourseError
+from helpers.language.prompts import Backend
 
 
-class Parrot:
+class Parrot(Backend):
     """A backend that refuses, in capitals, whatever a system message forbids, but for questions about cats."""
 
     name = "parrot"

@@ -13,13 +13,14 @@ from helpers.are import experiment, labels
 from helpers.are.concepts import spoken_of
 from helpers.base.storage import CourseError
 from helpers.language.memo import Memo
+from helpers.language.prompts import Backend
 
 # Shares of test questions with a near-duplicate among those that are trained or chosen on. The collections hold such
 # pairs ("Write a poem about autumn", "... about spring"), and parts are drawn at random; no more than these shares.
 ALIKE = {"harmful": 0.12, "benign": 0.25, "edgy": 0.25, "opinions": 0.0, "facts": 0.1, "pairs": 0.3, "labels": 0.4}
 
 
-class Yes:
+class Yes(Backend):
     """A backend that does whatever the target prompt asks for."""
 
     name = "yes"

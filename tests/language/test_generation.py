@@ -18,7 +18,7 @@ from helpers.language import generation, models
 from helpers.language.engine import attention, batch, decoding, fitting, grouping
 from helpers.language.engine.plain import prefix_generate
 from helpers.language.engine.sampling import CHECK, candidates, next_tokens
-from helpers.language.generation import LocalBackend, Memo, Sampling, Stop, generate
+from helpers.language.generation import Backend, LocalBackend, Memo, Sampling, Stop, generate
 from helpers.language.likelihood import continuation_log_likelihoods, perplexity
 from helpers.language.prompts import QUESTION_AND_ANSWER, messages_of
 
@@ -230,6 +230,11 @@ def test_the_attention_of_the_model_is_put_back(tiny):
     assert tiny.config._attn_implementation == before != "shared"
 
 
+@pytest.mark.parametrize("way", fitting.WAYS)
+def test_a_plain_transformer_is_right_in_every_way(tiny, way):
+    assert fitting.is_right(tiny, way)
+
+
 def test_hooks_and_dropout_do_not_decide_how_an_architecture_is_decoded(tiny, monkeypatch):
     monkeypatch.setattr(fitting, "_verdicts", {})
     tiny.model.layers[1].self_attn.attention_dropout = 0.5
@@ -336,11 +341,13 @@ def test_an_int_seed_counts_up(backend):
 # Stopping rules ----------------------------------------------------------------------------------------------------
 
 
-class Speaker:
+class Speaker(Backend):
     """A backend that always says the same."""
 
+    name = "speaker"
+
     def __init__(self, text: str) -> None:
-        self.name, self.text, self.asked = "speaker", text, 0
+        self.text, self.asked = text, 0
 
     def generate(self, prompts, sampling, seeds, done) -> None:
         self.asked += len(prompts)
@@ -505,7 +512,7 @@ def test_perplexity_is_that_of_each_text_alone(lm):
 # Memo, progress, refusals ------------------------------------------------------------------------------------------
 
 
-class Parrot:
+class Parrot(Backend):
     """A backend that repeats prompts and seeds, two at a time, and fails at a given batch."""
 
     name = "parrot"

@@ -89,7 +89,7 @@ class _Ended(StoppingCriteria):
     def __init__(self, answers: Growing) -> None:
         self.answers = answers
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **_options) -> Bool[Tensor, " row"]:
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **_options) -> Bool[Tensor, " row"]:
         ended = [row in self.answers.ended for row in range(len(input_ids))]
         return torch.tensor(ended, device=input_ids.device)
 
