@@ -15,10 +15,11 @@ sys.path.append(str(Path(__file__).parent / "are"))
 from test_editing import SETTINGS, adapted, examples, retained
 from tiny_models import tiny
 
-from helpers.are.editing import Rows, Run, Share, edit
+from helpers.are.editing import Rows, Run, edit
+from helpers.base.sharing import Share
 from helpers.language.adapters import trained_weights
 from helpers.language.states import blocks
-from helpers.larger_machines.processes import ProcessShare
+from helpers.larger_machines.processes import EditShare
 
 EDITS = {
     "whole": {},
@@ -34,7 +35,7 @@ def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: 
     edited = adapted(lm)
     rows = Rows(lm, examples()[:8], 3), Rows(lm, examples()[8:], 3)
     settings = replace(SETTINGS, rounds=rounds)
-    share = ProcessShare(accelerator) if accelerator else Share()
+    share = EditShare(accelerator) if accelerator else Share()
     run = Run(edited, *rows, retained(edited), settings, save_memory=share.prepare(edited.model), share=share)
     return edited.model, edit(run, checkpoint=checkpoint)
 

@@ -21,7 +21,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ from helpers.are.discriminator import (
     train_discriminator,
 )
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
+from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
 from helpers.language.adapters import first_adapted, trained_weights
 from helpers.language.generation import Backend, generate, plain_tokens, prompt_tokens
@@ -235,34 +236,6 @@ class Views(NamedTuple):
     ) -> Float[Tensor, "text feature"]:
         """What the discriminator gets to see of texts as the model is now."""
         return self.scale(read_all(model, texts, self.at, below))
-
-
-class Share:
-    """How the processes of an edit divide its work. This one does all of it; launched ones have theirs."""
-
-    processes, is_main = 1, True
-
-    def prepare(self, model: PeftModel) -> bool:
-        """Place the model before the edit; whether states of blocks must be computed again for want of memory."""
-        return False
-
-    def main_first(self) -> AbstractContextManager:
-        """Inside the block the main process goes first."""
-        return nullcontext()
-
-    def part(self, numbers: Int[np.ndarray, " number"]) -> Int[np.ndarray, " own"]:
-        """The numbers of a batch that are this process's."""
-        return numbers
-
-    def average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Bring gradients to their mean over the processes."""
-
-    def mean(self, values: Float[Tensor, " fact"]) -> Float[Tensor, " fact"]:
-        """Mean over the processes."""
-        return values
-
-    def wait(self) -> None:
-        """Until all processes are here."""
 
 
 @dataclass
@@ -479,6 +452,4 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
 
 def mean_of(rows: Sequence[dict[str, float]], share: Share) -> dict[str, float]:
     """Means of the facts of all steps, over all processes."""
-    names = list(rows[0])
-    means = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64).mean(dim=0)
-    return dict(zip(names, share.mean(means).tolist(), strict=True))
+    return share.mean({name: float(np.mean([row[name] for row in rows])) for name in rows[0]})

@@ -42,9 +42,10 @@ from helpers.are.concepts import (
     stereotype_pairs,
     verdicts,
 )
-from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit, retain_of
+from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of
 from helpers.are.evaluation import JUDGED, LOOKED_AT, answers_to, knows, prefers_yes, refuses, sentiment, share
 from helpers.base.settings import by_profile, cache_dir
+from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
 from helpers.language.adapters import fingerprint, merged, modules_for, strength, trained_weights, with_adapter
 from helpers.language.generation import (

@@ -22,13 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
+from helpers.base.sharing import ProcessShare, Share
 from helpers.base.storage import CourseError
 from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import Episodes, Expansion, Observation, World, run_episodes
 from helpers.eagle.policy import Policy, fitting_threads, sampling_from
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.team import Processes, Team
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -153,7 +153,7 @@ class Agent(nn.Module):
     def forward(
         self, steps: Sequence[Observation]
     ) -> tuple[Float[Tensor, "step episode action"], Float[Tensor, "step episode"]]:
-        """All steps in one call: with several processes, a backward pass must follow one forward pass."""
+        """Log-probabilities of all actions, and values, at every step."""
         return torch.stack([self.policy(step) for step in steps]), torch.stack([self.value(step) for step in steps])
 
 
@@ -244,39 +244,46 @@ def train(
         on_iteration: gets the new row of the curve, in the main process.
         reward: the utility that the agent learns from, in place of the true one, which the curve still reports;
             for controls and for keeping the episodes. A checkpoint does not remember it.
-        accelerator: shares the episodes of an iteration among its processes (`team.Processes`). The main process alone
-            writes the checkpoint, which all processes must be able to read.
+        accelerator: shares the episodes of an iteration among its processes (`sharing.ProcessShare`). The main process
+            alone writes the checkpoint, which all processes must be able to read.
 
     Raises:
         ValueError: the episodes, or their groups, cannot be shared evenly by the processes.
         CourseError: the loss is not finite, or the checkpoint is damaged, another run's, or cannot be written.
     """
-    team = Processes(accelerator) if accelerator else Team()
-    team.place(agent, settings.episodes // max(1, settings.group))
-    optimiser: torch.optim.Optimizer = optimiser_of(agent, settings)
+    share = ProcessShare(accelerator) if accelerator else Share()
+    groups = np.arange(settings.episodes).reshape(-1, max(1, settings.group))
+    if len(groups) % share.processes:
+        raise ValueError(
+            f"{share.processes} processes cannot share the episodes evenly: choose a multiple of that number"
+        )
+    share.prepare(agent)
+    optimiser = optimiser_of(agent, settings)
     run = run_identity(world, starts, settings, seed)
     curve = load_checkpoint(checkpoint, agent, optimiser, run)
     if len(curve) > settings.iterations:
         raise CourseError(f"the checkpoint has {len(curve)} iterations already: ask for as many, or choose another")
-    prepared, optimiser = team.prepare(agent, optimiser)
+    own = share.part(groups).ravel()
 
     for iteration in range(len(curve), settings.iterations):
-        batch, seeds = team.share(*draw_starts(starts, settings, seed, iteration), settings.group)
-        episodes = run_episodes(world, batch, sampling_from(agent.policy), seeds)
+        batch, seeds = draw_starts(starts, settings, seed, iteration)
+        sampling = sampling_from(agent.policy)
+        episodes = run_episodes(world, [batch[row] for row in own], sampling, [seeds[row] for row in own])
         paid = episodes._replace(utility=reward(episodes)) if reward else episodes
         with fitting_threads(agent):
-            loss, facts = loss_of(prepared, reference, paid, settings, team.spread)
-            facts = team.average({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)})
+            loss, facts = loss_of(agent, reference, paid, settings, lambda advantages: share.gather(advantages).std())
+            facts = share.mean({"gain": float(episodes.gain.mean()), **facts, **trouble(episodes)})
             _refuse_not_finite(facts["loss"], f"iteration {iteration}")  # in all processes, or the others would wait
             optimiser.zero_grad()
-            team.backward(loss)
+            loss.backward()
+            share.average_gradients(agent.parameters())
             optimiser.step()
         curve.append({"iteration": iteration, **facts})
-        if team.is_main:
+        if share.is_main:
             save_checkpoint(checkpoint, agent, optimiser, run, curve)
             if on_iteration:
                 on_iteration(curve[-1])
-    team.wait()
+    share.wait()
     return curve
 
 

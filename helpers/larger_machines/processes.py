@@ -31,29 +31,27 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
-from jaxtyping import Float, Int
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
 
 from helpers.are import experiment as are
 from helpers.are.concepts import Concept, facts, harmless_tasks, verdicts
-from helpers.are.editing import Answered, EditSettings, Rows, Run, Share, edit
+from helpers.are.editing import Answered, EditSettings, Rows, Run, edit
 from helpers.base.compute import default_device, preferred_dtype
 from helpers.base.settings import PROJECT, model_name
+from helpers.base.sharing import ProcessShare, Share
 from helpers.base.storage import CourseError, atomic_file, explained
 from helpers.eagle.experiment import load_experiment
 from helpers.eagle.training import TARGETS
@@ -119,34 +117,14 @@ def shard_blocks(model: PeftModel, accelerator: Accelerator) -> None:
     model.to(accelerator.device)
 
 
-class ProcessShare(Share):
-    """Processes that `accelerate launch` started: each takes every n-th number of a batch; gradients are averaged."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self.accelerator = accelerator
-        self.processes, self.is_main = accelerator.num_processes, accelerator.is_main_process
+class EditShare(ProcessShare):
+    """The share of one of the processes of an edit."""
 
     def prepare(self, model: PeftModel) -> bool:
         """Under FSDP the frozen blocks are sharded, and their states computed again where that was asked for."""
         if sharding_is_asked():
             shard_blocks(model, self.accelerator)
         return sharding_is_asked() and recomputing_is_asked()
-
-    def main_first(self) -> AbstractContextManager:
-        return self.accelerator.main_process_first()
-
-    def part(self, numbers: Int[np.ndarray, " number"]) -> Int[np.ndarray, " own"]:
-        return numbers[self.accelerator.process_index :: self.processes]
-
-    def average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        for weight in weights:
-            weight.grad = self.accelerator.reduce(weight.grad, "mean")
-
-    def mean(self, values: Float[Tensor, " fact"]) -> Float[Tensor, " fact"]:
-        return self.accelerator.reduce(values.to(self.accelerator.device), "mean")
-
-    def wait(self) -> None:
-        self.accelerator.wait_for_everyone()
 
 
 # Runs --------------------------------------------------------------------------------------------------------------
@@ -199,7 +177,7 @@ def train_edit(
     settings = TASKS[task].settings(backend.lm)
     settings = replace(settings, batch=batch or settings.batch)
     lm, curve = are.edited(
-        concept, settings, seed, backend=backend, on_round=print_row, processes=ProcessShare(accelerator)
+        concept, settings, seed, backend=backend, on_round=print_row, processes=EditShare(accelerator)
     )
     if accelerator.is_main_process:
         if sharding_is_asked():
@@ -296,7 +274,7 @@ def edit_gradients(accelerator: Accelerator | None = None, sharded: bool = False
         weight.data = 0.02 * torch.randn(weight.shape, generator=generator).to(weight)
     answers = [plain_tokens(lm.tokenizer, "Yes, of course.")] * len(kept)
     retain = Answered(edited, [prompt_tokens(lm.tokenizer, question.text) for question in kept], answers)
-    share = ProcessShare(accelerator) if accelerator else Share()
+    share = EditShare(accelerator) if accelerator else Share()
     save_memory = sharded and share.prepare(edited.model)
     one = EditSettings(are.late(lm, 1), rounds=1, steps=1, batch=4, adversary=0.1, answer=0.0, fooled=0.0)
     edit(Run(edited, Rows(lm, some[:8], 1), Rows(lm, some[8:], 1), retain, one, save_memory=save_memory, share=share))

@@ -1,0 +1,86 @@
+"""How the processes of a training run divide its work: this one alone, or those that `accelerate launch` started.
+
+A loop draws every batch as if it were alone, computes its own part, and averages gradients and facts over all
+processes. So their number changes neither weights nor curve but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class Share:
+    """The share of one process that does all of the work."""
+
+    processes = 1
+    is_main = True
+
+    def prepare(self, model: Any) -> bool:
+        """Place a model before it is trained; whether states of blocks must be computed again for want of memory."""
+        return False
+
+    def main_first(self) -> AbstractContextManager:
+        """Inside the block the main process goes first."""
+        return nullcontext()
+
+    def part(self, numbers: Int[np.ndarray, number * row]) -> Int[np.ndarray, own * row]:
+        """The rows of a batch that are this process's."""
+        return numbers
+
+    def gather(self, values: Float[Tensor, ...]) -> Float[Tensor, ...]:
+        """The values of all processes."""
+        return values
+
+    def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:
+        """Bring gradients to their mean over the processes."""
+
+    def mean(self, facts: dict[str, float]) -> dict[str, float]:
+        """The mean of every fact over the processes."""
+        return facts
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+
+class ProcessShare(Share):
+    """The share of one of several processes: every n-th row of a batch."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.processes = accelerator.num_processes
+        self.is_main = accelerator.is_main_process
+
+    def prepare(self, model: Any) -> bool:
+        model.to(self.accelerator.device)
+        return False
+
+    def main_first(self) -> AbstractContextManager:
+        return self.accelerator.main_process_first()
+
+    def part(self, numbers: Int[np.ndarray, number * row]) -> Int[np.ndarray, own * row]:
+        return numbers[self.accelerator.process_index :: self.processes]
+
+    def gather(self, values: Float[Tensor, ...]) -> Float[Tensor, ...]:
+        return self.accelerator.gather(values.contiguous())
+
+    def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad = self.accelerator.reduce(weight.grad, "mean")
+
+    def mean(self, facts: dict[str, float]) -> dict[str, float]:
+        numbers = torch.tensor(list(facts.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(facts, self.accelerator.reduce(numbers, "mean").tolist(), strict=True))
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
