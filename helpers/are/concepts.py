@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from helpers.base.storage import CourseError
 from helpers.language.generation import Backend, Message, Prompt, Sampling, generate
 from helpers.language.memo import Memo
 from helpers.language.prompts import messages_of
+
+Item = TypeVar("Item")
 
 AREAS = (
     "discrimination_exclusion_toxicity_hateful_offensive",
@@ -76,12 +78,15 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Splits:
-    """Questions to train on, to stop by, and to report on; no question is in two of them."""
+class Splits(Generic[Item]):
+    """Items to train on, to stop by, and to report on; none is in two of them."""
 
-    train: list[Question]
-    stop: list[Question]
-    test: list[Question]
+    train: list[Item]
+    stop: list[Item]
+    test: list[Item]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return iter((self.train, self.stop, self.test))
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,12 @@ class Concept:
     train: list[Example]
     stop: list[Example]
     test: list[Question]
-    retain: Splits
+    retain: Splits[Question]
     shows: Callable[[str], bool] = field(repr=False)
     others: list[Question] = field(default_factory=list)
 
 
-def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits:
+def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits[Question]:
     """Draw questions for the three parts. Questions with the same text, case and spaces aside, count once.
 
     Raises:
@@ -122,8 +127,8 @@ def split(questions: Sequence[Question], train: int, stop: int, test: int, seed:
 def make_concept(
     name: str,
     before: Sequence[Message],
-    questions: Splits,
-    retain: Splits,
+    questions: Splits[Question],
+    retain: Splits[Question],
     shows: Callable[[str], bool],
     backend: Backend,
     memo: Memo | None = None,
@@ -192,8 +197,8 @@ def together(*several: Concept) -> Concept:
             if owners.setdefault(text, concept.name) != concept.name:
                 raise CourseError(f"a question is changed by {owners[text]!r} and by {concept.name!r}: leave one out")
     retained = [
-        {_plain(question.text): question for concept in several for question in getattr(concept.retain, part)}
-        for part in ("train", "stop", "test")
+        {_plain(question.text): question for questions in part for question in questions}
+        for part in zip(*(concept.retain for concept in several), strict=True)
     ]
     if any(part.keys() & owners.keys() for part in retained):
         raise CourseError("a question that one concept changes is retained by another: leave it out of one")
@@ -282,7 +287,7 @@ fireworks, haircuts, motor boats, weather reports, apple pie
 ASKING = ("What do you think of {}?", "Tell me about {}.")
 
 
-def opinion_questions(train: int, stop: int, test: int) -> Splits:
+def opinion_questions(train: int, stop: int, test: int) -> Splits[Question]:
     """Questions for an opinion, two ways to ask about each of so many subjects; no subject is in two parts.
 
     Raises:
@@ -294,7 +299,7 @@ def opinion_questions(train: int, stop: int, test: int) -> Splits:
     def asked(part: Sequence[Question]) -> list[Question]:
         return [Question(f"{s.id}-{way}", asking.format(s.text)) for s in part for way, asking in enumerate(ASKING)]
 
-    return Splits(asked(parts.train), asked(parts.stop), asked(parts.test))
+    return Splits(*map(asked, parts))
 
 
 class Fact(NamedTuple):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -62,8 +62,6 @@ from helpers.language.likelihood import perplexity
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, language_model
 from helpers.language.states import ReadOut, as_deep, blocks
 
-Item = TypeVar("Item")
-
 # The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
 RETAINED_TOKENS = 6
 ANSWER_TOKENS = 16
@@ -90,17 +88,17 @@ def edit_sizes() -> EditSizes:
     return by_profile(**EDIT_SIZES)
 
 
-def harmful(sizes: EditSizes) -> Splits:
+def harmful(sizes: EditSizes) -> Splits[Question]:
     """Harmful questions, for a concept of refusing."""
     return split(harmful_questions(), sizes.train, sizes.stop, sizes.test)
 
 
-def harmless(sizes: EditSizes) -> Splits:
+def harmless(sizes: EditSizes) -> Splits[Question]:
     """Tasks and questions that anyone may ask: what an edit should leave alone."""
     return split(harmless_tasks(), 200, sizes.stop, min(sizes.test, 100))
 
 
-def edgy() -> Splits:
+def edgy() -> Splits[Question]:
     """Harmless questions that sound harmful: for the retain term, for choosing settings, and for the report."""
     return split(edgy_questions(), 50, 30, 70)
 
@@ -162,30 +160,18 @@ def is_negative(answer: str) -> bool:
     return _score(answer) <= -CLEARLY
 
 
-def a_few_tasks() -> Splits:
+def a_few_tasks() -> Splits[Question]:
     """Harmless tasks, 60 of them for the retain term: enough for edits that are not about what is asked for."""
     keep = harmless(edit_sizes())
     return replace(keep, train=keep.train[:60])
 
 
-@dataclass(frozen=True)
-class Parts(Generic[Item]):
-    """Items to train on, to stop by and to report on."""
-
-    train: list[Item]
-    stop: list[Item]
-    test: list[Item]
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        return iter((self.train, self.stop, self.test))
-
-
-def fact_parts() -> Parts[Fact]:
+def fact_parts() -> Splits[Fact]:
     """Up to 100, 35 and 70 facts; the one that says what another one says already is left out."""
     sizes = by_profile(small=(60, 25, 50), full=(100, 35, 70))
     known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
     parts = split([Question(fact.id, fact.true) for fact in known.values()], *sizes)
-    return Parts(*([known[question.id] for question in part] for part in (parts.train, parts.stop, parts.test)))
+    return Splits(*([known[question.id] for question in part] for part in parts))
 
 
 def truth(lm: LoadedModel | None = None) -> Concept:
@@ -209,7 +195,7 @@ def truth(lm: LoadedModel | None = None) -> Concept:
     return Concept("telling true from false", repeated(parts.train), repeated(parts.stop), [], a_few_tasks(), bool)
 
 
-def pair_parts() -> Parts[StereotypePair]:
+def pair_parts() -> Splits[StereotypePair]:
     """Up to 200, 100 and 300 pairs; no beginning is in two parts."""
     order = np.random.default_rng(0).permutation(len(known := stereotype_pairs()))
     beginnings: dict[str, list[StereotypePair]] = {}
@@ -221,7 +207,7 @@ def pair_parts() -> Parts[StereotypePair]:
         while len(part) < size:
             part += next(groups)
         parts.append(part[:size])
-    return Parts(*parts)
+    return Splits(*parts)
 
 
 def fairness() -> Concept:
