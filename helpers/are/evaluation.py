@@ -120,7 +120,9 @@ def _vader() -> SentimentIntensityAnalyzer:
     return SentimentIntensityAnalyzer()
 
 
-def agreement(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float]:
+def agreement(
+    first: Sequence[bool] | Bool[np.ndarray, " first"], second: Sequence[bool] | Bool[np.ndarray, " second"]
+) -> tuple[float, float]:
     """Share of equal verdicts, and Cohen's kappa: how far that is beyond what two such judges reach by chance.
 
     Raises:

@@ -26,6 +26,7 @@ from helpers.are.concepts import (
     DECLINING,
     PRAISING,
     Concept,
+    Example,
     Fact,
     Question,
     Splits,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, Real
 from scipy.stats import rankdata
 
 from helpers.domains.domain import Domain
@@ -89,7 +89,7 @@ class CrossValidation:
 
 
 def cross_validate(
-    folds: list[Fold], features: Features, head: Head, n_ratings: Float[np.ndarray, " text_item"]
+    folds: list[Fold], features: Features, head: Head, n_ratings: Real[np.ndarray, " text_item"]
 ) -> CrossValidation:
     """Fit the head on the training movies of every fold and predict its held-out movies."""
     scores = np.empty((len(folds[0].factorization.user_bias), len(features)))
@@ -108,7 +108,7 @@ def cross_validate(
 def out_of_fold_embeddings(
     features: Features,
     targets: Float[np.ndarray, "text_item dim"],
-    n_ratings: Float[np.ndarray, " text_item"],
+    n_ratings: Real[np.ndarray, " text_item"],
     fold_of: Int[np.ndarray, " text_item"],
     head: Head,
 ) -> Float[np.ndarray, "text_item dim"]:
@@ -171,7 +171,7 @@ Candidates = Mapping[str, tuple[Features, Head]]
 
 
 def nested_cross_validate(
-    folds: list[Fold], candidates: Candidates, n_ratings: Float[np.ndarray, " text_item"]
+    folds: list[Fold], candidates: Candidates, n_ratings: Real[np.ndarray, " text_item"]
 ) -> tuple[CrossValidation, list[str]]:
     """Cross-validation of "take the best candidate", where every fold chooses on its own training movies.
 
@@ -187,7 +187,7 @@ def nested_cross_validate(
     return CrossValidation(scores, np.mean(r2, axis=0)), chosen
 
 
-def choose_candidate(fold: Fold, candidates: Candidates, n_ratings: Float[np.ndarray, " text_item"]) -> str:
+def choose_candidate(fold: Fold, candidates: Candidates, n_ratings: Real[np.ndarray, " text_item"]) -> str:
     """The candidate with the least error on a fifth of a fold's training movies, fitted on the other four.
 
     An error in z counts as users feel it, in predicted stars: the mean over users of (z_user . error)^2.

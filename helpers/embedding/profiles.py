@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from helpers.domains.domain import Domain
 from helpers.domains.wording import MOVIES, Wording
@@ -128,7 +128,7 @@ def theme_matrix(
 
 def profile_percentiles(
     z_profiles: Float[np.ndarray, "profile dim"],
-    owners: Sequence[int],
+    owners: Sequence[int] | Int[np.ndarray, " profile"],
     user_factors: Float[np.ndarray, "user dim"],
 ) -> Float[np.ndarray, " profile"]:
     """How near each profile lies to its own user: the share of other users whose direction fits it worse.

@@ -39,7 +39,7 @@ def test_both_directions_find_a_shift():
         assert direction.norm() == pytest.approx(4.0, rel=0.05)
 
 
-def test_directions_need_states():
+def test_directions_need_states(unchecked):
     states = torch.ones(3, 2)
     with pytest.raises(ValueError, match="0 plain states"):
         mean_difference(states, states[:0])

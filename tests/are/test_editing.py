@@ -126,7 +126,8 @@ def test_both_kinds_of_base_states_decide_the_scaling(lm, rows):
 
 def test_rounds_and_seeds_draw_their_own_batches(lm, rows):
     def drawn(seed, number):
-        run = Run(adapted(lm), *rows, retained(lm), SETTINGS, seed=seed)
+        edited = adapted(lm)
+        run = Run(edited, *rows, retained(edited), SETTINGS, seed=seed)
         return [np.concatenate(batch).tolist() for batch in batches_of_round(run, number)]
 
     assert drawn(0, 0) == drawn(0, 0)
@@ -149,7 +150,7 @@ def test_retaining_keeps_the_model_closer_to_itself(lm, rows):
     for retain in (0.0, 10.0):
         edited, _ = run(lm, rows, replace(SETTINGS, retain=retain, steps=20, fooled=0.0))
         with torch.no_grad():
-            cost[retain] = retained(edited).kl(edited.model, np.arange(6)).item()
+            cost[retain] = retained(edited).kl(edited.model, range(6)).item()
     assert cost[10.0] < 0.5 * cost[0.0]
 
 

@@ -137,7 +137,7 @@ def test_grey_palette_and_opacity_become_rgb():
         ([np.zeros(8, np.uint8)], r"shape \(8,\)"),
     ],
 )
-def test_what_is_no_image_is_one_line(clip, images, words):
+def test_what_is_no_image_is_one_line(clip, images, words, unchecked):
     for features in (pixel_features, clip.image_features):
         with pytest.raises(ValueError, match=words) as caught:
             features(images)
