@@ -19,13 +19,12 @@ from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.generation import local_backend
 from helpers.language.models import language_model
-from helpers.language.states import blocks, in_batches, states_below
+from helpers.language.states import as_deep, in_batches, states_below
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Of SmolLM2's 30 blocks the eighth: the best of 8, 16 and 24 when we compared them by cross-validation.
-HIDDEN_DEPTH = 8 / 30
+HIDDEN_LAYER = 8  # of SmolLM2's 30 blocks; the best of 8, 16 and 24 when we compared them by cross-validation
 CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated ones are not
 
 
@@ -99,9 +98,9 @@ def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
     if model_name() == DEFAULT_MODEL:  # known without loading it: the features may be in the cache
-        layer, model = 8, "smollm2"
+        layer, model = HIDDEN_LAYER, "smollm2"
     else:
-        layer = max(1, round(HIDDEN_DEPTH * len(blocks(language_model().model))))
+        (layer,) = as_deep(language_model().model, HIDDEN_LAYER)
         model = hashlib.sha256(local_backend().name.encode()).hexdigest()[:8]
     dtype = str(preferred_dtype(default_device())).removeprefix("torch.")
     return cached_features(f"{model}-layer{layer}-{dtype}", texts, lambda texts: _mean_states(texts, layer))

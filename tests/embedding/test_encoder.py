@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from tiny_models import tiny
 
 from helpers.base import compute as threads
 from helpers.embedding import encoder as enc
@@ -17,6 +18,7 @@ from helpers.embedding import features as ft
 from helpers.embedding.factorization import Factorization
 from helpers.embedding.space import build_space
 from helpers.language import models
+from helpers.language.generation import LocalBackend
 
 TEXTS = [
     "A pig learns to herd sheep.",
@@ -330,6 +332,15 @@ def test_hidden_states_are_those_of_the_full_forward_pass(lm, uncached, monkeypa
     found = ft.hidden_state_features(TEXTS)
     assert found.shape == (3, 576) and found.dtype == np.float32
     assert relative(found, expected).max() < 1e-4
+
+
+def test_hidden_states_of_another_model_are_read_as_deep_as_those_of_smollm2(uncached, monkeypatch):
+    lm = tiny("gemma3", layers=18)
+    monkeypatch.setenv("STEER_MODEL", "owner/other")
+    monkeypatch.setattr(ft, "language_model", lambda: lm)
+    monkeypatch.setattr(ft, "local_backend", lambda: LocalBackend(lm, "other"))
+    found = ft.hidden_state_features(["so it goes"])
+    assert relative(found, full_forward(lm, "so it goes", layer=5)[None]).max() < 1e-4
 
 
 def test_hidden_states_do_not_depend_on_the_batch(lm, uncached, monkeypatch):
