@@ -80,7 +80,7 @@ def states_of(lm: LoadedModel, texts: Sequence[str], layers: tuple[int, ...]) ->
 # Which to label ----------------------------------------------------------------------------------------------------
 
 
-def design_rows(states: Float[np.ndarray, "text dim"], n: int) -> Float[np.ndarray, "text 1+n"]:
+def design_rows(states: Float[np.ndarray, "text dim"], n: int) -> Float[np.ndarray, "text 1+{n}"]:
     """What a linear probe sees of each prompt: a 1 for its intercept, and n principal components, whitened.
 
     Every number of a state is brought to mean 0 and spread 1 first, as the probe does it.
@@ -101,7 +101,7 @@ class Pool(NamedTuple):
     """What one project might have at hand: row numbers of prompts, and what a linear probe sees of these."""
 
     members: Int[np.ndarray, " text"]
-    rows: Float[np.ndarray, "text 1+n"]
+    rows: Float[np.ndarray, "text column"]
 
 
 def draw_pools(prompts: Labelled, size: int, n: int, seeds: Sequence[int]) -> list[Pool]:
@@ -114,7 +114,7 @@ def draw_pools(prompts: Labelled, size: int, n: int, seeds: Sequence[int]) -> li
     return [Pool(part, design_rows(prompts.states[part], n)) for part in parts]
 
 
-def choose_prompts(method: str, rows: Float[np.ndarray, "text 1+n"], k: int, rng: np.random.Generator) -> Chosen:
+def choose_prompts(method: str, rows: Float[np.ndarray, "text column"], k: int, rng: np.random.Generator) -> Chosen:
     """Row numbers of k prompts to label, in ascending order; no label is looked at.
 
     "goptimal" rounds the optimal design by exchange; "half" does so for half of the labels and draws the others by
@@ -197,11 +197,13 @@ def after_labels(
     return np.reshape(found, (len(pools), -1, len(judged.labels)))
 
 
-def balanced(right: Float[np.ndarray, "*draw text"], labels: Bool[np.ndarray, " text"]) -> Float[np.ndarray, "*draw"]:
+def balanced(
+    right: Float[np.ndarray, "*draw text"], labels: Bool[np.ndarray, " text"]
+) -> Float[np.ndarray, "*draw"] | float:
     """Accuracy with both labels counted alike: 0.5 for always saying the same, however rare one of them is."""
     return (np.nanmean(right[..., labels], axis=-1) + np.nanmean(right[..., ~labels], axis=-1)) / 2
 
 
-def worst_group(right: Float[np.ndarray, "*draw text"], groups: np.ndarray) -> Float[np.ndarray, "*draw"]:
+def worst_group(right: Float[np.ndarray, "*draw text"], groups: np.ndarray) -> Float[np.ndarray, "*draw"] | float:
     """Accuracy in the group where it is lowest."""
     return np.min([np.nanmean(right[..., groups == name], axis=-1) for name in np.unique(groups)], axis=0)

@@ -29,15 +29,15 @@ CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated 
 
 
 def cached_features(
-    kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
-) -> Float[np.ndarray, "text dim"]:
+    kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text ..."]]
+) -> Float[np.ndarray, "text ..."]:
     """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many."""
     if len(texts) < CACHED_FROM:
         return compute(texts)
     key = hashlib.sha256("\0".join([kind, *texts]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"{kind.replace('/', '-')}-{key}.safetensors"
 
-    def kept() -> Float[np.ndarray, "text dim"] | None:
+    def kept() -> Float[np.ndarray, "text ..."] | None:
         try:
             return load_file(path)["features"]
         except (OSError, SafetensorError, KeyError):

@@ -185,7 +185,7 @@ def test_one_kind_of_label_judges_everything_alike(kind):
     every, others = prompts(), prompts(seed=1)
     right = judged_right(every.of(np.flatnonzero(every.labels == kind)), others, 1.0)
     np.testing.assert_array_equal(right, others.labels == kind)
-    assert balanced(right, others.labels) == 0.5
+    assert balanced(right.astype(float), others.labels) == 0.5
 
 
 def test_accuracies_by_hand():
