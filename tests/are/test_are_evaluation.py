@@ -162,7 +162,7 @@ def test_who_always_says_the_same_has_half_of_the_verdicts_right(monkeypatch):
     ):
         said = lambda lm, texts, system, good=good: np.array([text.endswith(good) for text in texts])  # noqa: E731
         monkeypatch.setattr(evaluation, "says_true", said)
-        assert truth_accuracy(None, pairs).tolist() == expected
+        assert truth_accuracy(tiny(), pairs).tolist() == expected
 
 
 def test_the_verdict_is_the_likelier_answer_of_the_two():
@@ -202,6 +202,8 @@ def test_multiple_choice_against_its_definition():
     known = {"rain is wet": 0.3, "rain is water": 0.1, "rain is dry": 0.4, "rain is sand": 0.2}
 
     class Scorer(Backend):
+        name = "scorer"
+
         def score(self, prompt, answers):
             assert prompt == (("system", "hi"), ("user", "what is rain?"))
             return np.log([known[answer] for answer in answers])
