@@ -19,7 +19,7 @@ from helpers.domains.domain import Domain
 from helpers.domains.json_objects import read_objects
 from helpers.domains.wording import PRODUCTS
 
-KEPT = 12  # sentences of a product that are kept
+SENTENCES_KEPT = 12  # sentences of a product that are kept
 GIFT_CARDS = ("Gift_Cards_5.json.gz", "meta_Gift_Cards.json.gz")  # reviews and metadata of 2018
 FIELDS = "reviewerID, asin and overall (2014, 2018) or user_id, parent_asin and rating (2023)"
 
@@ -152,7 +152,7 @@ def read_snippets(path: Path, wanted: dict[int, int]) -> tuple[list[str], list[l
         number = wanted.get(hashed(name))
         if number is not None:
             names[number] = str(name)
-            if len(snippets[number]) < KEPT:
+            if len(snippets[number]) < SENTENCES_KEPT:
                 snippets[number] += sentences(first_of(review, "reviewText", "text"))
     return names, snippets
 

@@ -29,7 +29,7 @@ from sklearn.exceptions import ConvergenceWarning
 RANK_CUTOFF = 1e-6  # directions this much thinner than the thickest one are rounding noise of float32 embeddings
 SPAN_CUTOFF = 1e-9  # the same inside whitened coordinates, where only weights near zero make a direction thin
 
-Weights = Float[np.ndarray, " action"]
+Proportions = Float[np.ndarray, " action"]
 Subset = Int[np.ndarray, " k"]
 
 
@@ -127,7 +127,7 @@ def optimal_design(
     return Design(q, _leverages(w, q), w.shape[1])
 
 
-def _multiplicative(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Weights:
+def _multiplicative(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Proportions:
     """q_a <- q_a (leverage_a - b) / (n - b) until the gap is within the tolerance.
 
     b = 0 is the classical step (Silvey, Titterington and Torsney 1978); b = half the smallest leverage still
@@ -155,7 +155,7 @@ def _may_support(values: Float[np.ndarray, " action"], gap: float, n: int) -> Bo
     return values >= n * (1 + gap / 2 - np.sqrt(gap * (4 + gap - 4 / n)) / 2)
 
 
-def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Weights:
+def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Proportions:
     """Move weight to the action of largest leverage, or away from the used one of smallest, by the best step.
 
     Fedorov 1972 and Wynn 1970; away steps as in Todd and Yildirim 2007.
@@ -172,7 +172,7 @@ def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: 
     return q
 
 
-def _exact_step(values: Float[np.ndarray, " action"], q: Weights, n: int) -> tuple[int, float]:
+def _exact_step(values: Float[np.ndarray, " action"], q: Proportions, n: int) -> tuple[int, float]:
     """The action a and the size s, negative to move away, for which q <- (1 - s) q + s e_a raises log det most."""
     forward = int(values.argmax())
     away = int(np.where(q > 0, values, np.inf).argmin())
@@ -434,7 +434,7 @@ def _row_space(z: Float[np.ndarray, "action dim"]) -> Float[np.ndarray, "action 
     return left * np.sqrt(len(left))
 
 
-def _leverages(w: Float[np.ndarray, "action n"], q: Weights, ridge: float = 0.0) -> Float[np.ndarray, " action"]:
+def _leverages(w: Float[np.ndarray, "action n"], q: Proportions, ridge: float = 0.0) -> Float[np.ndarray, " action"]:
     """Leverages where Sigma(q) + ridge I is well conditioned.
 
     In coordinates of `_row_space` it is without ridge: its inverse has the mean leverage as trace, so near the optimum

@@ -89,12 +89,12 @@ MEMORY = 80e9
 # course's prompts with SmolLM2's tokenizer; other tokenizers differ by some tenth.
 SHARED = 266
 OWN = 59
-NEW = 38
+NEW_TOKENS = 38
 
 
 def rewrite_flops(shape: Shape) -> float:
     """Operations of a rewrite; the shared part of the prompt is read once for all and does not count."""
-    return shape.flops(OWN + NEW, SHARED + (OWN + NEW) / 2) + shape.output_flops(NEW)
+    return shape.flops(OWN + NEW_TOKENS, SHARED + (OWN + NEW_TOKENS) / 2) + shape.output_flops(NEW_TOKENS)
 
 
 def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
 
 def _row(shape: Shape) -> dict[str, str | float]:
     once = BYTES * shape.parameters + SHARED * shape.kv_bytes()
-    each = (OWN + NEW) * shape.kv_bytes()
+    each = (OWN + NEW_TOKENS) * shape.kv_bytes()
     number = 1
     while number * FILLED * MEMORY < once + each:
         number *= 2
@@ -124,5 +124,5 @@ def least_hours(shape: Shape, rewrites: int, at_once: int) -> dict[str, float]:
     batches = -(-rewrites // at_once)
     return {
         "operations": rewrites * rewrite_flops(shape) / SPEED / 3600,
-        "reading weights": batches * NEW * BYTES * shape.parameters / BANDWIDTH / 3600,
+        "reading weights": batches * NEW_TOKENS * BYTES * shape.parameters / BANDWIDTH / 3600,
     }

@@ -380,7 +380,7 @@ def test_few_sentences_of_a_product_are_kept(tmp_path):
     records = [review(f"u{i}", "i0", text=f"Sentence number {i} about the handle of this blue mug.") for i in range(99)]
     path = save(tmp_path / "r.json", lines(*records))
     names, snippets = am.read_snippets(path, {am.hashed("i0"): 0})
-    assert names == ["i0"] and len(snippets[0]) == am.KEPT
+    assert names == ["i0"] and len(snippets[0]) == am.SENTENCES_KEPT
 
 
 # Cohorts
