@@ -33,6 +33,10 @@ SAMPLING = Sampling(8)
 CALM = [f"p{i}" for i in range(20)]
 
 
+# To check that a backend is one means to ask for its name, which starts the workers.
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def address(tmp_path_factory) -> Iterator[str]:
     """One cluster for all tests, where the workers can import from this folder; its address."""
