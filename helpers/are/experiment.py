@@ -235,7 +235,7 @@ def late(lm: AnyModel | None = None, positions: int = 5) -> ReadOut:
 
 def mood_settings(lm: AnyModel | None = None) -> EditSettings:
     """How a model, by default the course's, is brought to speak well or ill of everything."""
-    return EditSettings(late(lm), rounds=by_profile(small=2, full=3), steps=10, adversary=0.03, match=1.0, retain=1.0)
+    return EditSettings(late(lm), rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
 
 
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
