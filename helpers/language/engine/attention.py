@@ -18,8 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from helpers.language.prompts import TokenIds
 
-KeysValues = Float[Tensor, "layer 2 _row kv _token dim"]
-"""Of a prefix (one row) or of what follows it, which have rows and tokens of their own."""
+KeysValues = Float[Tensor, "layer 2 _row #kv _token dim"]
+"""Of a prefix (one row) or of what follows it, which have rows and tokens of their own; one head may serve all."""
 
 PIECE = 512  # tokens computed at once: matrix products gain nothing beyond, scores of attention grow
 REMEMBERED = 4096  # tokens of prefixes kept per model
