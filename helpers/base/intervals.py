@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -14,7 +14,7 @@ from helpers.base.storage import CourseError
 def bootstrap_ci(
     samples: Iterable[float] | Num[np.ndarray, " sample"],
     *,
-    statistic: Callable[..., Any] = np.mean,
+    statistic: Callable[..., float | np.ndarray] = np.mean,
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,

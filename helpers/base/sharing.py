@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Share:
     processes = 1
     is_main = True
 
-    def prepare(self, model: Any) -> bool:
+    def prepare(self, model: nn.Module) -> bool:
         """Place a model before it is trained; whether states of blocks must be computed again for want of memory."""
         return False
 
@@ -33,11 +33,11 @@ class Share:
         """Inside the block the main process goes first."""
         return nullcontext()
 
-    def part(self, numbers: Int[np.ndarray, number * row]) -> Int[np.ndarray, own * row]:
+    def part(self, numbers: Int[np.ndarray, "number ..."]) -> Int[np.ndarray, "own ..."]:
         """The rows of a batch that are this process's."""
         return numbers
 
-    def gather(self, values: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def gather(self, values: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
         """The values of all processes."""
         return values
 
@@ -60,17 +60,17 @@ class ProcessShare(Share):
         self.processes = accelerator.num_processes
         self.is_main = accelerator.is_main_process
 
-    def prepare(self, model: Any) -> bool:
+    def prepare(self, model: nn.Module) -> bool:
         model.to(self.accelerator.device)
         return False
 
     def main_first(self) -> AbstractContextManager:
         return self.accelerator.main_process_first()
 
-    def part(self, numbers: Int[np.ndarray, number * row]) -> Int[np.ndarray, own * row]:
+    def part(self, numbers: Int[np.ndarray, "number ..."]) -> Int[np.ndarray, "own ..."]:
         return numbers[self.accelerator.process_index :: self.processes]
 
-    def gather(self, values: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def gather(self, values: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
         return self.accelerator.gather(values.contiguous())
 
     def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:

@@ -75,7 +75,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     Raises:
         ValueError: there is no list of as many modules as the configuration says.
     """
-    depth = cast(PreTrainedModel, model).config.get_text_config().num_hidden_layers
+    depth = cast(PreTrainedModel, model).config.get_text_config().num_hidden_layers  # an adapter hands it on
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module

@@ -212,12 +212,12 @@ class RayBackend:
         parts = [slice(first, first + size) for first in range(0, len(prompts), size)]
         calls = [("generate", list(prompts[part]), sampling, list(seeds[part])) for part in parts]
         for call, texts in self._results(calls):
-            done(list(range(len(prompts))[parts[call]]), cast("list[str]", texts))
+            done(list(range(len(prompts))[parts[call]]), cast("list[str]", texts))  # as `Worker.ask` for `generate`
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:
         """As `Backend.score`, in one of the workers."""
         ((_, scores),) = self._results([("score", prompt, continuations)])
-        return cast(np.ndarray, scores)
+        return cast(np.ndarray, scores)  # as `Worker.ask` for `score`
 
     def _results(self, calls: Sequence[tuple]) -> Iterator[tuple[int, str | list[str] | np.ndarray]]:
         """(number, result) of each call (the arguments of `Worker.ask`) as it is finished, in any order.

@@ -40,7 +40,6 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
-from peft import PeftModel
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -99,7 +98,7 @@ def recomputing_is_asked() -> bool:
     return os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true"
 
 
-def shard_blocks(model: PeftModel, accelerator: Accelerator) -> None:
+def shard_blocks(model: nn.Module, accelerator: Accelerator) -> None:
     """Leave each process a share of the frozen weights of every block, in place; a block is whole while it computes.
 
     All processes must pass through the same blocks in the same order from here on, in the backward pass too. The model
@@ -120,7 +119,7 @@ def shard_blocks(model: PeftModel, accelerator: Accelerator) -> None:
 class EditShare(ProcessShare):
     """The share of one of the processes of an edit."""
 
-    def prepare(self, model: PeftModel) -> bool:
+    def prepare(self, model: nn.Module) -> bool:
         """Under FSDP the frozen blocks are sharded, and their states computed again where that was asked for."""
         if sharding_is_asked():
             shard_blocks(model, self.accelerator)

@@ -113,7 +113,7 @@ def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor
         use_cache=True,
         shared=shared,
     )
-    layers = cast(list[DynamicLayer], cache.layers)
+    layers = cast(list[DynamicLayer], cache.layers)  # such a cache makes no others, and the pass has filled all
     return torch.stack([torch.stack(cast(list[Tensor], [layer.keys, layer.values])) for layer in layers])
 
 
@@ -148,7 +148,7 @@ def computed_prefix(model: PreTrainedModel, tokens: TokenIds) -> KeysValues | No
         new = extend(model, shared, piece)
         shared = new if shared is None else torch.cat([shared, new], dim=4)
     with _access:
-        memory[tokens] = cast(Tensor, shared)
+        memory[tokens] = cast(Tensor, shared)  # there are tokens, so it is no longer None
         while len(memory) > 1 and sum(map(len, memory)) > REMEMBERED:
             memory.popitem(last=False)
     return shared
