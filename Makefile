@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export STEER_PROFILE := $(PROFILE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # the tests start a hundred processes, each of which would compile all modules anew
 
 # STEER_WHEELS=folder installs from that folder alone (a lab without network; `make wheels` fills it).
 PIP_SOURCE := $(if $(STEER_WHEELS),--no-index --find-links "$(STEER_WHEELS)")
@@ -22,7 +23,7 @@ BROWSER := { command -v chromium || command -v chromium-browser || command -v go
   > /dev/null
 
 # Two processes, one thread each: on two cores that is twice as fast as one process with two threads.
-PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope
+PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # Notebooks in the order of the tests: those that take minutes first, so that no core is left idle at the end.
@@ -31,6 +32,10 @@ BOOKS := $(notdir $(wildcard notebooks/*.ipynb))
 LONG_BOOKS := $(foreach number,$(LONG),$(filter $(number)_%,$(BOOKS)))
 TESTED := $(addprefix build/tests/notebooks/,$(LONG_BOOKS)) tests/browser \
   $(addprefix build/tests/notebooks/,$(filter-out $(LONG_BOOKS),$(BOOKS)))
+
+# Unit tests: likewise, those of clusters and servers first.
+SLOW_ROOMS := tests/larger_machines tests/course tests/language
+ROOMS := $(SLOW_ROOMS) $(filter-out $(SLOW_ROOMS) tests/browser tests/benchmarks,$(patsubst %/,%,$(wildcard tests/*/)))
 
 # When make began, for the minutes that the tests record.
 STARTED := $(or $(STARTED),$(shell date +%s))
@@ -50,18 +55,18 @@ lab: $(VENV)/lab.stamp data
 # unit tests see without running it.
 test: $(VENV)/test.stamp data
 	$(BIN)/python -m helpers.course.requirements
-	$(MAKE) check STARTED=$$(date +%s)
+	$(MAKE) -j2 lint unit
 	$(BIN)/python -m helpers.course.editions tests
-	$(PYTEST) $(NBVAL) --no-loadscope-reorder --junitxml=build/tests/report.xml -rs $(TESTED)
+	$(PYTEST) $(NBVAL) --junitxml=build/tests/report.xml -rs $(TESTED)
 	$(REPORT) test $(STARTED) build/tests/report.xml
 
-# What to run after every change: style, types, unit tests.
+# What to run after every change: style, types, and the unit tests but for the slow ones.
 check: $(VENV)/test.stamp data
-	$(MAKE) -j2 lint unit
+	$(MAKE) -j2 lint unit QUICK='-m "not slow"'
 	$(REPORT) check $(STARTED)
 
 unit: $(VENV)/test.stamp data
-	$(PYTEST) --ignore=tests/browser tests
+	$(PYTEST) -p no:nbval $(QUICK) $(ROOMS)
 
 course: $(VENV)/lab.stamp data
 	$(BIN)/python -m helpers.course.run $(NOTEBOOKS)

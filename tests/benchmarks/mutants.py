@@ -288,14 +288,18 @@ class Slot:
 
 
 def sampled(n: int, seed: int, only: str) -> list[Mutant]:
-    """`n` mutants at random, one for a line of code; few swap arguments, which is a fault of every second line."""
+    """`n` mutants at random, one for a line of code; few swap arguments, which is a fault of every second line.
+
+    A mutant's place in the lottery hangs on itself alone: when code changes elsewhere, most of the sample stays.
+    """
     everything = []
     for pattern in TARGETS:
         for path in sorted(PROJECT.glob(pattern)):
             module = str(path.relative_to(PROJECT))
             everything += mutants_of(module, path.read_text("utf-8")) if only in module else []
-    rng = random.Random(seed)
-    everything.sort(key=lambda mutant: rng.random() * (8 if "swapped" in mutant.mutation else 1))
+    everything.sort(
+        key=lambda mutant: random.Random(f"{seed} {mutant.key}").random() * (8 if "swapped" in mutant.mutation else 1)
+    )
     chosen: dict[tuple[str, str, str], Mutant] = {}
     for mutant in everything:
         chosen.setdefault((mutant.module, mutant.function, mutant.line), mutant)

@@ -47,13 +47,20 @@ def complaints_of(page) -> list[str]:
 
 
 def settled(page) -> str:
-    """Wait until the page of controls is no longer busy; what its status line says then."""
-    page.wait_for_function(
-        "() => { const line = document.querySelector('.desk-line')?.innerText.trim();"
-        " return line && !line.endsWith('...'); }",
+    """Wait until the page of controls has been free for half a second; what its status line says then.
+
+    Between two pieces of work the line is free for a moment, so what it says is taken where it is looked at.
+    """
+    said = page.wait_for_function(
+        "() => { const line = document.querySelector('.desk-line')?.innerText.trim(), now = performance.now();"
+        " if (!line || line.endsWith('...')) { window.freeSince = null; return null; }"
+        " window.freeSince ??= now;"
+        " return now - window.freeSince >= 500 ? line : null; }",
+        polling=50,
         timeout=5 * MINUTES,
-    )
-    return page.locator(".desk-line").first.inner_text().strip()
+    ).json_value()
+    page.evaluate("() => { window.freeSince = null; }")
+    return said
 
 
 def press(page, name: str) -> str:

@@ -111,8 +111,10 @@ def test_steering(steering):
 
 def test_an_interrupt_stops_an_episode_and_unlocks_the_page(steering):
     page = steering
-    page.get_by_label("seed").fill(str(random.randrange(10_000)))  # no seed whose answers are known already
+    seed = str(random.randrange(10_000))  # none whose answers are known already
+    page.get_by_label("seed").fill(seed)
     page.get_by_label("seed").blur()
+    expect(page.get_by_text(re.compile("^In words: ")).first).to_contain_text(f"seed {seed}: 0 steps")
     assert press(page, "start again") == "ready"
     button = page.get_by_role("button", name="five steps", exact=True)
     button.click()

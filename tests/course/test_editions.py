@@ -134,6 +134,7 @@ def test_a_cell_that_nbval_would_pass_over_is_refused(bad):
         build.for_tests(notebook(bad))
 
 
+@pytest.mark.slow
 def test_nbval_compares_the_edition_for_tests(tmp_path):
     stub = marked("import numpy as np\n\n\ndef cosine_of(a, b):\n    <<\n    return 1\n    >>")
     ask = 'from helpers.course import check\n\ncosine_of = check.exercise("00.1", cosine_of)'

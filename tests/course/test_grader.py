@@ -133,6 +133,7 @@ def course(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_nbgrader_hands_out_has_our_stubs(course):
     handed_out = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
     source = nbformat.read(course / "source" / LESSON / f"{LESSON}.ipynb", as_version=4)
@@ -151,6 +152,7 @@ def points(course: Path, name: str) -> dict[str, float]:
         return {grade.name.removeprefix("check-"): grade.score for grade in submitted.grades}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("right", (1, 1, 1, 1)), ("blank", (0, 0, 0, 0)), ("wrong", (0, 1, 1, 1))],

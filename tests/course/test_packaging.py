@@ -181,6 +181,7 @@ def imported(modules: list[str], cache: Path, where: Path = PROJECT) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_imports_touch_neither_network_nor_cache(installed, tmp_path):
     assert imported(list(MODULES), tmp_path / "cache", installed)["calls"] == []
     assert not (tmp_path / "cache").exists()

@@ -163,6 +163,7 @@ def test_an_unusable_answer_goes_nowhere():
 # The real world --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_few_steps_with_the_real_model(movies: Domain):
     world = World(build_space(movies), BANK, Rewriter(local_backend()), horizon=2)
     starts = [start_of(movies, item, user) for item, user in zip(start_items(movies)[:2], [0, 5], strict=True)]

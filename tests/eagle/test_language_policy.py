@@ -139,6 +139,7 @@ def test_supervised_steps_lower_the_loss(lm):
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.slow
 def test_rewards_raise_the_probability_of_what_pays(lm):
     world = fake_world(horizon=1)
     policy = LanguagePolicy(world, lm)

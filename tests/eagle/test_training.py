@@ -405,6 +405,7 @@ run(checkpoint=Path({path!r}), on_iteration=lambda row: row["iteration"] == 2 an
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path):
     path = tmp_path / "run"
     script = KILLED.format(folders=[str(folder) for folder in Path(__file__).parents[:2]], path=str(path))

@@ -279,6 +279,7 @@ def test_a_failure_leaves_nothing_in_the_cache(cache, monkeypatch):
     assert not list((cache / "features").glob("*safetensors"))
 
 
+@pytest.mark.slow
 def test_two_processes_compute_features_once(cache, tmp_path):
     code = """
     import sys, time

@@ -139,6 +139,7 @@ def verdict(model: PreTrainedModel) -> str:
     return f"right, {fitting.decoding_way(model, 99)}"
 
 
+@pytest.mark.slow
 def test_architectures_are_decoded_and_scored_as_transformers_does(record_property):
     transformers.logging.set_verbosity_error()
     verdicts = {kind: verdict(model) for kind, model in tiny_models()}

@@ -55,6 +55,7 @@ def test_a_conversion_of_another_file_is_made_again(manifest):
     assert not gguf.is_converted(sources.find("toy", manifest))
 
 
+@pytest.mark.slow
 def test_killed_during_conversion(manifest, tmp_path):
     code = """
 from helpers.language import gguf

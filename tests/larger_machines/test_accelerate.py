@@ -43,6 +43,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]
     return folder, [json.loads((folder / f"found{rank}").read_text()) for rank in range(n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["value", "group"])
 def test_two_processes_learn_what_one_learns(together, name):
     agent, curve, gradients, _ = play(RUNS[name], None, None)
@@ -75,6 +76,7 @@ def edited_alone():
     return edit_tiny(None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_two_processes_edit_as_one_does(together, edited_alone, name):
     model, curve = edited_alone

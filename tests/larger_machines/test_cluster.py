@@ -34,7 +34,7 @@ CALM = [f"p{i}" for i in range(20)]
 
 
 # To check that a backend is one means to ask for its name, which starts the workers.
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
 
 @pytest.fixture(scope="module", autouse=True)

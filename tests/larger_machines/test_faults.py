@@ -74,6 +74,7 @@ def kill_when_stuck(what: str, fake: Fake, memo: Path, count: int) -> None:
 # Killed and resumed ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(serve, tmp_path):
     reply, go_on = stuck_after(13, echo)
     memo = tmp_path / "memo.sqlite"
@@ -90,6 +91,7 @@ def same(one, other) -> bool:
     return arrays and (one.texts, one.calls) == (other.texts, other.calls)
 
 
+@pytest.mark.slow
 def test_a_killed_eagle_run_ends_as_an_undisturbed_one(serve, tmp_path):
     undisturbed = episodes(pool(serve(walk).url), None)
     reply, go_on = stuck_after(11, walk)  # in the middle of the second of three steps
@@ -122,6 +124,7 @@ cp "$1"/memo.sqlite* "$5"
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_keeps_what_was_there(serve, tmp_path):
     """On a real file system of 128 KiB, in a mount namespace of its own."""
     if not shutil.which("unshare"):

@@ -82,6 +82,7 @@ def test_without_a_name_the_model_is_the_course_s_and_sharding_finds_its_answers
 LOSSES = ("fooling", "distance", "answer_nll", "retain_kl")
 
 
+@pytest.mark.slow
 def test_an_edit_is_launched_from_a_configuration_and_leaves_its_adapter(tmp_path, monkeypatch, model_folder):
     sources = cache_dir() / "sources"
     for name in ("together", "alone"):

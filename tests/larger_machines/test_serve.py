@@ -162,6 +162,7 @@ def test_settings_that_are_missing_are_openais():
 # Processes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_servers_end_when_their_standard_input_closes_as_at_the_end_of_their_parent(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "convert", lambda name: name)
     lm = tiny()
@@ -190,6 +191,7 @@ def test_a_server_that_does_not_start_is_one_line(tmp_path, monkeypatch, capsys)
         pass
 
 
+@pytest.mark.slow
 def test_no_answer_is_lost_when_one_of_two_real_servers_is_killed():
     result = pool_drill(8, sampling=Sampling(max_new_tokens=8))
     assert (result.lost, result.twice, result.different) == (0, 0, 0)
