@@ -40,6 +40,7 @@ SERVE_KEY = "STEER_SERVE_KEY"
 TOGETHER = 32  # requests that are decoded together at most
 GATHER = 0.05  # seconds to wait for more of them
 REQUEST_BYTES = 1_000_000
+MOST_THROWN_AWAY = 8 * REQUEST_BYTES  # of a request that was refused before it was read
 RECEIVE_SECONDS, ANSWER_SECONDS = 60, 600  # for a client to send its request, and for the model to answer it
 
 
@@ -104,13 +105,19 @@ class ModelServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     timeout = RECEIVE_SECONDS  # between two parts of it
     server: ModelServer
+    unread = 0  # bytes of the request's body
 
     def do_GET(self) -> None:
         self._reply(*(self._unknown() or self._models()))
 
     def do_POST(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):  # the client has gone
+            length = self.headers.get("Content-Length", "")
+            self.unread = int(length) if length.isdecimal() else 0
             self._reply(*(self._unknown() or self._completion()))
+            self.wfile.flush()
+            # Closed while a refused client is still sending, the connection would break before it reads why.
+            self._received(min(self.unread, MOST_THROWN_AWAY))
 
     def _unknown(self) -> tuple[int, dict] | None:
         """The refusal of a client without the server's key, if it has one."""
@@ -147,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = b""
         while len(parts) < length and (part := self.rfile.read1(length - len(parts))):
             parts += part
+            self.unread -= len(part)
             if time.monotonic() > end:
                 raise TimeoutError
         return parts

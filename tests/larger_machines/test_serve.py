@@ -112,6 +112,28 @@ def test_what_it_cannot_do_is_refused(post, status, arguments):
     assert post(body())[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("status", "path", "kind"),
+    [
+        (413, "/v1/chat/completions", "application/json"),
+        (404, "/v1/other", "application/json"),
+        (415, None, "text/plain"),
+    ],
+)
+def test_a_client_that_is_refused_while_it_sends_reads_why(served, status, path, kind):
+    data = b"x" * (3 * serve.REQUEST_BYTES)
+    connection = http.client.HTTPConnection("127.0.0.1", served.server_port, timeout=20)
+    connection.putrequest("POST", path or "/v1/chat/completions")
+    connection.putheader("Content-Type", kind)
+    connection.putheader("Content-Length", str(len(data)))
+    connection.endheaders()
+    for start in range(0, len(data), len(data) // 4):
+        time.sleep(0.05)  # meanwhile the server has refused
+        connection.send(data[start : start + len(data) // 4])
+    reply = connection.getresponse()
+    assert reply.status == status and json.loads(reply.read())["error"]["message"]
+
+
 def test_a_server_with_a_key_answers_those_who_have_it(monkeypatch):
     monkeypatch.setenv(serve.SERVE_KEY, "the-key\r\n")
     with ModelServer(Echo(), "m") as server:
