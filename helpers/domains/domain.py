@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from helpers.domains.ideas import MAX_START_WORDS, ascii_line, catalogue_genres, idea_of, opening
 from helpers.domains.wording import MOVIES, Wording
 
 
@@ -61,8 +62,9 @@ class Domain:
         """The text of every item that has a plot, in the order of `text_items`.
 
         Args:
-            view: `plot` (the plot alone), `genres_plot` (a first line with the genres, then the plot) or
-                `title_genres_plot` (title and year stand in the first line as well).
+            view: `plot` (the plot alone), `genres_plot` (a first line with the genres, then the plot),
+                `title_genres_plot` (title and year stand in the first line as well) or `idea` (genres and the opening
+                of the plot, the form in which items are edited).
 
         Raises:
             ValueError: unknown view.
@@ -89,4 +91,7 @@ def item_text(row, view: str, wording: Wording = MOVIES) -> str:
         return f"{genres}\n{row.plot_text}"
     if view == "title_genres_plot":
         return f"{row.title}{year}. {genres}\n{row.plot_text}"
-    raise ValueError(f"unknown view {view!r}: choose 'plot', 'genres_plot' or 'title_genres_plot'")
+    if view == "idea":
+        cut = " ".join(ascii_line(row.plot_text).split()[:MAX_START_WORDS])  # where the first sentence is longer
+        return idea_of(catalogue_genres(",".join(row.genres), wording), opening(row.plot_text) or cut, wording)
+    raise ValueError(f"unknown view {view!r}: choose 'plot', 'genres_plot', 'title_genres_plot' or 'idea'")

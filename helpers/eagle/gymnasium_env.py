@@ -20,8 +20,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Float, Int
 
+from helpers.domains.ideas import ascii_line
 from helpers.eagle.environment import Integers, World, step_texts
-from helpers.eagle.rewriting import Start, ascii_line, seed_of
+from helpers.eagle.rewriting import Start, seed_of
 
 MAX_LENGTH = 1000  # characters of a text or a profile in an observation
 CHARSET = string.digits + string.ascii_letters + string.punctuation + " \n"

@@ -18,11 +18,12 @@ from matplotlib.axes import Axes
 
 from helpers.base.storage import CourseError
 from helpers.domains.domain import Domain
+from helpers.domains.ideas import MAX_PLOT_CHARACTERS
 from helpers.eagle import design
 from helpers.eagle.environment import Integers, Observation
 from helpers.eagle.experiment import Experiment
 from helpers.eagle.policy import Policy
-from helpers.eagle.rewriting import MAX_PLOT_CHARACTERS, seed_of, start_items, start_of
+from helpers.eagle.rewriting import seed_of, start_items, start_of
 from helpers.pages import plots
 from helpers.pages.widgets import (
     Desk,
