@@ -19,6 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]  # of a checkout; where `helpers` 
 PACKAGED = Path(__file__).resolve().parents[1] / "data"  # what an installed package has instead of the checkout's data/
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+SECOND_MODEL = "gemma-3-270m"  # for what the chat model must not do itself, such as judging its own texts
 
 
 def in_checkout() -> bool:

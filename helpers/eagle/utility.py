@@ -43,6 +43,8 @@ class ContentGap:
         user: Float[dim], the user's embedding; user_level: mean plus user bias, in stars.
         novelty_weight: lambda in stars; n_neighbors: k.
         neighbours: the index of `items`, to share between users; made when not given.
+        without: position of an item that is not counted among what exists: the one that a text was made from. Merely
+            leaving it would else earn novelty, whatever the text has become.
     """
 
     items: Float[np.ndarray, "item dim"]
@@ -51,6 +53,7 @@ class ContentGap:
     novelty_weight: float = NOVELTY_WEIGHT
     n_neighbors: int = 3
     neighbours: Neighbours | None = field(default=None, repr=False, compare=False)
+    without: int | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.items, self.user, self.user_level, self.novelty_weight)
@@ -58,14 +61,16 @@ class ContentGap:
             raise ValueError("an embedding or a setting is not finite: fit the factorisation or the encoder again")
         if self.items.ndim != 2 or self.items.shape[1:] != self.user.shape:
             raise ValueError(f"items have shape {self.items.shape}, the user {self.user.shape}: dims must agree")
-        if not 1 <= self.n_neighbors < len(self.items):
+        if not 1 <= self.n_neighbors < len(self.items) - (self.without is not None):
             raise ValueError(f"k = {self.n_neighbors} is below 1, or {len(self.items)} items are too few for it")
+        if self.without is not None and not 0 <= self.without < len(self.items):
+            raise ValueError(f"no item {self.without}: leave out one of 0 to {len(self.items) - 1}")
         if self.neighbours is not None and self.neighbours.points is not self.items:
             raise ValueError("the index is of other items: give Neighbours(items), or leave it out")
 
     @classmethod
     def of_user(cls, space: EmbeddingSpace, user: int, **options) -> ContentGap:
-        """The gap of one user of an embedding space (options: `novelty_weight`, `n_neighbors`)."""
+        """The gap of one user of an embedding space (options: `novelty_weight`, `n_neighbors`, `without`)."""
         model = space.model
         own = (model.user_embeddings[user], float(model.user_level[user]))
         return cls(space.items, *own, neighbours=space.neighbours, **options)
@@ -95,9 +100,17 @@ class ContentGap:
         if len(z) == 0 or z.shape[1] != len(self.user) or not np.isfinite(z).all():
             raise ValueError(f"expected finite embeddings of shape (n, {len(self.user)}), got {z.shape}")
         rating = self.user_level + z @ self.user
-        distances, _ = self._index(z, self.n_neighbors)
-        novelty = distances.sum(axis=1) / self.typical_distance
+        novelty = self._distances(z).sum(axis=1) / self.typical_distance
         return UtilityParts(rating + self.novelty_weight * novelty, rating, novelty)
+
+    def _distances(self, z: Float[np.ndarray, "text dim"]) -> Float[np.ndarray, "text k"]:
+        """Distances to the k nearest items that count."""
+        if self.without is None:
+            return self._index(z, self.n_neighbors)[0]
+        distances, found = self._index(z, self.n_neighbors + 1)
+        left_out = found == self.without
+        left_out[~left_out.any(axis=1), -1] = True  # not among the k + 1 nearest: the farthest of them is too many
+        return distances[~left_out].reshape(len(z), self.n_neighbors)
 
     def of_items(self) -> UtilityParts:
         """Utility of the existing items, each compared with the others and not with itself."""

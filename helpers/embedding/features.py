@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from helpers.base.compute import default_device, preferred_dtype
-from helpers.base.settings import DEFAULT_MODEL, cache_dir, model_name
+from helpers.base.settings import DEFAULT_MODEL, SECOND_MODEL, cache_dir, model_name
 from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.generation import local_backend
-from helpers.language.models import language_model
+from helpers.language.models import LoadedModel, language_model
 from helpers.language.states import as_deep, in_batches, states_below
 
 if TYPE_CHECKING:
@@ -95,23 +96,54 @@ def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]
     Read after a quarter of the blocks. The first token is left out: its state is the same for every text and two orders
     of magnitude longer.
     """
+    if model_name() == DEFAULT_MODEL:  # known without loading it: the features may be in the cache
+        return _mean_states(texts, "smollm2", language_model, HIDDEN_LAYER)
+    (layer,) = as_deep(language_model().model, HIDDEN_LAYER)
+    return _mean_states(texts, hashlib.sha256(local_backend().name.encode()).hexdigest()[:8], language_model, layer)
+
+
+def other_model_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+    """The same of a model that does not write: Gemma 3 270M (640 numbers), or SmolLM2 where Gemma is the chat model.
+
+    An encoder on the states of the model that writes the texts would share that model's taste.
+    """
+    name, kind = (DEFAULT_MODEL, "smollm2") if model_name() == SECOND_MODEL else (SECOND_MODEL, "gemma3")
+    return _mean_states(texts, kind, functools.partial(_loaded, name), HIDDEN_LAYER)
+
+
+@functools.cache
+def _loaded(name: str) -> LoadedModel:
+    return models.load_language_model(name)
+
+
+def _mean_states(
+    texts: Sequence[str], kind: str, load: Callable[[], LoadedModel], layer: int
+) -> Float[np.ndarray, "text dim"]:
+    """Mean states after a block, kept under the model's `kind`; the model is loaded when they are not kept yet."""
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
-    if model_name() == DEFAULT_MODEL:  # known without loading it: the features may be in the cache
-        layer, model = HIDDEN_LAYER, "smollm2"
-    else:
-        (layer,) = as_deep(language_model().model, HIDDEN_LAYER)
-        model = hashlib.sha256(local_backend().name.encode()).hexdigest()[:8]
+
+    def compute(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+        model, tokenizer = load()
+        tokens = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
+
+        def means(rows: list[int]) -> list[np.ndarray]:
+            states = states_below(model, [tokens[row] for row in rows], layer).states
+            return [(s[1:].float().sum(dim=0) / max(1, len(s) - 1)).cpu().numpy() for s in states]
+
+        return np.stack(in_batches(tokens, 16, means))
+
     dtype = str(preferred_dtype(default_device())).removeprefix("torch.")
-    return cached_features(f"{model}-layer{layer}-{dtype}", texts, lambda texts: _mean_states(texts, layer))
+    return cached_features(f"{kind}-layer{layer}-{dtype}", texts, compute)
 
 
-def _mean_states(texts: Sequence[str], layer: int) -> Float[np.ndarray, "text dim"]:
-    model, tokenizer = language_model()
-    tokens = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
+def term_features(corpus: Sequence[str]) -> Callable[[Sequence[str]], Float[np.ndarray, "text term"]]:
+    """Features from the words of a text alone: TF-IDF over the words of a corpus, without any neural network.
 
-    def means(rows: list[int]) -> list[np.ndarray]:
-        states = states_below(model, [tokens[row] for row in rows], layer).states
-        return [(s[1:].float().sum(dim=0) / max(1, len(s) - 1)).cpu().numpy() for s in states]
+    Words in fewer than two texts and stop words are left out. A row has length 1, or 0 when none of its words is known.
 
-    return np.stack(in_batches(tokens, 16, means))
+    Raises:
+        ValueError: no word occurs in two texts.
+    """
+    vectors = TfidfVectorizer(sublinear_tf=True, stop_words="english", min_df=2).fit(corpus)
+    return lambda texts: vectors.transform(texts).toarray()

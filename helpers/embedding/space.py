@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from helpers.domains.domain import Domain
 from helpers.embedding.encoder import Encoder, Features, Head, fit_encoder, fit_ridge
@@ -42,6 +42,8 @@ def build_space(
     featurise: Callable[[Sequence[str]], Features] = sentence_features,
     head: Head = fit_ridge,
     model: Factorization | None = None,
+    view: str = "genres_plot",
+    left_out: Sequence[int] | Int[np.ndarray, " item"] = (),
 ) -> EmbeddingSpace:
     """Fit everything on a domain: half a second, once the text features are in the cache.
 
@@ -51,9 +53,17 @@ def build_space(
     Args:
         featurise: text features; another kind gives an independent encoder of the same space.
         model: a factorisation to share between two encoders; fitted when not given.
+        view: of the items' texts (`Domain.texts`); an encoder judges well only texts of the form that it was fitted on.
+        left_out: items whose texts take no part in fitting the encoder; they are embedded like all others.
+
+    Raises:
+        ValueError: every item is left out.
     """
     model = model or fit_als(*domain.triplets, domain.n_users, domain.n_items)
-    texts, targets = domain.texts(), model.item_embeddings[domain.text_items]
-    n_ratings = domain.n_ratings[domain.text_items]
-    encoder = fit_encoder(texts, targets, n_ratings, featurise=featurise, head=head)
+    texts, rows = domain.texts(view), np.flatnonzero(~np.isin(domain.text_items, left_out))
+    if not len(rows):
+        raise ValueError("every item is left out: the encoder needs some to learn from")
+    known = domain.text_items[rows]
+    learnt = [texts[row] for row in rows]
+    encoder = fit_encoder(learnt, model.item_embeddings[known], domain.n_ratings[known], featurise=featurise, head=head)
     return EmbeddingSpace(domain, model, encoder, encoder(texts))

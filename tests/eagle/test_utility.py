@@ -47,6 +47,19 @@ def test_utility_is_what_the_formula_says(seed, n_items, dim, k, weight):
     np.testing.assert_allclose(parts.total, 3.5 + z @ user + weight * novelty, atol=1e-5)
 
 
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), n_items=st.integers(6, 15), k=st.integers(1, 4), copies=st.integers(0, 2))
+def test_the_item_that_a_text_was_made_from_does_not_count(seed, n_items, k, copies):
+    items, user, z = world(seed, n_items)
+    items[:copies] = items[copies]  # films that are listed twice: a copy still counts
+    z[0] = items[copies]
+    gap = ContentGap(items, user, 3.5, n_neighbors=k, without=copies)
+    others = np.delete(items, copies, axis=0)
+    expected = [brute_novelty(row, others, k) / gap.typical_distance for row in z]
+    np.testing.assert_allclose(gap(z).novelty, expected, atol=1e-6)
+    assert gap.typical_distance == ContentGap(items, user, 3.5, n_neighbors=k).typical_distance
+
+
 def test_existing_items_are_compared_with_the_others():
     items, user, _ = world()
     parts = ContentGap(items, user, 3.5).of_items()

@@ -1,0 +1,90 @@
+"""Encoders that share as little as they can: one is paid, a second helps to choose, the third judges.
+
+A search finds what its own encoder overrates. Whoever scores the found texts must not share the error, so the judge has
+other targets (a factorisation of the other half of every user's ratings), other features (hidden states of a model that
+does not write) and, like the others, has never seen the items that are reported on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from helpers.domains.domain import Domain
+from helpers.embedding.features import other_model_features, term_features
+from helpers.embedding.space import EmbeddingSpace, build_space
+
+VIEW = "idea"  # the form of the texts that are judged
+
+
+class Encoders(NamedTuple):
+    """Three embedding spaces of one domain, each with its own axes.
+
+    Attributes:
+        paid: MiniLM features; the utility that agents are paid and searches choose by.
+        second: words alone (TF-IDF), on the ratings of `paid`: what both like is less often a mistake of one.
+        judge: hidden states of a model that does not write, on the other half of the ratings; chooses nothing.
+    """
+
+    paid: EmbeddingSpace
+    second: EmbeddingSpace
+    judge: EmbeddingSpace
+
+
+def halves(domain: Domain, seed: int = 0) -> tuple[Domain, Domain]:
+    """The domain twice, each with one half of every user's ratings, drawn at random.
+
+    Raises:
+        ValueError: a user has fewer than two ratings.
+    """
+    users = domain.triplets[0]
+    if np.bincount(users, minlength=domain.n_users).min() < 2:
+        raise ValueError("a user has fewer than two ratings: leave such users out")
+    order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
+    place = np.arange(len(users)) - np.searchsorted(users[order], users[order])  # among the user's ratings
+    first, second = (np.sort(order[place % 2 == number]) for number in (0, 1))
+    return replace(domain, ratings=domain.ratings.iloc[first]), replace(domain, ratings=domain.ratings.iloc[second])
+
+
+def independent_encoders(
+    domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] = (), seed: int = 0
+) -> Encoders:
+    """The three spaces; items that are `left_out` take no part in fitting any of the encoders."""
+    own, other = halves(domain, seed)
+    words = term_features(domain.texts(VIEW))
+    paid = build_space(own, view=VIEW, left_out=left_out)
+    second = build_space(own, view=VIEW, left_out=left_out, featurise=words, model=paid.model)
+    judge = build_space(other, view=VIEW, left_out=left_out, featurise=other_model_features)
+    return Encoders(paid, second, judge)
+
+
+class Agreement(NamedTuple):
+    """How far one encoder's predictions say what another's will say, over items that neither has seen.
+
+    Attributes:
+        correlation: over the items, mean over users.
+        slope: stars of the judge per star of the paid encoder, by least squares within users. Real items earn so much
+            of their paid advantage with the judge; texts that a search has picked by the paid encoder earn less.
+    """
+
+    correlation: float
+    slope: float
+
+
+def agreement(paid: Float[np.ndarray, "user text_item"], judge: Float[np.ndarray, "user text_item"]) -> Agreement:
+    """The agreement of two tables of predicted preferences (`cross_validate(...).scores`).
+
+    Raises:
+        ValueError: a table of another shape, or a user for whom all items are equal.
+    """
+    if paid.shape != judge.shape:
+        raise ValueError(f"tables of shape {paid.shape} and {judge.shape}: give the same users and items")
+    a, b = (table - table.mean(axis=1, keepdims=True) for table in (paid, judge))
+    lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    if not lengths.all():
+        raise ValueError("a user's predictions are all equal: leave such users out")
+    return Agreement(float(((a * b).sum(axis=1) / lengths).mean()), float((a * b).sum() / (a * a).sum()))
