@@ -1,0 +1,120 @@
+"""Aimed actions: instructions that say in words where the embedding wants a text to go. Ours; the paper has none.
+
+A template such as "Add a villain" moves a text somewhere. An aim names the labels and the theme of existing items, so
+its direction is known before the language model is called: from where the text is, some way towards those items,
+
+    z + reach * (target - z),
+
+with a reach that is fitted on training starts. Items that one would describe in the same words share one aim, and its
+target is their mean: two instructions that read the same are one action.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from helpers.domains.domain import Domain
+from helpers.domains.ideas import catalogue_genres
+from helpers.domains.wording import Wording
+from helpers.eagle.utility import ContentGap, UtilityParts
+from helpers.embedding.profiles import in_words, theme_matrix
+
+NAMED = 2  # labels that an instruction names
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where to go, in words: `labels` and a `theme`.
+
+    Attributes:
+        items: positions, among the items with text, of those that have both.
+    """
+
+    labels: tuple[str, ...]
+    theme: str
+    items: tuple[int, ...]
+
+    def instruction(self, wording: Wording) -> str:
+        """What the language model is told."""
+        return f"Move it towards {in_words(self.labels)}, and towards {wording.drawn_to} {self.theme}."
+
+
+def aims_of(domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] = ()) -> tuple[Aim, ...]:
+    """Every pair of labels and theme that some item has, in alphabetical order.
+
+    An item's labels are its first two, in either order, and its theme is the one that fits its plot best.
+
+    Args:
+        left_out: numbers of items that are no aim, such as those that a method is tested on.
+    """
+    themes = theme_matrix(domain.texts("plot"), n_themes=1, wording=domain.wording).argmax(axis=1)
+    found: dict[tuple[tuple[str, ...], str], list[int]] = defaultdict(list)
+    for position, (item, theme) in enumerate(zip(domain.text_items, themes, strict=True)):
+        labels = catalogue_genres(",".join(domain.items["genres"].iloc[item]), domain.wording)[:NAMED]
+        if labels and item not in left_out:
+            found[tuple(sorted(labels)), domain.wording.themes[theme]].append(position)
+    return tuple(Aim(*words, tuple(items)) for words, items in sorted(found.items()))
+
+
+def targets(aims: Sequence[Aim], items: Float[np.ndarray, "text_item dim"]) -> Float[np.ndarray, "aim dim"]:
+    """The mean embedding of each aim's items, by any encoder."""
+    return np.array([items[list(aim.items)].mean(axis=0) for aim in aims])
+
+
+def landing(
+    z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float
+) -> Float[np.ndarray, "aim dim"]:
+    """Where each aim is expected to bring a text that lies at z."""
+    return z + reach * (targets - z)
+
+
+def promise(
+    gap: ContentGap, z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float
+) -> UtilityParts:
+    """Utility that each aim promises to a user over that of a text at z; no call of the language model."""
+    there, here = gap(landing(z, targets, reach)), gap(z)
+    return UtilityParts(*(after - before for after, before in zip(there, here, strict=True)))
+
+
+def fit_reach(
+    before: Float[np.ndarray, "text dim"],
+    after: Float[np.ndarray, "text dim"],
+    targets: Float[np.ndarray, "text dim"],
+) -> float:
+    """How far texts went of the way to their targets: least squares over all texts, one number for all aims.
+
+    Raises:
+        ValueError: every text lay on its target.
+    """
+    ways = targets - before
+    if not ways.any():
+        raise ValueError("every text is on its target: give texts that have some way to go")
+    return float(((after - before) * ways).sum() / (ways * ways).sum())
+
+
+def most_promising(
+    promised: Float[np.ndarray, " aim"], aims: Sequence[Aim], k: int, alike: int = 2
+) -> Int[np.ndarray, " chosen"]:
+    """The k aims of highest promise, of which at most `alike` name the same labels, and as many the same theme.
+
+    Aims that promise most are often nearly the same words, and asking the same thing ten times is a search over noise.
+
+    Raises:
+        ValueError: the aims are too few, or too much alike, for k.
+    """
+    chosen: list[int] = []
+    for index in np.argsort(-promised, kind="stable"):
+        aim = aims[index]
+        same_labels, same_theme = (
+            sum(getattr(aims[other], name) == getattr(aim, name) for other in chosen) for name in ("labels", "theme")
+        )
+        if len(chosen) < k and max(same_labels, same_theme) < alike:
+            chosen.append(int(index))
+    if len(chosen) < k:
+        raise ValueError(f"{len(chosen)} aims that differ enough, {k} wanted: allow more that are alike")
+    return np.array(chosen)
