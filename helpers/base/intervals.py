@@ -89,6 +89,43 @@ def clustered_interval(
     return Interval(float(values.mean()), low, high)
 
 
+def crossed_interval(
+    values: Float[np.ndarray, "seed row"], clusters: Sequence[Hashable] | np.ndarray, n_resamples: int = 2000
+) -> Interval:
+    """Mean and 95% percentile bootstrap interval where seeds and clusters of rows are both drawn anew.
+
+    For what was trained with several seeds and measured on the same rows: an interval over rows alone says how sure
+    the mean of these very runs is, not how sure one can be of the method. To compare two methods, give their
+    differences, row by row and seed by seed.
+
+    Args:
+        clusters: what each row belongs to, such as the item that a start is made from.
+
+    Raises:
+        ValueError: not one cluster per row, or a value that is not finite.
+        CourseError: fewer than two seeds or clusters.
+    """
+    import pandas as pd  # slow to import, as above
+
+    number, names = pd.factorize(np.asarray(clusters))
+    if values.shape[1:] != number.shape:
+        raise ValueError(f"shapes {values.shape}, {number.shape}: give one cluster per row")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite: remove or fix it first")
+    if min(len(values), len(names)) < 2:
+        raise CourseError(f"{len(values)} seeds and {len(names)} clusters: two or more of each are needed")
+    rng = np.random.default_rng(0)
+    sums = np.stack([np.bincount(number, row) for row in values])
+    counts = np.bincount(number)
+    seeds = rng.integers(len(values), size=(n_resamples, len(values)))
+    drawn = rng.integers(len(names), size=(n_resamples, len(names)))
+    found = [
+        sums[some][:, rows].sum() / (len(some) * counts[rows].sum()) for some, rows in zip(seeds, drawn, strict=True)
+    ]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
 def balanced_accuracy_interval(
     right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
 ) -> tuple[float, float]:

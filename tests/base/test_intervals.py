@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.base import intervals
-from helpers.base.intervals import clustered_interval
+from helpers.base.intervals import clustered_interval, crossed_interval
 from helpers.base.storage import CourseError
 
 
@@ -74,3 +74,40 @@ def test_an_interval_over_clusters_is_that_of_their_means_when_balanced():
 def test_bad_rows_are_refused(values, clusters, error, words):
     with pytest.raises(error, match=words):
         clustered_interval(values, clusters)
+
+
+def crossed(random: np.random.Generator, n_seeds: int = 8, n_items: int = 25) -> tuple[np.ndarray, np.ndarray]:
+    """Values with an error of each seed, of each item and of each row; two rows an item. The true mean is 2."""
+    of_seed, of_item = random.normal(size=(n_seeds, 1)), np.repeat(random.normal(size=n_items), 2)
+    return 2 + 0.5 * of_seed + of_item + 0.3 * random.normal(size=(n_seeds, 2 * n_items)), np.repeat(range(n_items), 2)
+
+
+def test_intervals_over_seeds_and_items_cover_and_those_over_items_do_not():
+    random, hits, naive = np.random.default_rng(0), [], []
+    for _ in range(100):
+        values, items = crossed(random)
+        found = crossed_interval(values, items, n_resamples=500)
+        assert found.mean == pytest.approx(values.mean())
+        hits.append(found.low <= 2 <= found.high)
+        rows = clustered_interval(values.mean(axis=0), items)
+        naive.append(rows.low <= 2 <= rows.high)
+    assert 0.86 <= np.mean(hits) <= 1
+    assert np.mean(naive) < np.mean(hits)
+
+
+def test_what_all_seeds_and_items_share_is_sure():
+    assert crossed_interval(np.full((3, 4), 7.0), [0, 0, 1, 1]) == (7, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "error", "words"),
+    [
+        (np.zeros((3, 4)), [0, 1], ValueError, "one cluster per row"),
+        (np.full((3, 2), np.nan), [0, 1], ValueError, "not finite"),
+        (np.zeros((1, 2)), [0, 1], CourseError, "1 seeds and 2 clusters"),
+        (np.zeros((3, 2)), [0, 0], CourseError, "3 seeds and 1 clusters"),
+    ],
+)
+def test_bad_tables_are_refused(values, clusters, error, words):
+    with pytest.raises(error, match=words):
+        crossed_interval(values, clusters)

@@ -1,0 +1,121 @@
+"""What a method hands out, and what that is worth to encoders that it did and did not see.
+
+Every method leaves a list of the texts that it visited, call by call. Which of them count is a rule of its own, the
+same for all methods of a table:
+
+- *unselected*: the mean of what the method itself hands out (`Visited.emitted`);
+- *selected*: the best of the first n visited, by an encoder that chooses. What the chooser says of its own choice is
+  too high, and the more so the more it could choose from: the judge says by how much (`selection_curve`).
+
+All gains are over the start's own text, whose item does not count among what exists. What *any* rewrite gains is what a
+neutral one gains ("say the same in other words"): subtract it before a gain is called an effect of steering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from helpers.eagle.rewriting import Start
+from helpers.eagle.utility import ContentGap
+from helpers.embedding.judges import Encoders
+from helpers.embedding.space import EmbeddingSpace
+
+
+@dataclass(frozen=True)
+class Visited:
+    """The texts that a method visited, for each start in the order of its calls.
+
+    Attributes:
+        texts: as many for each start; where an answer was unusable, the text that was to be rewritten.
+        emitted: which of them the method hands out without any choice by a utility.
+    """
+
+    texts: list[list[str]]
+    emitted: Bool[np.ndarray, "start call"]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.texts), len(self.texts[0]) if self.texts else 0)
+        if self.emitted.shape != shape or {len(row) for row in self.texts} != {shape[1]}:
+            raise ValueError(f"texts of shape {shape}, emitted {self.emitted.shape}: give as many to each start")
+        if not self.emitted.any(axis=1).all():
+            raise ValueError("nothing is emitted for a start: mark at least one of its texts")
+
+
+class Gains(NamedTuple):
+    """Gains of texts over their starts, in stars: of the predicted rating, and of lambda * novelty."""
+
+    rating: Float[np.ndarray, "start call"]
+    novelty: Float[np.ndarray, "start call"]
+
+    @property
+    def total(self) -> Float[np.ndarray, "start call"]:
+        return self.rating + self.novelty
+
+
+def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequence[str]]) -> Gains:
+    """What texts gain over their starts by one encoder.
+
+    Raises:
+        ValueError: not one list of texts for each start, or a start that is made from no item.
+    """
+    if len(starts) != len(texts):
+        raise ValueError(f"{len(texts)} lists of texts for {len(starts)} starts: give one to each")
+    rows = [_gains_of_start(space, start, some) for start, some in zip(starts, texts, strict=True)]
+    return Gains(*map(np.stack, zip(*rows, strict=True)))
+
+
+def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:
+    """The utility of texts made from a start, for its user: its own item is not among what exists.
+
+    Raises:
+        ValueError: the start is made from no item with text.
+    """
+    (places,) = np.nonzero(space.domain.text_items == start.item)
+    if not len(places):
+        raise ValueError(f"item {start.item} has no text: start from one of domain.text_items")
+    return ContentGap.of_user(space, start.user, without=int(places[0]))
+
+
+def _gains_of_start(space: EmbeddingSpace, start: Start, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    gap = gap_of_start(space, start)
+    parts = gap(space.encoder([start.text, *texts]))
+    rating, novelty = parts.rating, gap.novelty_weight * parts.novelty
+    return rating[1:] - rating[0], novelty[1:] - novelty[0]
+
+
+def gains_by_all(encoders: Encoders, starts: Sequence[Start], visited: Visited) -> dict[str, Gains]:
+    """`gains` by each encoder, under its name."""
+    return {name: gains(space, starts, visited.texts) for name, space in encoders._asdict().items()}
+
+
+# Rules of emission -------------------------------------------------------------------------------------------------
+
+Values = Float[np.ndarray, "start call"]
+
+
+def unselected(values: Values, emitted: Bool[np.ndarray, "start call"]) -> Float[np.ndarray, " start"]:
+    """Mean of what the method itself hands out."""
+    return np.average(values, axis=1, weights=emitted)
+
+
+def selected(values: Values, chosen_by: Values, calls: int) -> Float[np.ndarray, " start"]:
+    """The value of the text that `chosen_by` puts highest among the first `calls`; the first of equals.
+
+    Raises:
+        ValueError: there are fewer calls.
+    """
+    if not 1 <= calls <= values.shape[1]:
+        raise ValueError(f"the best of {calls} among {values.shape[1]} texts: choose from 1 to as many as there are")
+    best = chosen_by[:, :calls].argmax(axis=1)
+    return values[np.arange(len(values)), best]
+
+
+def selection_curve(values: Values, chosen_by: Values, max_calls: int | None = None) -> Float[np.ndarray, "start n"]:
+    """`selected` for 1 to `max_calls` calls: what choosing harder buys by this measure."""
+    longest = values.shape[1] if max_calls is None else max_calls
+    return np.stack([selected(values, chosen_by, calls) for calls in range(1, longest + 1)], axis=1)
