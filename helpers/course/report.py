@@ -59,7 +59,7 @@ def notebooks(report: Path) -> dict[str, tuple[bool, float]]:
         if in_browser(case):
             continue
         # nbval names a case's class after its file; a notebook that could not be collected has no class.
-        file = case.get("classname") or case.get("name") or ""
+        file = (case.get("classname") or case.get("name") or "").removesuffix(".ipynb").rpartition(".")[2]
         whole, seconds = files.get(file, (True, 0.0))
         files[file] = whole and passed(case), seconds + float(case.get("time") or 0)
     return files
@@ -125,10 +125,10 @@ def record_test(started: float, report: Path) -> None:
     record_lines()
     record_minutes(f"{temperature}_minutes", started)
     slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
-    unit = f"s, the slowest notebook: {slowest[0][1].rpartition('.')[2]}"
+    unit = f"s, the slowest notebook: {slowest[0][1]}"
     name = f"tests.{temperature}_slowest_notebook"
     results.record(name, round(slowest[0][0], 1), n=len(slowest), seeds=[], unit=unit, notebook=ROWS)
-    print(f"{temperature}, seconds:", *(f"{name.rpartition('.')[2]} {seconds:.0f}" for seconds, name in slowest))
+    print(f"{temperature}, seconds:", *(f"{name} {seconds:.0f}" for seconds, name in slowest))
 
 
 def write_page() -> None:

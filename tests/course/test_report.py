@@ -13,13 +13,16 @@ from helpers.course import report, results, run
 from helpers.course.exercises import EXERCISES
 
 AXE = '<testcase classname="tests.browser.test_pages" name="a"><properties><property name="axe_serious" value="{}"/>'
+NOTEBOOK = "build.tests.notebooks"
 REPORT = f"""<testsuites><testsuite>
-<testcase classname="build.01" name="a" time="2.5"/><testcase classname="build.01" name="b" time="0.5"/>
-<testcase classname="build.02" name="a" time="9"><failure/></testcase><testcase classname="build.02" name="b"/>
+<testcase classname="{NOTEBOOK}.01_first.ipynb" name="a" time="2.5"/>
+<testcase classname="{NOTEBOOK}.01_first.ipynb" name="b" time="0.5"/>
+<testcase classname="{NOTEBOOK}.02_second.ipynb" name="a" time="9"><failure/></testcase>
+<testcase classname="{NOTEBOOK}.02_second.ipynb" name="b"/>
 {AXE.format(2)}</properties><failure/></testcase>{AXE.format(0)}</properties></testcase>
 <testcase classname="tests.browser.test_lab" name="c"><skipped/></testcase>
 </testsuite></testsuites>"""
-NO_BROWSER = """<testsuite><testcase classname="build.01" name="a"/>
+NO_BROWSER = f"""<testsuite><testcase classname="{NOTEBOOK}.01_first.ipynb" name="a"/>
 <testcase classname="tests.browser.test_lab" name="c"><skipped/></testcase></testsuite>"""
 
 
@@ -80,12 +83,13 @@ def test_a_run_is_cold_when_all_of_its_cache_is_its_own(written, cache, age, nam
             os.utime(cache / file, (when, when))
     assert report.main(["test", str(started), str(written)]) == 0
     assert report.main(["check", str(started + 60)]) == 0
-    assert capsys.readouterr().out == f"{name}, seconds: 02 9 01 3\n"
+    assert capsys.readouterr().out == f"{name}, seconds: 02_second 9 01_first 3\n"
     found = {key: row for key, row in rows(written).items() if key.startswith("tests.")}
     assert set(found) == {f"tests.{name}_minutes", "tests.check_minutes", f"tests.{name}_slowest_notebook"}
     assert found[f"tests.{name}_minutes"]["value"] == pytest.approx(2.0, abs=0.2)
     assert found["tests.check_minutes"]["value"] == pytest.approx(1.0, abs=0.2)
     assert found[f"tests.{name}_slowest_notebook"]["value"] == 9
+    assert found[f"tests.{name}_slowest_notebook"]["unit"].endswith(": 02_second")
     unit = found["tests.check_minutes"]["unit"]
     assert unit.startswith("minutes, with") and f"{os.cpu_count()} cores, {run.processor()}" in unit
 
