@@ -62,7 +62,7 @@ def independent_encoders(
     return Encoders(paid, second, judge)
 
 
-class Agreement(NamedTuple):
+class EncoderAgreement(NamedTuple):
     """How far one encoder's predictions say what another's will say, over items that neither has seen.
 
     Attributes:
@@ -75,7 +75,9 @@ class Agreement(NamedTuple):
     slope: float
 
 
-def agreement(paid: Float[np.ndarray, "user text_item"], judge: Float[np.ndarray, "user text_item"]) -> Agreement:
+def encoder_agreement(
+    paid: Float[np.ndarray, "user text_item"], judge: Float[np.ndarray, "user text_item"]
+) -> EncoderAgreement:
     """The agreement of two tables of predicted preferences (`cross_validate(...).scores`).
 
     Raises:
@@ -87,4 +89,4 @@ def agreement(paid: Float[np.ndarray, "user text_item"], judge: Float[np.ndarray
     lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     if not lengths.all():
         raise ValueError("a user's predictions are all equal: leave such users out")
-    return Agreement(float(((a * b).sum(axis=1) / lengths).mean()), float((a * b).sum() / (a * a).sum()))
+    return EncoderAgreement(float(((a * b).sum(axis=1) / lengths).mean()), float((a * b).sum() / (a * a).sum()))

@@ -10,7 +10,7 @@ from helpers.domains.domain import Domain
 from helpers.embedding import judges, space
 from helpers.embedding.evaluation import cross_validate, make_folds, spearman_per_user
 from helpers.embedding.features import other_model_features, sentence_features, term_features
-from helpers.embedding.judges import Agreement, agreement, halves, independent_encoders
+from helpers.embedding.judges import EncoderAgreement, encoder_agreement, halves, independent_encoders
 
 LEFT_OUT = 12
 
@@ -81,23 +81,23 @@ def test_words_alone_know_something_of_unseen_films_and_agree_with_sentences(mov
         found = cross_validate(make_folds(half), features, space.fit_ridge, half.n_ratings[half.text_items])
         tables[name] = found.scores
         assert spearman_per_user(movies, found.scores).mean() > 0.1
-    found = agreement(tables["sentences"], tables["words"])
+    found = encoder_agreement(tables["sentences"], tables["words"])
     assert 0.3 < found.correlation < 0.95 and 0.2 < found.slope < 1.5
 
 
 def test_agreement_by_hand():
     paid = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 2.0]])
-    assert agreement(paid, 2 * paid + 7) == pytest.approx(Agreement(1, 2))
-    assert agreement(paid, -paid).correlation == pytest.approx(-1)
+    assert encoder_agreement(paid, 2 * paid + 7) == pytest.approx(EncoderAgreement(1, 2))
+    assert encoder_agreement(paid, -paid).correlation == pytest.approx(-1)
     judge = np.array([[3.0, 2.0, 1.0], [0.0, 0.0, 1.0]])  # against, and with half of the step
-    assert agreement(paid, judge) == pytest.approx(Agreement(0, (-2 + 4 / 3) / (2 + 8 / 3)))
+    assert encoder_agreement(paid, judge) == pytest.approx(EncoderAgreement(0, (-2 + 4 / 3) / (2 + 8 / 3)))
 
 
 def test_agreement_refuses_other_tables_and_users_without_an_opinion(unchecked):
     with pytest.raises(ValueError, match="same users and items"):
-        agreement(np.zeros((2, 3)), np.zeros((3, 2)))
+        encoder_agreement(np.zeros((2, 3)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="all equal"):
-        agreement(np.array([[1.0, 1.0]]), np.array([[1.0, 2.0]]))
+        encoder_agreement(np.array([[1.0, 1.0]]), np.array([[1.0, 2.0]]))
 
 
 @pytest.mark.slow

@@ -153,6 +153,6 @@ def test_architectures_are_decoded_and_scored_as_transformers_does(record_proper
         "n": len(verdicts),
         "seeds": [0],
         "unit": f"of {len(verdicts)} architectures",
-        "notebook": "test_architectures",
+        "notebook": "tests",
     }
     results.record("decoding.architectures_right", right, **row)
