@@ -1,8 +1,12 @@
 """Encoders that share as little as they can: one is paid, a second helps to choose, the third judges.
 
 A search finds what its own encoder overrates. Whoever scores the found texts must not share the error, so the judge has
-other targets (a factorisation of the other half of every user's ratings), other features (hidden states of a model that
-does not write) and, like the others, has never seen the items that are reported on.
+other targets (a factorisation of the other half of every user's ratings), other features (words, without any neural
+network) and, like the others, has never seen the items that are reported on.
+
+A judge must also say the same of a text in other words. On neutral rewrites of movies its predicted rating varies by
+0.05 stars, where films vary by 0.19. Hidden states of Gemma 3 270M are as good on unseen films (rank correlation 0.145,
+words 0.140), but vary by 0.14 of 0.32 and find every rewrite 0.07 worse. So words judge, and hidden states help to choose.
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ class Encoders(NamedTuple):
 
     Attributes:
         paid: MiniLM features; the utility that agents are paid and searches choose by.
-        second: words alone (TF-IDF), on the ratings of `paid`: what both like is less often a mistake of one.
-        judge: hidden states of a model that does not write, on the other half of the ratings; chooses nothing.
+        second: hidden states of a model that does not write, on the ratings of `paid`: what both like is less often a
+            mistake of one.
+        judge: words alone (TF-IDF), on the other half of the ratings; chooses nothing.
     """
 
     paid: EmbeddingSpace
@@ -57,8 +62,8 @@ def independent_encoders(
     own, other = halves(domain, seed)
     words = term_features(domain.texts(VIEW))
     paid = build_space(own, view=VIEW, left_out=left_out)
-    second = build_space(own, view=VIEW, left_out=left_out, featurise=words, model=paid.model)
-    judge = build_space(other, view=VIEW, left_out=left_out, featurise=other_model_features)
+    second = build_space(own, view=VIEW, left_out=left_out, featurise=other_model_features, model=paid.model)
+    judge = build_space(other, view=VIEW, left_out=left_out, featurise=words)
     return Encoders(paid, second, judge)
 
 

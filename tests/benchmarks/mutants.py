@@ -222,19 +222,32 @@ def copy_of_the_tree(folder: Path) -> Path:
     return folder
 
 
-def start(tree: Path, files: list[str], log: Path) -> int:
-    """Run pytest on some files in a fork of this process, which has the libraries loaded; its process id."""
+def start(tree: Path, files: list[str], log: Path, cpu_seconds: int = CPU_SECONDS) -> int:
+    """Run the quick tests of some files in a fork of this process, which has the libraries loaded; its process id."""
     if pid := os.fork():
         return pid
     os.setsid()
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.chdir(tree)
     os.environ |= {"PYTHONPATH": str(tree), "STEER_RESULTS": ""}
     sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ".").resolve() != PROJECT)]
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "--tb=line", "--durations=12", "-W", "ignore"]
+    options = [
+        "-x",
+        "-q",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:nbval",
+        "--tb=line",
+        "--durations=12",
+        "-W",
+        "ignore",
+    ]
     code = 99
     try:
         import pytest
@@ -325,7 +338,8 @@ def check_the_tests(slots: list[Slot], mutants: list[Mutant]) -> None:
     """Run every test once on the unchanged tree: a failing test would kill every mutant."""
     files = sorted({name for mutant in mutants for part in tests_of(mutant.module) for name in part})
     for slot in slots:  # also compiles the tests in each copy
-        pid = start(slot.tree, files if slot is slots[0] else [*files, "--collect-only"], slot.tree / "log.txt")
+        wanted = files if slot is slots[0] else [*files, "--collect-only"]
+        pid = start(slot.tree, wanted, slot.tree / "log.txt", CPU_SECONDS * len(files))
         if os.waitpid(pid, 0)[1] != 0:
             sys.exit("the tests fail without a mutant:\n" + (slot.tree / "log.txt").read_text()[-2000:])
 

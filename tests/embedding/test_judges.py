@@ -101,7 +101,7 @@ def test_agreement_refuses_other_tables_and_users_without_an_opinion(unchecked):
 
 
 @pytest.mark.slow
-def test_the_judge_reads_with_a_model_that_does_not_write(movies, monkeypatch):
+def test_the_second_encoder_reads_with_a_model_that_does_not_write(movies, monkeypatch):
     texts = movies.texts("idea")[:3]
     assert other_model_features(texts).shape == (3, 640)  # Gemma 3 270M
     monkeypatch.setenv("STEER_MODEL", "gemma-3-270m")
