@@ -6,7 +6,7 @@ network) and, like the others, has never seen the items that are reported on.
 
 A judge must also say the same of a text in other words. On neutral rewrites of movies its predicted rating varies by
 0.05 stars, where films vary by 0.19. Hidden states of Gemma 3 270M are as good on unseen films (rank correlation 0.145,
-words 0.140), but vary by 0.14 of 0.32 and find every rewrite 0.07 worse. So words judge, and hidden states help to choose.
+words 0.140), but vary by 0.14 of 0.32 and find every rewrite 0.07 worse. So words judge; hidden states help to choose.
 """
 
 from __future__ import annotations

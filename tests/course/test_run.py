@@ -202,6 +202,7 @@ def test_a_dead_kernel_is_a_failing_cell(project, capsys):
     assert "os._exit(3)" in out and "died" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_kernel_and_the_next_run_resumes(project, capsys):
     pid_file = project / "pid"
     write(

@@ -357,6 +357,7 @@ def test_nothing_left(tmp_path):
 # Memory
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """Each pass over 10,000 reviews of 4,000 bytes takes a small part of the size of the file."""
     path, filler = tmp_path / "r.json", "words that nobody counts " * 160

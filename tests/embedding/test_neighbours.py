@@ -145,6 +145,7 @@ def test_an_index_of_other_items_is_refused():
         ContentGap(items, np.ones(DIM), 3.5, neighbours=Neighbours(items.copy()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["faiss", "torch"])
 def test_faiss_and_torch_work_in_one_process(first):
     """Each brings an OpenMP library; some pairs of these abort the process."""

@@ -78,6 +78,7 @@ gguf.convert("toy", manifest=Path(sys.argv[1]), build=stuck)
     assert (folder / "weights").read_bytes() == b"0123456789"
 
 
+@pytest.mark.slow
 def test_the_converted_weights_are_those_of_the_gguf_file():
     name = "smollm2-135m-instruct"
     if not sources.folder_of(name).is_dir():

@@ -155,6 +155,7 @@ def test_scales_out_of_range_are_refused(scale):
 # The benchmark --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_a_process_of_its_own():
     ballast = np.ones(150_000_000)  # 1.2 GB of this process, which are none of the benchmark's
     cost = large.large_als_benchmark(0.01, threads=1)
