@@ -171,6 +171,11 @@ def test_macros_of_other_sizes(n, size):
     assert [len(parts(macro)) for macro in joined] == [size] * n
 
 
+def test_what_is_left_over_when_the_actions_are_dealt_is_no_macro():
+    for macro in ac.macros(BANK[:5], 6, np.random.default_rng(0), size=2):
+        assert len(parts(macro)) == 2
+
+
 @pytest.mark.parametrize("size", [0, 101])
 def test_a_macro_of_too_many_or_no_actions_is_refused(size):
     with pytest.raises(ValueError, match=f"size is {size}: join between 1 and 100 actions"):

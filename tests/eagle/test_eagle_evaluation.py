@@ -199,7 +199,8 @@ class FakeJudge(Backend):
 
 
 @pytest.mark.parametrize(
-    ("bias", "preference", "flipped"), [(0.0, 2.0, False), (1.5, 2.0, False), (5.0, 2.0, True), (-5.0, 2.0, True)]
+    ("bias", "preference", "flipped"),
+    [(0.0, 2.0, False), (1.5, 2.0, False), (2.0, 2.0, False), (5.0, 2.0, True), (-5.0, 2.0, True)],
 )
 def test_both_orders_cancel_the_bias_for_a_letter(bias, preference, flipped):
     found = judge_pair(FakeJudge(bias), PROFILES[0], "long text", "a text!")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,20 @@ def decided(seed: int = 0) -> EmbeddingPolicy:
         policy.network[-1].weight.normal_(generator=generator)
         policy.bias.normal_(generator=generator)
     return policy
+
+
+def test_the_network_sees_items_and_users_on_one_scale():
+    world = fake_world()
+    everyone = np.arange(len(world.space.model.user_embeddings))
+    for scale in (1.0, 1000.0):  # whatever unit the factorisation came in
+        model = dataclasses.replace(world.space.model, user_factors=scale * world.space.model.user_factors)
+        scaled = dataclasses.replace(world, space=dataclasses.replace(world.space, model=model), _cache={})
+        policy = small_agent(scaled).policy
+        z = np.resize(world.space.items, (len(everyone), DIM))
+        seen = policy.features(Observation(["x"] * len(everyone), z, everyone, 0))[:, 0, DIM : 2 * DIM]
+        spread = scaled.space.model.user_embeddings.std(axis=0) > 1e-9
+        np.testing.assert_allclose(seen.mean(dim=0), 0, atol=1e-3)
+        np.testing.assert_allclose(seen.std(dim=0, correction=0)[spread], 1, atol=1e-3)
 
 
 def fixed(log_probs) -> object:
