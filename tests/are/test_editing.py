@@ -24,6 +24,7 @@ from helpers.are.editing import (
     train_for_round,
     views_of,
 )
+from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
 from helpers.language import states
 from helpers.language.adapters import trained_weights, with_adapter
@@ -253,6 +254,16 @@ def test_matching_brings_plain_states_to_their_twins(lm, rows):
     near = run(lm, rows, settings)[1]
     assert far[0]["distance"] == 0.0  # not even measured without its weight
     assert near[-1]["distance"] < 0.6 * near[0]["distance"]
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(lm, rows):
+    class Three(Share):
+        processes = 3
+
+    edited = adapted(lm)
+    Run(edited, *rows, retained(edited), replace(SETTINGS, batch=6), share=Three())
+    with pytest.raises(ValueError, match="3 processes cannot share 4 examples"):
+        Run(edited, *rows, retained(edited), replace(SETTINGS, batch=4), share=Three())
 
 
 def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
