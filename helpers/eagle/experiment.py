@@ -169,14 +169,15 @@ def load_experiment(train_movies: int | None = None, **options) -> Experiment:
     return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items))
 
 
+CLOTHING_PLANS = {
+    "small": SteeringPlan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
+    "full": SteeringPlan(12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15),
+}
+
+
 def clothing_plan() -> SteeringPlan:
     """The sizes of the experiment on clothes in the current profile."""
-    return by_profile(
-        small=SteeringPlan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
-        full=SteeringPlan(
-            12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15
-        ),
-    )
+    return by_profile(**CLOTHING_PLANS)
 
 
 def load_clothing_experiment(clothes: Domain | None = None, **options) -> Experiment:

@@ -361,6 +361,11 @@ def test_bad_groups_are_refused(numbers):
         Settings(**numbers)
 
 
+@pytest.mark.parametrize("numbers", [{"episodes": 3, "group": 0}, {"episodes": 2}, {"episodes": 4, "group": 2}])
+def test_any_number_of_episodes_from_two_and_any_whole_groups_are_good(numbers):
+    assert Settings(**numbers).episodes == numbers["episodes"]
+
+
 def test_a_run_that_diverges_is_stopped():
     with pytest.raises(CourseError, match="not finite in iteration 1: lower the learning rate"):
         run(replace(SHORT, learning_rate=float("inf")))
