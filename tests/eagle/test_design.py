@@ -498,6 +498,7 @@ def test_one_dimension_is_solved_for_every_draw():
         (lambda z, d: prepare(z, origin=z[0]), "and only there"),
         (lambda z, d: prepare(z, form="displacement", origin=z[0, :3]), "one finite embedding of 6 numbers"),
         (lambda z, d: prepare(z, form="displacement", origin=z[0] * np.nan), "one finite embedding"),
+        (lambda z, d: prepare(z, form="displacement", origin=np.r_[np.nan, z[0, 1:]]), "one finite embedding"),
         (lambda z, d: prepare(np.tile(z[0], (49, 1))), "all z are zero"),
         (lambda z, d: prepare(z, n_components=7), "between 1 and 6"),
         (lambda z, d: prepare(z, n_components=0), "between 1 and 6"),
