@@ -57,6 +57,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # (module, line, mutation): rea
         "rank = int((scales > RANK_CUTOFF * scales[0]).sum())",
         "Gt -> GtE",
     ): "differs where a singular value is the cutoff to the last bit, or where all are zero, which is refused above",
+    (
+        "helpers/are/labels.py",
+        "standard = (states - states.mean(axis=0)) / (states.std(axis=0) + 1e-6)",
+        "Add -> Sub",
+    ): "a millionth more or less of a spread; a number that never varies is 0 either way",
 }
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {

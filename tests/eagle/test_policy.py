@@ -51,6 +51,18 @@ def test_the_network_sees_items_and_users_on_one_scale():
         np.testing.assert_allclose(seen.std(dim=0, correction=0)[spread], 1, atol=1e-3)
 
 
+def test_values_do_not_hang_on_the_unit_of_the_users():
+    world, found = fake_world(), []
+    for scale in (1.0, 1000.0):
+        model = dataclasses.replace(world.space.model, user_factors=scale * world.space.model.user_factors)
+        scaled = dataclasses.replace(world, space=dataclasses.replace(world.space, model=model), _cache={})
+        value = small_agent(scaled).value
+        with torch.no_grad():
+            value.network[-1].weight.normal_(generator=torch.Generator().manual_seed(0))
+            found.append(value(observation()).numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+
+
 def fixed(log_probs) -> object:
     """A policy that says the same of every state."""
     return lambda seen: torch.as_tensor(log_probs, dtype=torch.float32).expand(len(seen.texts), -1)
