@@ -152,7 +152,8 @@ def _multiplicative(w: Float[np.ndarray, "action n"], tolerance: float, max_step
 def _may_support(values: Float[np.ndarray, " action"], gap: float, n: int) -> Bool[np.ndarray, " action"]:
     """False for actions that no optimal design uses, by their leverages in any design (Harman and Pronzato 2007)."""
     gap = max(gap, 0.0)
-    return values >= n * (1 + gap / 2 - np.sqrt(gap * (4 + gap - 4 / n)) / 2)
+    bound = n * (1 + gap / 2 - np.sqrt(gap * (4 + gap - 4 / n)) / 2)
+    return values >= bound * (1 - 1e-9)  # at the optimum every leverage in use is n but for rounding
 
 
 def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Proportions:
