@@ -108,12 +108,7 @@ def other_model_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
     An encoder on the states of the model that writes the texts would share that model's taste.
     """
     name, kind = (DEFAULT_MODEL, "smollm2") if model_name() == SECOND_MODEL else (SECOND_MODEL, "gemma3")
-    return _mean_states(texts, kind, functools.partial(_loaded, name), HIDDEN_LAYER)
-
-
-@functools.cache
-def _loaded(name: str) -> LoadedModel:
-    return models.load_language_model(name)
+    return _mean_states(texts, kind, functools.partial(language_model, name), HIDDEN_LAYER)
 
 
 def _mean_states(
