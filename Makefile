@@ -35,10 +35,10 @@ TESTED := $(addprefix build/tests/notebooks/,$(LONG_BOOKS)) tests/browser \
 
 # Unit tests: likewise, those of clusters and servers first.
 SLOW_ROOMS := tests/larger_machines tests/course tests/language
-ROOMS := $(SLOW_ROOMS) $(filter-out $(SLOW_ROOMS) tests/browser tests/benchmarks,$(patsubst %/,%,$(wildcard tests/*/)))
+ROOMS := $(SLOW_ROOMS) $(filter-out $(SLOW_ROOMS) tests/browser tests/benchmarks,$(patsubst %/,%,$(wildcard tests/[a-z]*/)))
 
 # When make began, for the minutes that the tests record.
-STARTED := $(or $(STARTED),$(shell date +%s))
+STARTED := $(shell date +%s)
 REPORT := STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.report
 
 # Extensions of JupyterLab that fail on pages without it, where they are installed.
