@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.model_selection import train_test_split
 
 from helpers.domains.domain import Domain
 from helpers.embedding.features import other_model_features, term_features
@@ -49,10 +50,9 @@ def halves(domain: Domain, seed: int = 0) -> tuple[Domain, Domain]:
     users = domain.triplets[0]
     if np.bincount(users, minlength=domain.n_users).min() < 2:
         raise ValueError("a user has fewer than two ratings: leave such users out")
-    order = np.lexsort((np.random.default_rng(seed).random(len(users)), users))
-    place = np.arange(len(users)) - np.searchsorted(users[order], users[order])  # among the user's ratings
-    first, second = (np.sort(order[place % 2 == number]) for number in (0, 1))
-    return replace(domain, ratings=domain.ratings.iloc[first]), replace(domain, ratings=domain.ratings.iloc[second])
+    parts = train_test_split(np.arange(len(users)), test_size=0.5, stratify=users, random_state=seed)
+    first, second = (replace(domain, ratings=domain.ratings.iloc[np.sort(rows)]) for rows in parts)
+    return first, second
 
 
 def independent_encoders(
