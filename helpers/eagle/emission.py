@@ -61,12 +61,23 @@ def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequen
     """What texts gain over their starts by one encoder.
 
     Raises:
-        ValueError: not one list of texts for each start, or a start that is made from no item.
+        ValueError: not one list of texts for each start, lists of different lengths, or a start from no item.
     """
     if len(starts) != len(texts):
         raise ValueError(f"{len(texts)} lists of texts for {len(starts)} starts: give one to each")
-    rows = [_gains_of_start(space, start, some) for start, some in zip(starts, texts, strict=True)]
+    if len({len(some) for some in texts}) != 1:
+        raise ValueError("lists of texts of different lengths, or none: give as many texts to each start")
+    gaps = [gap_of_start(space, start) for start in starts]
+    z = space.encoder([text for start, some in zip(starts, texts, strict=True) for text in (start.text, *some)])
+    rows = [_over_the_first(gap, part) for gap, part in zip(gaps, np.split(z, len(starts)), strict=True)]
     return Gains(*map(np.stack, zip(*rows, strict=True)))
+
+
+def _over_the_first(gap: ContentGap, z: Float[np.ndarray, "text dim"]) -> tuple[np.ndarray, np.ndarray]:
+    """What the other texts have more than the first: predicted rating, and lambda * novelty."""
+    parts = gap(z)
+    rating, novelty = parts.rating, gap.novelty_weight * parts.novelty
+    return rating[1:] - rating[0], novelty[1:] - novelty[0]
 
 
 def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:
@@ -79,13 +90,6 @@ def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:
     if not len(places):
         raise ValueError(f"item {start.item} has no text: start from one of domain.text_items")
     return ContentGap.of_user(space, start.user, without=int(places[0]))
-
-
-def _gains_of_start(space: EmbeddingSpace, start: Start, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    gap = gap_of_start(space, start)
-    parts = gap(space.encoder([start.text, *texts]))
-    rating, novelty = parts.rating, gap.novelty_weight * parts.novelty
-    return rating[1:] - rating[0], novelty[1:] - novelty[0]
 
 
 def gains_by_all(encoders: Encoders, starts: Sequence[Start], visited: Visited) -> dict[str, Gains]:

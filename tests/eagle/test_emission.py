@@ -52,6 +52,7 @@ def test_gains_are_over_the_start_with_its_own_item_left_out():
     starts = starts_of(space)
     texts = [[start.text, place((3.0, 0.5, 1.0))] for start in starts]
     found = gains(space, starts, texts)
+    assert found.total.shape == (2, 2)
     np.testing.assert_allclose(found.total[:, 0], 0, atol=1e-9)
     for row, start in enumerate(starts):
         own = int(np.flatnonzero(space.domain.text_items == start.item)[0])
@@ -69,6 +70,10 @@ def test_only_starts_that_are_made_from_an_item_have_gains():
         gap_of_start(space, Start(place((0, 0, 0)), 0))
     with pytest.raises(ValueError, match="1 lists of texts for 2 starts"):
         gains(space, starts_of(space), [["x"]])
+    here = place((0, 0, 0))
+    for starts, texts in ((starts_of(space), [[here], [here] * 3]), ([], [])):
+        with pytest.raises(ValueError, match="as many texts to each start"):
+            gains(space, starts, texts)
 
 
 @pytest.mark.parametrize(
