@@ -1,7 +1,7 @@
 """The form in which items are edited: an idea of two lines, the labels of the catalogue and one or two sentences.
 
-Every text that an encoder is fitted on or asked about has this form. A model's hidden states, averaged over a plot of
-150 words, are not those of its first 25: an encoder fitted on the long form knows next to nothing of the short one.
+An encoder should be fitted on texts of the form that it is asked about (`Domain.texts("idea")`): features that are means
+over a whole plot are others than those of its opening.
 """
 
 from __future__ import annotations

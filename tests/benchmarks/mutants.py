@@ -247,25 +247,12 @@ def start(tree: Path, files: list[str], log: Path, cpu_seconds: int = CPU_SECOND
     os.chdir(tree)
     os.environ |= {"PYTHONPATH": str(tree), "STEER_RESULTS": ""}
     sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ".").resolve() != PROJECT)]
-    options = [
-        "-x",
-        "-q",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:nbval",
-        "--tb=line",
-        "--durations=12",
-        "-W",
-        "ignore",
-    ]
+    options = "-x -q -p no:cacheprovider -p no:nbval --tb=line --durations=12 -W ignore".split()
     code = 99
     try:
         import pytest
 
-        code = int(pytest.main([*options, *files]))
+        code = int(pytest.main([*options, "-m", "not slow", *files]))
     finally:
         os._exit(code)
 
