@@ -4,8 +4,8 @@ A search finds what its own encoder overrates. Whoever scores the found texts mu
 other targets (a factorisation of the other half of every user's ratings), other features (words, without any neural
 network) and, like the others, has never seen the items that are reported on.
 
-A judge must also say the same of a text in other words. Hidden states know as much of unseen films as words do, but move
-much further when a text is only rephrased; so words judge, and hidden states help to choose.
+A judge must also say the same of a text in other words. Hidden states know as much of unseen films as words do, but
+move much further when a text is only rephrased; so words judge, and hidden states help to choose.
 """
 
 from __future__ import annotations

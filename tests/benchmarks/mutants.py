@@ -247,7 +247,7 @@ def start(tree: Path, files: list[str], log: Path, cpu_seconds: int = CPU_SECOND
     os.chdir(tree)
     os.environ |= {"PYTHONPATH": str(tree), "STEER_RESULTS": ""}
     sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ".").resolve() != PROJECT)]
-    options = "-x -q -p no:cacheprovider -p no:nbval --tb=line --durations=12 -W ignore".split()
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:nbval", "--tb=line", "--durations=12", "-W", "ignore"]
     code = 99
     try:
         import pytest
