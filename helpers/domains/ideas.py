@@ -1,7 +1,7 @@
 """The form in which items are edited: an idea of two lines, the labels of the catalogue and one or two sentences.
 
-An encoder should be fitted on texts of the form that it is asked about (`Domain.texts("idea")`): means over a whole plot
-are other numbers than those over its opening.
+An encoder should be fitted on texts of the form that it is asked about (`Domain.texts("idea")`): means over a whole
+plot are other numbers than those over its opening.
 """
 
 from __future__ import annotations
