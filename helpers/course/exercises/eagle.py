@@ -345,9 +345,9 @@ def age_groups(ages, counts, wanted):
 
 
 def _ages(seed: int) -> tuple[list[int], list[int], int]:
-    """The last ages are too few for a group; one case in three has too few for any."""
+    """One review is missing for a first group of one age; the last ages are too few; a case in three has no group."""
     counts = np.random.default_rng(seed).integers(3, 30, size=12).tolist()
-    return list(range(18, 30)), [*counts[:-1], 1], 1000 if seed % 3 == 2 else 40
+    return list(range(18, 30)), [39, *counts[1:-1], 1], 1000 if seed % 3 == 2 else 40
 
 
 EAGLE_EXERCISES["09.1"] = Exercise(
