@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from helpers.eagle.design import (
     _certainty,
+    _exact_step,
+    _leverages,
     _may_support,
+    _row_space,
     _volume,
     dpp_subset,
     efficiency,
@@ -76,6 +79,23 @@ def film_embeddings(movies) -> np.ndarray:
 
 
 # --- the optimum -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_frank_wolfe_step_is_as_long_as_it_should_be(seed):
+    """Its size raises log det as far as any size does, in either direction."""
+    w = _row_space(actions(seed, 12, 3))
+    q = 0.8 * optimal_design(w).weights + 0.2 * np.eye(12)[seed]  # too much of one: away from it, or to another
+    action, size = _exact_step(_leverages(w, q), q, 3)
+
+    def log_det(length: float) -> float:
+        weights = (1 - length) * q + length * np.eye(12)[action]
+        return np.linalg.slogdet((w * weights[:, None]).T @ w)[1]
+
+    shortest = -q[action] / (1 - q[action])
+    assert size >= shortest - 1e-12
+    lengths = np.linspace(shortest, 0.999, 400)
+    assert log_det(size) >= max(map(log_det, lengths)) - 1e-9
 
 
 @either_method
