@@ -1,0 +1,101 @@
+"""The course's experiment with aimed actions in one place: which movies and users, how many, and who judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from helpers.base.settings import by_profile
+from helpers.domains.domain import Domain
+from helpers.domains.movies import load_movies
+from helpers.eagle.agent import AgentSettings, Labelled, OptionPolicy, fit_offline, label_rows
+from helpers.eagle.aims import aims_of
+from helpers.eagle.experiment import HIGH, LOW
+from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
+from helpers.eagle.steering import Steering
+from helpers.embedding.factorization import Factorization, fit_als
+from helpers.embedding.judges import halves, independent_encoders
+from helpers.language.generation import Backend, Sampling, default_memo, local_backend
+
+SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
+REACH = (0.32, 0.32)
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """Sizes of the comparison: movies to train on (one user each) and to test on (two users each)."""
+
+    train_items: int
+    test_items: int
+    seeds: tuple[int, ...]
+    settings: AgentSettings
+
+
+COMPARISON_PLANS = {
+    "small": ComparisonPlan(6, 4, (0, 1), AgentSettings(iterations=4, episodes=6)),
+    "full": ComparisonPlan(60, 24, tuple(range(8)), AgentSettings()),
+}
+
+
+def comparison_starts(
+    domain: Domain, model: Factorization, n_train: int, n_test: int, seed: int = 0
+) -> tuple[list[Start], list[Start]]:
+    """Training and test starts: different movies with different plots, different users.
+
+    Every test movie has two users, one who is predicted to give it at most `LOW` stars and one who is predicted to give
+    it at least `HIGH`; training movies have one user each, of either kind in turn. In the order of the draw, the first
+    half of the test movies stands before the training movies and the other half behind them.
+    """
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(domain.n_users)
+    pools = {"test": users[: domain.n_users // 2], "train": users[domain.n_users // 2 :]}
+    starts: dict[str, list[Start]] = {"test": [], "train": []}
+    plots, used = domain.items["plot_text"], set()  # some films are listed twice
+    for item in rng.permutation(start_items(domain)):
+        is_train = len(starts["test"]) >= 2 * (n_test // 2) and len(starts["train"]) < n_train
+        part = "train" if is_train else "test"
+        if len(starts["test"]) == 2 * n_test and not is_train:
+            break
+        stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
+        kinds = [pools[part][stars <= LOW], pools[part][stars >= HIGH]]
+        if min(map(len, kinds)) == 0 or plots[item] in used:
+            continue
+        used.add(plots[item])
+        wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
+        starts[part] += [start_of(domain, item, rng.choice(kind)) for kind in wanted]
+    return starts["train"], starts["test"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Task, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
+
+    task: Steering
+    plan: ComparisonPlan
+    train: list[Start]
+    test: list[Start]
+
+    @cached_property
+    def labelled(self) -> Labelled:
+        """The rows of the supervised stage."""
+        return label_rows(self.task, self.train)
+
+    @cached_property
+    def supervised(self) -> OptionPolicy:
+        """The policy of the supervised stage."""
+        second = self.plan.settings.second
+        return fit_offline(self.labelled, self.labelled.gain @ np.array([1 - second, second]))
+
+
+def load_comparison(backend: Backend | None = None, domain: Domain | None = None, progress: bool = False) -> Comparison:
+    """The comparison of the current profile."""
+    domain, plan = domain or load_movies(), by_profile(**COMPARISON_PLANS)
+    own = halves(domain)[0]
+    model = fit_als(*own.triplets, own.n_users, own.n_items)
+    train, test = comparison_starts(domain, model, plan.train_items, plan.test_items)
+    left_out = sorted({start.item for start in test})
+    rewriter = Rewriter(backend or local_backend(), SAMPLING, default_memo(), progress, domain.wording)
+    encoders = independent_encoders(domain, left_out)
+    return Comparison(Steering(encoders, aims_of(domain, left_out), REACH, rewriter), plan, train, test)

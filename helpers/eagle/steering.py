@@ -1,0 +1,178 @@
+"""What an agent can do with a text, and what it knows of each option before it asks the language model.
+
+An option is an aim (`aims.py`) or STOP. Where an aim will bring the text is known from the embedding space, so a state
+needs no call to list its options with their promise: the change of predicted rating and of novelty, by the encoder that
+pays and by a second one. A policy that reads these numbers can judge aims that it has never tried.
+
+An agent sees k = 10 of the aims, its support, and chooses among them and STOP. How the ten are found is what the three
+reference policies differ in (Tennenholtz et al. 2024, section 4): at random, by highest promise, or as a G-optimal
+design over the landing points, which are known here, so that the design costs no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from helpers.domains.ideas import catalogue_genres
+from helpers.eagle.aims import Aim, landing, most_promising, promise, targets
+from helpers.eagle.design import optimal_design, prepare, round_design
+from helpers.eagle.emission import gap_of_start
+from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.eagle.utility import ContentGap
+from helpers.embedding.judges import Encoders
+from helpers.embedding.space import EmbeddingSpace
+
+SUPPORT = 10  # aims that an agent chooses among
+Support = Literal["uniform", "optimistic", "goptimal"]
+
+FEATURES = (
+    "rating", "novelty", "second_rating", "second_novelty", "distance", "second_distance", "items", "labels", "shared",
+    "gained_rating", "gained_novelty", "second_gained", "asked", "left", "stop",
+)  # fmt: skip
+"""What is known of an option: promised gains in stars, distances in those of neighbouring items, log2 of the number of
+items behind an aim, labels that it names, those that the text has already, gains so far in stars, whether it was asked
+for before, the share of steps left, and whether it is STOP, of which everything but the last two is 0."""
+
+
+class State(NamedTuple):
+    """A running episode: the text as it is, of which start, at which step, and the aims that were asked for."""
+
+    start: Start
+    text: str
+    step: int = 0
+    asked: tuple[int, ...] = ()
+
+
+class Table(NamedTuple):
+    """All aims in one state.
+
+    Attributes:
+        ways: from where the text is to where each aim should bring it, by the paid encoder.
+        features: as named in `FEATURES`; time and memory of the episode are still 0.
+        gained: utility over the start so far, in stars, by the paid and by the second encoder.
+    """
+
+    ways: Float[np.ndarray, "aim dim"]
+    features: Float[np.ndarray, "aim feature"]
+    gained: tuple[float, float]
+
+
+class Options(NamedTuple):
+    """What a policy chooses among in a state: some aims, and STOP as the last row of `features`."""
+
+    aims: Int[np.ndarray, " k"]
+    features: Float[np.ndarray, "option feature"]
+    gained: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What stays the same over all episodes.
+
+    Attributes:
+        encoders: `paid` and `second` are used, `judge` is not.
+        reach: how far a text goes towards its target, by the paid and by the second encoder.
+        horizon: steps of an episode that does not stop before.
+    """
+
+    encoders: Encoders
+    aims: tuple[Aim, ...]
+    reach: tuple[float, float]
+    rewrite: Rewriter
+    horizon: int = 3
+    _kept: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def spaces(self) -> tuple[EmbeddingSpace, EmbeddingSpace]:
+        """The two spaces that an agent may see."""
+        return self.encoders.paid, self.encoders.second
+
+    @cached_property
+    def targets(self) -> list[Float[np.ndarray, "aim dim"]]:
+        """Where the aims lie in each of the two spaces."""
+        return [targets(self.aims, space.items) for space in self.spaces]
+
+    def gaps(self, start: Start) -> list[ContentGap]:
+        """Utility of texts made from a start, by each of the two spaces."""
+        key = "gaps", start.user, start.item
+        if key not in self._kept:
+            self._kept[key] = [gap_of_start(space, start) for space in self.spaces]
+        return self._kept[key]
+
+    def embedded(self, texts: Sequence[str]) -> list[Float[np.ndarray, "text dim"]]:
+        """Texts in each of the two spaces; every text is encoded once."""
+        kept = self._kept.setdefault("z", {})
+        if new := [text for text in dict.fromkeys(texts) if text not in kept]:
+            kept |= dict(zip(new, zip(*(space.encoder(new) for space in self.spaces), strict=True), strict=True))
+        return [np.stack(rows) for rows in zip(*(kept[text] for text in texts), strict=True)]
+
+    def gained(self, start: Start, texts: Sequence[str]) -> Float[np.ndarray, "part text"]:
+        """Gains over the start's text, in stars: rating and novelty by the paid encoder, then by the second one."""
+        rows = []
+        for gap, z in zip(self.gaps(start), self.embedded([start.text, *texts]), strict=True):
+            parts = gap(z)
+            rows += [parts.rating, gap.novelty_weight * parts.novelty]
+        return np.stack(rows)[:, 1:] - np.stack(rows)[:, :1]
+
+    def table(self, state: State) -> Table:
+        """What is known of every aim in a state."""
+        gaps, here = self.gaps(state.start), self.embedded([state.text])
+        columns: list[np.ndarray] = []
+        for gap, z, there, reach in zip(gaps, here, self.targets, self.reach, strict=True):
+            parts = promise(gap, z[0], there, reach)
+            columns += [parts.rating, gap.novelty_weight * parts.novelty]
+        for gap, z, there in zip(gaps, here, self.targets, strict=True):
+            columns.append(np.linalg.norm(there - z, axis=1) / gap.typical_distance)
+        own = set(catalogue_genres(state.text.partition("\n")[0].partition(":")[2], self.rewrite.wording))
+        columns.append(np.log2([len(aim.items) for aim in self.aims]))
+        columns.append(np.array([len(aim.labels) for aim in self.aims], dtype=float))
+        columns.append(np.array([len(own & set(aim.labels)) for aim in self.aims], dtype=float))
+        rating, novelty, *second = self.gained(state.start, [state.text])[:, 0]
+        gained = float(rating + novelty), float(sum(second))
+        features = np.zeros((len(self.aims), len(FEATURES)))
+        features[:, : len(columns)] = np.stack(columns, axis=1)
+        features[:, len(columns) : len(columns) + 3] = rating, novelty, gained[1]
+        return Table(landing(here[0][0], self.targets[0], self.reach[0]) - here[0][0], features, gained)
+
+    def options(self, state: State, support: Support, k: int = SUPPORT) -> Options:
+        """The k aims that a support offers in a state, and STOP."""
+        key = "options", support, k, state.start, state.text
+        if key not in self._kept:
+            table = self.table(state)
+            chosen = supported(support, table, self.aims, k, seed_of("support", *state.start, state.text))
+            self._kept[key] = Options(chosen, table.features[chosen], table.gained)
+        aims, features, gained = self._kept[key]
+        return Options(aims, self.in_time(state, aims, features), gained)
+
+    def in_time(
+        self, state: State, aims: Int[np.ndarray, " k"], features: Float[np.ndarray, "k feature"]
+    ) -> Float[np.ndarray, "option feature"]:
+        """Features of some aims with the episode's memory and time, and STOP as the last row."""
+        rows = np.vstack([features, np.zeros(features.shape[1])])
+        rows[:-1, FEATURES.index("asked")] = np.isin(aims, state.asked)
+        rows[:, FEATURES.index("left")] = 1 - state.step / self.horizon
+        rows[-1, FEATURES.index("stop")] = 1.0
+        return rows
+
+
+def supported(support: Support, table: Table, aims: Sequence[Aim], k: int, seed: int) -> Int[np.ndarray, " k"]:
+    """k aims of a state: at random, those of highest promise that differ, or a G-optimal design over their ways.
+
+    Raises:
+        ValueError: no such support, or k aims are too many.
+    """
+    if support == "uniform":
+        return np.sort(np.random.default_rng(seed).choice(len(aims), k, replace=False))
+    if support == "optimistic":
+        return np.sort(most_promising(table.features[:, :2].sum(axis=1), aims, k))
+    if support == "goptimal":
+        n = min(k, int(np.linalg.matrix_rank(table.ways)))  # k aims span k directions at most
+        z = prepare(table.ways, form="displacement", origin=np.zeros(table.ways.shape[1]), n_components=n)
+        return round_design(z, optimal_design(z), k, method="exchange")
+    raise ValueError(f"unknown support {support!r}: choose uniform, optimistic or goptimal")

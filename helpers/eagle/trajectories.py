@@ -1,0 +1,110 @@
+"""Episodes with a STOP: a policy picks an aim or ends the episode, and only an aim costs a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from helpers.eagle.rewriting import Start, seed_of
+from helpers.eagle.steering import Options, State, Steering, Support
+
+Decide = Callable[[Float[np.ndarray, "episode option feature"]], Float[np.ndarray, "episode option"]]
+"""Probabilities of all options of some states."""
+
+
+class Trajectories(NamedTuple):
+    """n episodes side by side, T steps long; where `running` is False an episode had stopped before.
+
+    Attributes:
+        texts: for each episode the start's text and then one for each step; a stopped episode keeps its text.
+        gained: utility over the start by the paid and by the second encoder, in stars, before each step and at the end.
+        features: of the options of each state; chosen: the option's number, the last one is STOP.
+        valid: whether the answer could be used.
+    """
+
+    starts: list[Start]
+    texts: list[list[str]]
+    gained: Float[np.ndarray, "encoder time episode"]
+    features: Float[np.ndarray, "step episode option feature"]
+    chosen: Int[np.ndarray, "step episode"]
+    running: Bool[np.ndarray, "step episode"]
+    valid: Bool[np.ndarray, "step episode"]
+
+    @property
+    def calls(self) -> Int[np.ndarray, " episode"]:
+        """Calls of the language model that each episode cost."""
+        return (self.running & (self.chosen < self.features.shape[2] - 1)).sum(axis=0)
+
+
+def play(
+    task: Steering,
+    starts: Sequence[Start],
+    support: Support,
+    decide: Decide,
+    seeds: Sequence[int],
+    worlds: Sequence[int] | None = None,
+) -> Trajectories:
+    """Play one episode from each start, all side by side: one batched rewrite a step.
+
+    Args:
+        seeds: one per episode, for the agent's choices.
+        worlds: one per episode, for the environment's answers; `seeds` where not given. Agents that are compared in the
+            same worlds differ by what they do alone. And who asks the same of the same text in the same world has his
+            answer from the memo.
+    """
+    if not len(starts) == len(seeds) > 0:
+        raise ValueError(f"{len(starts)} starts and {len(seeds)} seeds: give one seed to each of one or more starts")
+    states = [State(start, start.text) for start in starts]
+    texts = [[start.text] for start in starts]
+    generators = [np.random.default_rng([seed, 2]) for seed in seeds]
+    running, steps, gained = np.ones(len(starts), dtype=bool), [], [np.zeros((2, len(starts)))]
+    for _ in range(task.horizon):
+        options = [task.options(state, support) for state in states]
+        features = np.stack([option.features for option in options])
+        chosen = _drawn(decide(features), generators)
+        going = running & (chosen < features.shape[1] - 1)
+        states, valid = _stepped(task, states, options, chosen, going, seeds if worlds is None else worlds)
+        steps.append((features, chosen, running, valid))
+        task.embedded([state.text for state in states])  # all at once, before they are looked at one by one
+        gained.append(np.stack([task.gained(s.start, [s.text]).reshape(2, 2).sum(axis=1) for s in states], axis=1))
+        for row, state in zip(texts, states, strict=True):
+            row.append(state.text)
+        running = going
+    known = (np.stack(part) for part in zip(*steps, strict=True))
+    return Trajectories(list(starts), texts, np.stack(gained, axis=1), *known)
+
+
+def _drawn(p: Float[np.ndarray, "episode option"], generators: Sequence[np.random.Generator]) -> np.ndarray:
+    """One option per episode, with the episode's own generator."""
+    cumulative = np.cumsum(p, axis=1)
+    draws = np.array([generator.random() for generator in generators]) * cumulative[:, -1]
+    return (cumulative <= draws[:, None]).sum(axis=1)
+
+
+def _stepped(
+    task: Steering,
+    states: Sequence[State],
+    options: Sequence[Options],
+    chosen: Int[np.ndarray, " episode"],
+    going: Bool[np.ndarray, " episode"],
+    seeds: Sequence[int],
+) -> tuple[list[State], Bool[np.ndarray, " episode"]]:
+    """The states after one step, those that have stopped as they were, and whether each answer was usable."""
+    rows = np.flatnonzero(going).tolist()
+    after, valid = list(states), np.ones(len(states), dtype=bool)
+    if not rows:
+        return after, valid
+    picked = {row: int(options[row].aims[chosen[row]]) for row in rows}
+    rewrites = task.rewrite(
+        [states[row].text for row in rows],
+        [task.aims[picked[row]].instruction(task.rewrite.wording) for row in rows],
+        [seed_of("step", states[row].step, seeds[row]) for row in rows],
+    )
+    for row, text, problem in zip(rows, rewrites.texts, rewrites.problems, strict=True):
+        old = states[row]
+        after[row] = old._replace(text=text, step=old.step + 1, asked=(*old.asked, picked[row]))
+        valid[row] = not problem
+    return after, valid

@@ -1,0 +1,182 @@
+"""The small agent: labelled rows, regression, value, loss by hand, and that it learns what there is to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fake_steering import fake_task, task_starts
+
+from helpers.eagle.agent import (
+    AgentSettings,
+    Labelled,
+    OptionPolicy,
+    OptionValue,
+    fit_offline,
+    label_rows,
+    loss_of_episodes,
+    probabilities,
+    reinforce,
+)
+from helpers.eagle.emission import gains
+from helpers.eagle.steering import FEATURES, State
+from helpers.eagle.trajectories import play
+
+N = len(FEATURES)
+STOP, LEFT = FEATURES.index("stop"), FEATURES.index("left")
+SMALL = AgentSettings(iterations=2, episodes=4)
+
+
+def options(n_states: int = 3, n_aims: int = 4, left: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Random features of some states, the last option is STOP."""
+    features = np.random.default_rng(seed).normal(size=(n_states, n_aims + 1, N))
+    features[:, -1], features[:, :-1, STOP], features[:, -1, STOP] = 0, 0, 1
+    features[..., LEFT] = left
+    return features
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(array, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Labelled:
+    return label_rows(fake_task(), task_starts(8), promising=4, random=6, deeper=2)
+
+
+def test_labelled_rows_are_steps_with_what_they_gained(rows):
+    assert len(rows.gain) == 8 * (10 + 2 * 5) and rows.valid.all()
+    left = rows.features[:, LEFT]
+    assert (left[:80] == 1).all() and left[80:] == pytest.approx(2 / 3)
+    assert np.bincount(rows.start).tolist() == [20] * 8
+    assert not rows.features[:80, FEATURES.index("gained_rating")].any()
+    assert rows.features[80:, FEATURES.index("gained_rating")].any()
+
+
+def test_a_label_is_the_gain_of_that_very_step():
+    task, starts = fake_task(), task_starts(2)
+    rows = label_rows(task, starts, promising=2, random=1, deeper=1)
+    asked = task.rewrite.backend.asked
+    answers = [task.rewrite([text], [said], [seed]).texts[0] for text, said, seed in list(asked)]
+    for row, (text, _, _) in enumerate(list(asked)[: len(rows.gain)]):
+        start = starts[rows.start[row]]
+        for number, space in enumerate(task.spaces):
+            before, after = gains(space, [start], [[text, answers[row]]]).total[0]
+            assert rows.gain[row, number] == pytest.approx(after - before)
+
+
+def test_half_of_the_first_rows_promise_most(rows):
+    task, start = fake_task(), task_starts(8)[0]
+    promised = task.table(State(start, start.text)).features[:, :2].sum(axis=1)
+    assert rows.features[0, :2].sum() == pytest.approx(promised.max())
+
+
+def test_the_regression_finds_a_linear_law():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, N))
+    features[:, STOP] = 0
+    law = random.normal(size=N)
+    gain = features @ law - law[STOP] * features[:, STOP] + 0.3
+    valid = np.arange(400) % 10 > 0
+    policy = fit_offline(Labelled(features, np.stack([gain, gain], 1), np.zeros(400, dtype=int), valid),
+                         np.where(valid, gain, 1e6))  # fmt: skip
+    np.testing.assert_allclose(policy.values(tensor(features))[valid].detach().numpy(), gain[valid], atol=0.02)
+
+
+def test_a_new_policy_is_even_and_stop_is_worth_nothing_before_training(rows):
+    assert OptionPolicy()(tensor(options())).exp().detach().numpy() == pytest.approx(0.2)
+    fitted = fit_offline(rows, rows.gain[:, 0])
+    values = fitted.values(tensor(options()))
+    assert (values[:, -1] == 0).all() and (values[:, :-1] != 0).all()
+    expected = torch.softmax(values / fitted.temperature, dim=-1)
+    torch.testing.assert_close(fitted(tensor(options())).exp(), expected)
+
+
+def test_no_episode_stops_before_its_first_step():
+    probability = OptionPolicy()(tensor(options(left=1.0))).exp().detach().numpy()
+    assert (probability[:, -1] == 0).all() and probability[:, :-1] == pytest.approx(0.25)
+    assert (probabilities(None)(options())[:, -1] == 0).all()
+
+
+def test_the_value_starts_as_what_the_policy_expects(rows):
+    policy = fit_offline(rows, rows.gain[:, 0])
+    features = tensor(options())
+    expected = (policy(features).exp() * policy.values(features)).sum(-1)
+    torch.testing.assert_close(OptionValue(policy)(features), expected)
+
+
+def episodes_of(task, policy, n: int = 8):
+    return play(task, task_starts(n), "optimistic", probabilities(policy), range(n))
+
+
+def test_the_loss_against_sums_by_hand(rows):
+    task, policy = fake_task(), fit_offline(rows, rows.gain[:, 0])
+    played = episodes_of(task, policy)
+    value, reference, settings = OptionValue(policy), OptionPolicy(), AgentSettings(kl=0.3, entropy=0.1, gae_lambda=1.0)
+    loss, facts = loss_of_episodes(policy, value, reference, played, settings)
+    utility, rows_ = played.gained[0], []
+    for step in range(3):
+        for episode in range(8):
+            if not played.running[step, episode]:
+                continue
+            features = tensor(played.features[step, episode])
+            log_p = policy(features).detach().numpy()
+            other = reference(features).detach().numpy()
+            to_come = utility[-1, episode] - utility[step, episode]
+            advantage = to_come - float(value(features).detach())
+            rows_.append((advantage, log_p[played.chosen[step, episode]], (np.exp(log_p) * (log_p - other)).sum(),
+                          -(np.exp(log_p) * log_p).sum(), advantage**2))  # fmt: skip
+    advantage, taken, kl, entropy, error = np.array(rows_).T
+    scaled = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-4)
+    assert facts == pytest.approx({"kl": kl.mean(), "entropy": entropy.mean(), "value_loss": error.mean(),
+                                   "gain": utility[-1].mean()}, rel=1e-3)  # fmt: skip
+    assert float(loss) == pytest.approx(
+        -(scaled * taken).mean() + 0.3 * kl.mean() - 0.1 * entropy.mean() + error.mean(), rel=1e-3, abs=1e-4
+    )
+
+
+def test_the_second_encoder_has_its_weight_in_the_reward(rows):
+    played = episodes_of(fake_task(), None)
+    played = played._replace(gained=np.stack([played.gained[0], 5 + played.gained[0] * 3]))
+    policy = OptionPolicy()
+    _, facts = loss_of_episodes(policy, OptionValue(policy), policy, played, AgentSettings(second=0.25))
+    expected = (0.75 * played.gained[0, -1] + 0.25 * played.gained[1, -1]).mean()
+    assert facts["gain"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_comes_after_a_stop_has_no_part_in_the_loss(rows):
+    task, policy = fake_task(), OptionPolicy()
+    played = play(task, task_starts(8), "uniform", lambda f: np.ones(f.shape[:2]), range(8))
+    assert not played.running.all()
+    changed = played._replace(features=np.where(played.running[..., None, None], played.features, 7.0))
+    losses = [
+        float(loss_of_episodes(policy, OptionValue(policy), policy, p, SMALL)[0].detach()) for p in (played, changed)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_training_is_the_same_for_the_same_seed_and_moves_the_policy(rows):
+    curves = []
+    for seed in (0, 0, 1):
+        policy = fit_offline(rows, rows.gain[:, 0])
+        before = {name: weight.clone() for name, weight in policy.named_parameters()}
+        curves.append(reinforce(fake_task(), policy, "uniform", task_starts(8), SMALL, seed=seed))
+        assert any(not torch.equal(before[name], weight) for name, weight in policy.named_parameters())
+    assert curves[0] == curves[1] != curves[2]
+    assert [row["iteration"] for row in curves[0]] == [0, 1] and curves[0][0]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_supervision_and_rewards_each_help(rows):
+    task, starts = fake_task(), task_starts(16)
+    settings = replace(SMALL, iterations=25, episodes=16, learning_rate=1e-2, kl=0.0)
+    fitted = fit_offline(rows, rows.gain[:, 0])
+    trained = OptionPolicy()
+    reinforce(task, trained, "uniform", starts, settings)
+    gain = {}
+    for name, policy in (("even", None), ("supervised", fitted), ("trained", trained)):
+        played = play(task, starts * 5, "uniform", probabilities(policy), range(100, 180))
+        gain[name] = played.gained[0, -1].mean()
+    assert gain["supervised"] > gain["even"] + 0.2 and gain["trained"] > gain["even"] + 0.2

@@ -1,0 +1,123 @@
+"""Methods of the comparison: as many calls as agreed, what is emitted, and that a search looks where it should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_steering import fake_task, task_starts
+
+from helpers.eagle import methods
+from helpers.eagle.agent import OptionPolicy, fit_offline, label_rows
+from helpers.eagle.emission import Visited
+from helpers.eagle.steering import State
+
+POLICY = OptionPolicy(temperature=1.0)
+METHODS = {
+    "neutral": methods.neutral,
+    "templates": methods.templates,
+    "random_aims": methods.random_aims,
+    "promising": methods.promising,
+    "tree": methods.tree,
+    "reference": lambda *a: methods.follow(*a, None, "goptimal"),
+    "agent": lambda *a: methods.follow(*a, POLICY, "optimistic"),
+    "guided": lambda *a: methods.guided(*a, POLICY),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_profiles(monkeypatch):
+    """The small map has no ratings to make profiles of."""
+    from fake_world import PROFILES
+
+    monkeypatch.setattr(methods, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("calls", [8, 12])
+def test_every_method_visits_as_many_texts_as_it_may_make_calls(name, calls):
+    task, starts = fake_task(), task_starts(5)
+    found = METHODS[name](task, starts, calls, 0)
+    assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
+    asked = len(task.rewrite.backend.asked)
+    assert calls * 5 <= asked <= calls * 5 + (10 if name in ("reference", "agent") else 0)  # an episode that is cut off
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_does_the_same_again_and_something_else_with_another_seed(name):
+    starts = task_starts(4)
+    first, again, other = (METHODS[name](fake_task(), starts, 8, seed).texts for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def said(task) -> list[str]:
+    return [instruction for _, instruction, _ in task.rewrite.backend.asked]
+
+
+def test_the_control_only_rephrases():
+    task = fake_task()
+    methods.neutral(task, task_starts(2), 8, 0)
+    assert set(said(task)) == set(methods.NEUTRAL)
+    assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in task_starts(2)}
+
+
+def test_the_promising_aims_are_those_of_highest_promise():
+    task, start = fake_task(), task_starts(3)[2]
+    methods.promising(task, [start], 4, 0)
+    features = task.table(State(start, start.text)).features
+    best = task.aims[features[:, :2].sum(axis=1).argmax()]
+    assert said(task)[0] == best.instruction(task.rewrite.wording)
+    assert len(set(said(task))) == 4
+
+
+def test_an_episode_is_emitted_at_its_end():
+    found = methods.follow(fake_task(horizon=4), task_starts(3), 8, 0, None, "uniform")
+    assert found.emitted.tolist() == [[False, False, False, True] * 2] * 3
+    cut = methods.follow(fake_task(horizon=3), task_starts(3), 8, 0, None, "uniform")
+    assert cut.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 3
+
+
+def test_a_tree_goes_on_from_its_best_texts():
+    task, start = fake_task(), task_starts(1)[0]
+    found = methods.tree(task, [start], 8, 0)
+    paid = task.gained(start, found.texts[0][:4])[:2].sum(axis=0)
+    best = [found.texts[0][i] for i in np.argsort(-paid)[:2]]
+    assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
+    assert found.emitted.tolist() == [[False] * 4 + [True] * 4]
+
+
+def test_a_tree_that_prunes_nothing_is_refused():
+    with pytest.raises(ValueError, match="ask for 8 calls or more"):
+        methods.tree(fake_task(), task_starts(1), 6)
+
+
+def test_a_guided_search_asks_for_what_its_policy_values_most():
+    task, start = fake_task(), task_starts(4)[3]
+    rows = label_rows(fake_task(), task_starts(8), promising=4, random=6, deeper=2)
+    policy = fit_offline(rows, rows.gain[:, 0])
+    methods.guided(task, [start], 8, 0, policy, rounds=2, second=0.0)
+    state = State(start, start.text)
+    worth = methods.worth(task, policy, state, task.table(state))
+    assert said(task)[0] == task.aims[worth.argmax()].instruction(task.rewrite.wording)
+    asked = task.rewrite.backend.asked
+    assert {text for text, *_ in asked[:4]} == {start.text}
+    assert any(text != start.text for text, *_ in asked[4:])
+    assert len({(text, instruction) for text, instruction, _ in asked}) == 8
+
+
+def test_a_guided_search_works_on_the_better_of_its_results():
+    task, starts = fake_task(), task_starts(6)
+    found = methods.guided(task, starts, 12, 0, OptionPolicy(), rounds=2, second=0.0)
+    asked = task.rewrite.backend.asked[36:]
+    for number, start in enumerate(starts):
+        paid = dict(
+            zip(found.texts[number][:6], task.gained(start, found.texts[number][:6])[:2].sum(axis=0), strict=True)
+        )
+        parents = [text for text, *_ in asked[6 * number : 6 * number + 6]]
+        assert all((paid | {start.text: 0.0})[text] == max([0.0, *paid.values()]) or text in paid for text in parents)
+        assert max(paid, key=paid.get) in parents or max(paid.values()) < 0
+
+
+def test_a_guided_search_is_no_deeper_than_an_episode():
+    task = fake_task(horizon=1)
+    methods.guided(task, task_starts(2), 9, 0, POLICY, rounds=3)
+    assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in task_starts(2)}

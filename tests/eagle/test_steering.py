@@ -1,0 +1,119 @@
+"""What an agent knows of its options: promises by hand, supports by their definition, time and memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_steering import REACH, fake_task, task_starts
+from fake_world import encode
+
+from helpers.eagle.aims import landing
+from helpers.eagle.design import efficiency, prepare
+from helpers.eagle.emission import gains
+from helpers.eagle.rewriting import Start
+from helpers.eagle.steering import FEATURES, State, Table, supported
+
+START = task_starts(4)[3]
+STATE = State(START, START.text)
+
+
+def column(table: Table, name: str) -> np.ndarray:
+    return table.features[:, FEATURES.index(name)]
+
+
+def test_a_promise_is_what_the_text_would_gain_where_the_aim_leads():
+    task = fake_task()
+    table, z = task.table(STATE), encode([START.text])[0]
+    gap = task.gaps(START)[0]
+    there, here = gap(z + REACH * (task.targets[0] - z)), gap(z)
+    np.testing.assert_allclose(column(table, "rating"), there.rating - here.rating)
+    np.testing.assert_allclose(column(table, "novelty"), 0.5 * (there.novelty - here.novelty))
+    np.testing.assert_allclose(table.ways, landing(z, task.targets[0], REACH) - z)
+    distances = np.linalg.norm(task.targets[0] - z, axis=1) / gap.typical_distance
+    np.testing.assert_allclose(column(table, "distance"), distances)
+
+
+def test_the_second_encoder_has_features_of_its_own():
+    task = fake_task()
+    table = task.table(STATE)
+    for name in ("rating", "novelty", "distance"):  # the fake one is the same map on other axes
+        np.testing.assert_allclose(column(table, f"second_{name}"), column(table, name), atol=1e-6)
+    other = task.encoders.second
+    model = other.model.__class__(3.0, *(getattr(other.model, n) for n in ("user_bias", "item_bias")),
+                                  -other.model.user_factors, other.model.item_factors)  # fmt: skip
+    task = type(task)(task.encoders._replace(second=type(other)(other.domain, model, other.encoder, other.items)),
+                      task.aims, task.reach, task.rewrite)  # fmt: skip
+    changed = task.table(STATE)
+    np.testing.assert_array_equal(column(changed, "rating"), column(table, "rating"))
+    assert not np.allclose(column(changed, "second_rating"), column(table, "second_rating"))
+
+
+def test_the_words_of_an_aim_are_features():
+    table = fake_task().table(STATE)  # the text says Drama, Sci-Fi
+    assert column(table, "shared").tolist() == [float(i % 6 == 0) for i in range(20)]
+    assert set(column(table, "labels")) == {1.0} and set(column(table, "items")) == {0.0}
+
+
+def test_gains_so_far_are_those_of_the_rule_that_reports_them():
+    task = fake_task()
+    moved = task_starts(9)[8].text
+    rating, novelty, *second = task.gained(START, [moved])[:, 0]
+    found = gains(task.encoders.paid, [START], [[moved]])
+    assert (rating, novelty) == pytest.approx((found.rating[0, 0], found.novelty[0, 0]))
+    assert sum(second) == pytest.approx(gains(task.encoders.second, [START], [[moved]]).total[0, 0])
+    table = task.table(State(START, moved, 1))
+    assert table.gained == pytest.approx((rating + novelty, sum(second)))
+    assert set(column(table, "gained_rating")) == {rating} and set(column(table, "gained_novelty")) == {novelty}
+    assert task.table(STATE).gained == (0.0, 0.0)
+
+
+def test_options_end_with_stop_and_know_the_time():
+    task = fake_task(horizon=4)
+    first = task.options(STATE, "optimistic", 5)
+    later = task.options(STATE._replace(step=1, asked=(int(first.aims[2]), 99)), "optimistic", 5)
+    assert first.features.shape == (6, len(FEATURES))
+    assert later.aims.tolist() == first.aims.tolist()
+    asked, left, stop = (FEATURES.index(name) for name in ("asked", "left", "stop"))
+    assert first.features[:, asked].tolist() == [0] * 6
+    assert later.features[:, asked].tolist() == [0, 0, 1, 0, 0, 0]
+    assert set(first.features[:, left]) == {1.0} and set(later.features[:, left]) == {0.75}
+    assert later.features[:, stop].tolist() == [0, 0, 0, 0, 0, 1]
+    assert not later.features[-1, :left].any()
+
+
+@pytest.mark.parametrize("support", ["uniform", "optimistic", "goptimal"])
+def test_a_support_is_k_aims_the_same_every_time(support):
+    first, again = (fake_task().options(STATE, support, 8).aims for _ in range(2))
+    assert first.tolist() == again.tolist() and len(set(first.tolist())) == 8
+    assert set(first.tolist()) <= set(range(20))
+
+
+def test_the_optimistic_support_promises_most():
+    task = fake_task()
+    promised = task.table(STATE).features[:, :2].sum(axis=1)
+    chosen = task.options(STATE, "optimistic", 3).aims
+    assert promised[chosen].max() == promised.max()
+    assert promised[chosen].mean() > np.sort(promised)[-8:].mean()
+
+
+def test_the_designed_support_spans_more_than_random_ones():
+    task = fake_task()
+    table = task.table(STATE)
+    z = prepare(table.ways, form="displacement", origin=np.zeros(3))
+    designed = efficiency(z, supported("goptimal", table, task.aims, 6, 0))
+    random = [efficiency(z, supported("uniform", table, task.aims, 6, seed)) for seed in range(30)]
+    assert designed > max(random)
+
+
+def test_random_supports_differ_from_state_to_state():
+    task = fake_task()
+    others = [State(start, start.text) for start in task_starts(6)]
+    assert len({tuple(task.options(state, "uniform", 5).aims) for state in others}) > 3
+
+
+def test_unknown_supports_and_starts_from_nowhere_are_refused(unchecked):
+    task = fake_task()
+    with pytest.raises(ValueError, match="unknown support 'best'"):
+        task.options(STATE, "best")
+    with pytest.raises(ValueError, match="item -1 has no text"):
+        task.table(State(Start(START.text, 0), START.text))

@@ -1,0 +1,61 @@
+"""A task of aimed actions on the small map of `fake_world`: aims lead some way towards their items, with noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from fake_world import DIM, FakeBackend, encode, fake_world, place
+
+from helpers.eagle.aims import Aim, targets
+from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.eagle.steering import Steering
+from helpers.embedding.encoder import Encoder
+from helpers.embedding.judges import Encoders
+from helpers.embedding.space import EmbeddingSpace
+
+THEMES = ("war", "faith", "music", "family", "justice", "the sea", "old age", "secrets", "ghosts", "sport")
+LABELS = ("Drama", "Comedy", "Western", "War", "Horror", "Romance")
+REACH = 0.5
+
+
+class AimedBackend(FakeBackend):
+    """Goes `REACH` of the way to an aim's target; other instructions walk as in `fake_world`."""
+
+    def __init__(self, ways: dict[str, np.ndarray], noise: float, bad: float) -> None:
+        super().__init__(noise, bad)
+        self.ways, self.asked = ways, []
+
+    def answer(self, prompt, seed: int) -> str:
+        text, _, instruction = prompt[-2][1].partition("\n\nInstruction: ")
+        self.asked.append((text, instruction, seed))
+        random = np.random.default_rng(seed_of(text, instruction, seed))
+        if instruction not in self.ways or random.random() < self.bad:
+            return super().answer(prompt, seed)
+        z = encode([text])[0]
+        z = z + REACH * (self.ways[instruction] - z) + self.noise * random.normal(size=DIM)
+        return place(z).removeprefix("Genres:") + "\n\nAnything else?"
+
+
+def turned(space: EmbeddingSpace, seed: int) -> EmbeddingSpace:
+    """The same map with its factors on other axes."""
+    axes = np.eye(DIM)
+    axes[:-1, :-1] = np.linalg.qr(np.random.default_rng(seed).normal(size=(DIM - 1, DIM - 1)))[0]
+    model = replace(space.model, user_factors=space.model.user_factors @ axes[:-1, :-1])
+    return EmbeddingSpace(space.domain, model, Encoder(encode, lambda z: z @ axes), space.items @ axes)
+
+
+def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3) -> Steering:
+    """Twenty aims, each towards one of the twenty items."""
+    space = fake_world().space
+    aims = tuple(Aim((LABELS[i % 6],), f"{THEMES[i % 10]} {'and loss' * (i // 10)}".strip(), (i,)) for i in range(20))
+    wording = fake_world().rewrite.wording
+    ways = dict(zip((aim.instruction(wording) for aim in aims), targets(aims, space.items), strict=True))
+    encoders = Encoders(space, turned(space, 1), turned(space, 2))
+    return Steering(encoders, aims, (REACH, REACH), Rewriter(AimedBackend(ways, noise, bad)), horizon)
+
+
+def task_starts(n: int) -> list[Start]:
+    """Starts from the items of the map, so that each has an item to leave out."""
+    space = fake_world().space
+    return [Start(place(space.items[i]), i % 4, int(space.domain.text_items[i])) for i in range(n)]
