@@ -1,0 +1,114 @@
+"""Tables of the comparison: every method under the same rule, over the neutral rewrite, with intervals.
+
+A row of values is one start, a seed is one training run (or one stream of answers, where nothing is trained). Intervals
+draw both anew, movies with all their users; differences between methods are taken start by start before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from helpers.base.intervals import Interval, clustered_interval, crossed_interval
+from helpers.eagle.emission import Gains, Visited, gains_by_all, selected, selection_curve, unselected
+from helpers.eagle.rewriting import Start
+from helpers.embedding.judges import Encoders
+
+Part = Literal["total", "rating", "novelty"]
+Chooser = Literal["paid", "both"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The texts of one method, by every encoder.
+
+    Attributes:
+        gains: of every text over its start, for each seed, under the encoder's name.
+        emitted: which texts the method hands out without any choice, for each seed.
+    """
+
+    starts: tuple[Start, ...]
+    gains: dict[str, list[Gains]]
+    emitted: list[Bool[np.ndarray, "start call"]]
+
+    @property
+    def items(self) -> list[int]:
+        """The item that each start is made from: what an interval draws anew."""
+        return [start.item for start in self.starts]
+
+    def values(
+        self, encoder: str = "judge", part: Part = "total", calls: int | None = None, chooser: Chooser = "both"
+    ) -> Float[np.ndarray, "seed start"]:
+        """Gains in stars by one encoder: of what is emitted, or of the best of the first `calls` by a chooser."""
+        found = [getattr(some, part) for some in self.gains[encoder]]
+        if calls is None:
+            return np.stack([unselected(*pair) for pair in zip(found, self.emitted, strict=True)])
+        choosers = self._choosers(chooser)
+        return np.stack([selected(values, by, calls) for values, by in zip(found, choosers, strict=True)])
+
+    def curve(self, encoder: str, chooser: Chooser = "paid") -> Float[np.ndarray, "seed start n"]:
+        """`values` for 1, 2, 3... calls: how much of what a chooser finds this encoder confirms."""
+        found = [some.total for some in self.gains[encoder]]
+        return np.stack([selection_curve(*pair) for pair in zip(found, self._choosers(chooser), strict=True)])
+
+    def _choosers(self, chooser: Chooser) -> list[Float[np.ndarray, "start call"]]:
+        names = ("paid",) if chooser == "paid" else ("paid", "second")
+        return [sum(some.total for some in of_seed) for of_seed in zip(*(self.gains[n] for n in names), strict=True)]
+
+
+def measured(encoders: Encoders, starts: Sequence[Start], visited: Sequence[Visited]) -> Measured:
+    """What a method's texts are worth; one `Visited` for each seed."""
+    found = [gains_by_all(encoders, starts, some) for some in visited]
+    by_encoder = {name: [some[name] for some in found] for name in encoders._fields}
+    return Measured(tuple(starts), by_encoder, [some.emitted for some in visited])
+
+
+def mean_interval(values: Float[np.ndarray, "seed start"], items: Sequence[int]) -> Interval:
+    """Mean and interval over seeds and items, or over items alone where there is one seed."""
+    return crossed_interval(values, items) if len(values) > 1 else clustered_interval(values[0], items)
+
+
+def paired(
+    one: Float[np.ndarray, "seed start"], other: Float[np.ndarray, "other_seed start"]
+) -> Float[np.ndarray, "seed start"]:
+    """Differences start by start: seed by seed where both have as many, else from the other's mean over its seeds."""
+    return one - (other if len(other) == len(one) else other.mean(axis=0))
+
+
+def difference(one: Measured, other: Measured, **options) -> Interval:
+    """How much more one method gains than another (options as for `Measured.values`)."""
+    return mean_interval(paired(one.values(**options), other.values(**options)), one.items)
+
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "paid": {"encoder": "paid"},
+    "rating": {"encoder": "paid", "part": "rating"},
+    "novelty": {"encoder": "paid", "part": "novelty"},
+    "second": {"encoder": "second"},
+    "judged": {"encoder": "judge"},
+    "judged rating": {"encoder": "judge", "part": "rating"},
+}
+
+
+def gain_table(
+    methods: dict[str, Measured], calls: int | None = None, chooser: Chooser = "both", over: str | None = "neutral"
+) -> pd.DataFrame:
+    """One row for each method, one interval for each of `COLUMNS`, all under one rule.
+
+    Args:
+        over: the method whose gains are taken off, start by start; None for gains over the start.
+    """
+    rows = {}
+    for name, method in methods.items():
+        row = {}
+        for column, options in COLUMNS.items():
+            rule = {**options, "calls": calls, "chooser": chooser}
+            values = method.values(**rule)
+            row[column] = mean_interval(paired(values, methods[over].values(**rule)) if over else values, method.items)
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")

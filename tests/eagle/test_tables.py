@@ -1,0 +1,66 @@
+"""Tables: one rule for all, over the control, with seeds and items drawn anew together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers.base.intervals import clustered_interval, crossed_interval
+from helpers.eagle.emission import Gains
+from helpers.eagle.rewriting import Start
+from helpers.eagle.tables import COLUMNS, Measured, difference, gain_table, mean_interval, paired
+
+STARTS = tuple(Start("Genres: Drama.\nA text.", user, item) for item in range(5) for user in range(2))
+ITEMS = [start.item for start in STARTS]
+
+
+def some(seed: int, n_seeds: int, lead: float = 0.0) -> Measured:
+    random = np.random.default_rng(seed)
+    gains = {
+        name: [Gains(lead + random.normal(size=(10, 4)), random.normal(size=(10, 4))) for _ in range(n_seeds)]
+        for name in ("paid", "second", "judge")
+    }
+    return Measured(STARTS, gains, [np.tile([False, True, False, True], (10, 1)) for _ in range(n_seeds)])
+
+
+def test_unselected_values_are_means_of_what_is_emitted():
+    method = some(0, 2)
+    for seed, values in enumerate(method.values("judge", "rating")):
+        np.testing.assert_allclose(values, method.gains["judge"][seed].rating[:, [1, 3]].mean(axis=1))
+
+
+@pytest.mark.parametrize("chooser", ["paid", "both"])
+def test_selected_values_are_what_the_chooser_likes_best_and_never_the_judge(chooser):
+    method = some(1, 3)
+    for seed, values in enumerate(method.values(calls=3, chooser=chooser)):
+        by = method.gains["paid"][seed].total[:, :3]
+        by = by + method.gains["second"][seed].total[:, :3] if chooser == "both" else by
+        expected = method.gains["judge"][seed].total[np.arange(10), by.argmax(axis=1)]
+        np.testing.assert_allclose(values, expected)
+        np.testing.assert_allclose(method.curve("judge", chooser)[seed, :, 2], expected)
+
+
+def test_intervals_draw_seeds_and_items():
+    values = some(2, 4).values()
+    assert mean_interval(values, ITEMS) == crossed_interval(values, ITEMS)
+    assert mean_interval(values[:1], ITEMS) == clustered_interval(values[0], ITEMS)
+
+
+def test_differences_are_paired():
+    one, other, single = some(3, 4).values(), some(4, 4).values(), some(5, 1).values()
+    np.testing.assert_allclose(paired(one, other), one - other)
+    np.testing.assert_allclose(paired(one, single), one - single[0])
+    np.testing.assert_allclose(paired(single, one), single - one.mean(axis=0))
+    assert difference(some(3, 4), some(3, 4)) == (0, 0, 0)
+
+
+def test_a_table_takes_the_control_off_everywhere():
+    methods = {"neutral": some(6, 1), "agent": some(7, 3, lead=2.0)}
+    table = gain_table(methods, calls=2, chooser="paid")
+    assert list(table.columns) == list(COLUMNS) and list(table.index) == ["neutral", "agent"]
+    assert all(table.loc["neutral", column] == (0, 0, 0) for column in COLUMNS)
+    expected = difference(methods["agent"], methods["neutral"], calls=2, chooser="paid", encoder="judge")
+    assert table.loc["agent", "judged"] == expected
+    assert gain_table(methods, over=None).loc["agent", "novelty"].mean == pytest.approx(
+        methods["agent"].values("paid", "novelty").mean()
+    )
