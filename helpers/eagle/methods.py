@@ -1,62 +1,24 @@
-"""The methods of the comparison: each spends the same number of calls on every start and leaves what it visited.
+"""Steering with aims: without learning, with a policy, and with a search that a policy proposes to.
 
-A method is `method(task, starts, calls, seed) -> Visited`. Which of the visited texts count is a rule of the table
-(`emission.py`) and not the method's own: all are measured unselected, and all by the same choice among what they saw.
+Each is `method(task, starts, calls, seed) -> Visited`, as the rivals are (`rivals.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from helpers.eagle.actions import instantiate
 from helpers.eagle.agent import OptionPolicy, probabilities
 from helpers.eagle.aims import most_promising
-from helpers.eagle.banks import BANK, Action
 from helpers.eagle.emission import Visited
 from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Start, seed_of
+from helpers.eagle.rivals import once
 from helpers.eagle.steering import State, Steering, Support, Table
 from helpers.eagle.trajectories import play
-from helpers.embedding.profiles import ProfileWriter
-
-Method = Callable[[Steering, Sequence[Start], int, int], Visited]
-
-NEUTRAL = (
-    "Say the same in other words.",
-    "Rewrite it without changing what happens.",
-    "Keep the story and change only the wording.",
-    "Tell the same with different words.",
-    "Rephrase it and keep everything else.",
-)
-
-
-def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequence[str]], seed: int) -> Visited:
-    """Every instruction tried on its start, one step each; everything is emitted."""
-    rows = [(start, text) for start, some in zip(starts, instructions, strict=True) for text in some]
-    seeds = [seed_of(seed, "once", *start, number) for start, some in zip(starts, instructions, strict=True)
-             for number in range(len(some))]  # fmt: skip
-    found = task.rewrite([start.text for start, _ in rows], [text for _, text in rows], seeds).texts
-    n = len(instructions[0])
-    return Visited([found[i : i + n] for i in range(0, len(found), n)], np.ones((len(starts), n), dtype=bool))
-
-
-def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """The control: the same said in other words. What this gains, any rewrite gains."""
-    return once(task, starts, [[NEUTRAL[n % len(NEUTRAL)] for n in range(calls)]] * len(starts), seed)
-
-
-def templates(
-    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, bank: Sequence[Action] = BANK
-) -> Visited:
-    """One step each: different random instructions of the bank. Chosen among by U, this is greedy search."""
-    writer = ProfileWriter(task.encoders.paid.domain)
-    every = [instantiate(bank, writer(start.user)) for start in starts]
-    order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:calls] for start in starts]
-    return once(task, starts, [[texts[i] for i in rows] for texts, rows in zip(every, order, strict=True)], seed)
 
 
 def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
@@ -75,40 +37,6 @@ def promising(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0
 
 def _said(task: Steering, aims: Integers) -> list[str]:
     return [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
-
-
-def tree(
-    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, depth: int = 2, width: int = 2,
-    bank: Sequence[Action] = BANK,
-) -> Visited:  # fmt: skip
-    """Beam search with random templates: `calls` / `depth` rewrites a depth, of the `width` texts of highest paid U.
-
-    Raises:
-        ValueError: fewer than four rewrites a depth, with which nothing would be pruned.
-    """
-    rewrites = calls // depth
-    if rewrites < 4:
-        raise ValueError(f"{rewrites} rewrites a depth: nothing would be pruned, ask for {4 * depth} calls or more")
-    writer = ProfileWriter(task.encoders.paid.domain)
-    every = [instantiate(bank, writer(start.user)) for start in starts]
-    beams = [[start.text] for start in starts]
-    visited: list[list[str]] = [[] for _ in starts]
-    for level in range(depth):
-        parents = [[beam[i % len(beam)] for i in range(rewrites)] for beam in beams]
-        order = [
-            np.random.default_rng(seed_of(seed, "tree", *s, level)).permutation(len(bank))[:rewrites] for s in starts
-        ]
-        instructions = [texts[i] for texts, rows in zip(every, order, strict=True) for i in rows]
-        seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
-        found = task.rewrite([text for some in parents for text in some], instructions, seeds).texts
-        for number, start in enumerate(starts):
-            children = found[number * rewrites : (number + 1) * rewrites]
-            visited[number] += children
-            paid = task.gained(start, children)[:2].sum(axis=0)
-            beams[number] = list(dict.fromkeys(children[i] for i in np.argsort(-paid, kind="stable")))[:width]
-    emitted = np.zeros((len(starts), rewrites * depth), dtype=bool)
-    emitted[:, -rewrites:] = True
-    return Visited(visited, emitted)
 
 
 # Agents ------------------------------------------------------------------------------------------------------------

@@ -85,14 +85,15 @@ def difference(one: Measured, other: Measured, **options) -> Interval:
     return mean_interval(paired(one.values(**options), other.values(**options)), one.items)
 
 
-COLUMNS: dict[str, dict[str, str]] = {
-    "paid": {"encoder": "paid"},
-    "rating": {"encoder": "paid", "part": "rating"},
-    "novelty": {"encoder": "paid", "part": "novelty"},
-    "second": {"encoder": "second"},
-    "judged": {"encoder": "judge"},
-    "judged rating": {"encoder": "judge", "part": "rating"},
+COLUMNS: dict[str, tuple[str, Part]] = {
+    "paid": ("paid", "total"),
+    "rating": ("paid", "rating"),
+    "novelty": ("paid", "novelty"),
+    "second": ("second", "total"),
+    "judged": ("judge", "total"),
+    "judged rating": ("judge", "rating"),
 }
+"""Columns of a table: which encoder says so, and which part of the utility."""
 
 
 def gain_table(
@@ -103,12 +104,15 @@ def gain_table(
     Args:
         over: the method whose gains are taken off, start by start; None for gains over the start.
     """
-    rows = {}
-    for name, method in methods.items():
-        row = {}
-        for column, options in COLUMNS.items():
-            rule = {**options, "calls": calls, "chooser": chooser}
-            values = method.values(**rule)
-            row[column] = mean_interval(paired(values, methods[over].values(**rule)) if over else values, method.items)
-        rows[name] = row
+
+    def interval(method: Measured, encoder: str, part: Part) -> Interval:
+        values = method.values(encoder, part, calls, chooser)
+        if over is not None:
+            values = paired(values, methods[over].values(encoder, part, calls, chooser))
+        return mean_interval(values, method.items)
+
+    rows = {
+        name: {column: interval(method, *of_column) for column, of_column in COLUMNS.items()}
+        for name, method in methods.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from fake_steering import fake_task, task_starts
 
@@ -13,23 +12,12 @@ from helpers.eagle.steering import State
 
 POLICY = OptionPolicy(temperature=1.0)
 METHODS = {
-    "neutral": methods.neutral,
-    "templates": methods.templates,
     "random_aims": methods.random_aims,
     "promising": methods.promising,
-    "tree": methods.tree,
     "reference": lambda *a: methods.follow(*a, None, "goptimal"),
     "agent": lambda *a: methods.follow(*a, POLICY, "optimistic"),
     "guided": lambda *a: methods.guided(*a, POLICY),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_profiles(monkeypatch):
-    """The small map has no ratings to make profiles of."""
-    from fake_world import PROFILES
-
-    monkeypatch.setattr(methods, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -53,13 +41,6 @@ def said(task) -> list[str]:
     return [instruction for _, instruction, _ in task.rewrite.backend.asked]
 
 
-def test_the_control_only_rephrases():
-    task = fake_task()
-    methods.neutral(task, task_starts(2), 8, 0)
-    assert set(said(task)) == set(methods.NEUTRAL)
-    assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in task_starts(2)}
-
-
 def test_the_promising_aims_are_those_of_highest_promise():
     task, start = fake_task(), task_starts(3)[2]
     methods.promising(task, [start], 4, 0)
@@ -74,20 +55,6 @@ def test_an_episode_is_emitted_at_its_end():
     assert found.emitted.tolist() == [[False, False, False, True] * 2] * 3
     cut = methods.follow(fake_task(horizon=3), task_starts(3), 8, 0, None, "uniform")
     assert cut.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 3
-
-
-def test_a_tree_goes_on_from_its_best_texts():
-    task, start = fake_task(), task_starts(1)[0]
-    found = methods.tree(task, [start], 8, 0)
-    paid = task.gained(start, found.texts[0][:4])[:2].sum(axis=0)
-    best = [found.texts[0][i] for i in np.argsort(-paid)[:2]]
-    assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
-    assert found.emitted.tolist() == [[False] * 4 + [True] * 4]
-
-
-def test_a_tree_that_prunes_nothing_is_refused():
-    with pytest.raises(ValueError, match="ask for 8 calls or more"):
-        methods.tree(fake_task(), task_starts(1), 6)
 
 
 def test_a_guided_search_asks_for_what_its_policy_values_most():

@@ -1,0 +1,213 @@
+"""What an agent has to beat: a control that only rephrases, and searches that do without aims.
+
+Each is `method(task, starts, calls, seed) -> Visited`. Which of the visited texts count is a rule of the table
+(`emission.py`) and not the method's own. The paper compares EAGLE with its reference policies and with ELM; the other
+methods are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from helpers.eagle.actions import instantiate
+from helpers.eagle.banks import BANK, Action
+from helpers.eagle.baselines import N_SHOWN, blend_prompt, opro_prompt
+from helpers.eagle.emission import Visited
+from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
+from helpers.eagle.steering import Steering
+from helpers.eagle.utility import ContentGap
+from helpers.embedding.profiles import ProfileWriter
+from helpers.language.generation import Prompt, generate
+
+SearchMethod = Callable[[Steering, Sequence[Start], int, int], Visited]
+
+NEUTRAL = (
+    "Say the same in other words.",
+    "Rewrite it without changing what happens.",
+    "Keep the story and change only the wording.",
+    "Tell the same with different words.",
+    "Rephrase it and keep everything else.",
+)
+
+
+def in_rows(texts: Sequence[str], per_start: int) -> list[list[str]]:
+    """Texts of several starts, one after the other, as a list for each start."""
+    return [list(texts[row : row + per_start]) for row in range(0, len(texts), per_start)]
+
+
+def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequence[str]], seed: int) -> Visited:
+    """Every instruction tried on its start, one step each; everything is emitted."""
+    rows = [
+        (start, instruction, seed_of(seed, "once", *start, number))
+        for start, some in zip(starts, instructions, strict=True)
+        for number, instruction in enumerate(some)
+    ]
+    found = task.rewrite([start.text for start, *_ in rows], [said for _, said, _ in rows], [s for *_, s in rows])
+    n = len(instructions[0])
+    return Visited(in_rows(found.texts, n), np.ones((len(starts), n), dtype=bool))
+
+
+def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """The control: the same said in other words. What this gains, any rewrite gains."""
+    return once(task, starts, [[NEUTRAL[n % len(NEUTRAL)] for n in range(calls)]] * len(starts), seed)
+
+
+def random_templates(
+    task: Steering, starts: Sequence[Start], n: int, seed: int, bank: Sequence[Action] = BANK
+) -> list[list[str]]:
+    """n different instructions of the bank for each start, at random."""
+    writer = ProfileWriter(task.encoders.paid.domain)
+    order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
+    every = [instantiate(bank, writer(start.user)) for start in starts]
+    return [[texts[i] for i in rows] for texts, rows in zip(every, order, strict=True)]
+
+
+def templates(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """One step each: different random instructions of the bank. Chosen among by U, this is greedy search."""
+    return once(task, starts, random_templates(task, starts, calls, seed), seed)
+
+
+def random_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """Episodes of random instructions of the bank, each to its end, until the calls are spent."""
+    n_episodes = -(-calls // task.horizon)
+    rows = [start for start in starts for _ in range(n_episodes)]
+    texts, visited = [start.text for start in rows], []
+    for step, some in enumerate(zip(*_shuffled(task, starts, n_episodes, seed), strict=True)):
+        seeds = [seed_of(seed, "edits", *start, step, row % n_episodes) for row, start in enumerate(rows)]
+        texts = task.rewrite(texts, some, seeds).texts
+        visited.append(texts)
+    by_start = [
+        [text for episode in some for text in episode] for some in _grouped(zip(*visited, strict=True), n_episodes)
+    ]
+    emitted = np.arange(task.horizon * n_episodes) % task.horizon == task.horizon - 1
+    return Visited([texts[:calls] for texts in by_start], np.tile(emitted[:calls], (len(starts), 1)))
+
+
+def _shuffled(task: Steering, starts: Sequence[Start], n_episodes: int, seed: int) -> list[list[str]]:
+    """Random instructions of every episode, as many as it has steps."""
+    some = random_templates(task, starts, task.horizon * n_episodes, seed)
+    return [texts for row in some for texts in in_rows(row, task.horizon)]
+
+
+def _grouped(rows, size: int) -> list[list]:
+    """Rows in groups of a size."""
+    rows = list(rows)
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def tree(
+    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, depth: int = 2, width: int = 2
+) -> Visited:
+    """Beam search with random templates: `calls` / `depth` rewrites a depth, of the `width` texts of highest paid U.
+
+    The texts of the last depth are emitted.
+
+    Raises:
+        ValueError: fewer than four rewrites a depth, with which nothing would be pruned.
+    """
+    rewrites = calls // depth
+    if rewrites < 4:
+        raise ValueError(f"{rewrites} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
+    beams = [[start.text] for start in starts]
+    visited: list[list[str]] = [[] for _ in starts]
+    for level in range(depth):
+        parents = [beam[i % len(beam)] for beam in beams for i in range(rewrites)]
+        said = [text for some in random_templates(task, starts, rewrites, seed_of(seed, level)) for text in some]
+        seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
+        children = in_rows(task.rewrite(parents, said, seeds).texts, rewrites)
+        paid = [task.gained(start, some)[:2].sum(axis=0) for start, some in zip(starts, children, strict=True)]
+        beams = [best_first(some, utility)[:width] for some, utility in zip(children, paid, strict=True)]
+        visited = [old + new for old, new in zip(visited, children, strict=True)]
+    emitted = np.arange(rewrites * depth) >= rewrites * (depth - 1)
+    return Visited(visited, np.tile(emitted, (len(starts), 1)))
+
+
+def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> list[str]:
+    """Different texts, the one of highest utility first."""
+    return list(dict.fromkeys(texts[i] for i in np.argsort(-utility, kind="stable")))
+
+
+# Without instructions ----------------------------------------------------------------------------------------------
+
+
+def opro(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, rounds: int = 2) -> Visited:
+    """Show the best ideas so far with their scores and ask for a better one; the ideas of the last round are emitted.
+
+    After OPRO (Yang et al. 2024, "Large language models as optimizers"), at our number of calls and with a model far
+    smaller than theirs. The first round shows the start alone.
+    """
+    writer = ProfileWriter(task.encoders.paid.domain)
+    found = [{start.text: _stars(task, start, [start.text])[0]} for start in starts]
+    visited: list[list[str]] = [[] for _ in starts]
+    shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
+    for number, share in enumerate(shares):
+        best = [dict(sorted(known.items(), key=lambda pair: -pair[1])[:N_SHOWN]) for known in found]
+        prompts = [opro_prompt(writer(start.user), pairs) for start, pairs in zip(starts, best, strict=True)]
+        ideas = _ideas(task, starts, prompts, share, seed_of(seed, "opro", number))
+        found = [
+            known | dict(zip(some, _stars(task, start, some), strict=True))
+            for known, start, some in zip(found, starts, ideas, strict=True)
+        ]
+        visited = [old + new for old, new in zip(visited, ideas, strict=True)]
+    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)))
+
+
+def _stars(task: Steering, start: Start, texts: Sequence[str]) -> list[float]:
+    """Paid utility of texts, in stars."""
+    return task.gaps(start)[0](task.embedded(texts)[0]).total.tolist()
+
+
+def _ideas(
+    task: Steering, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int
+) -> list[list[str]]:
+    """`times` answers to each start's prompt, as ideas; the start's text stands for an unusable answer."""
+    rewriter = task.rewrite
+    asked = [prompt for prompt in prompts for _ in range(times)]
+    seeds = [seed_of(seed, *start, i) for start in starts for i in range(times)]
+    answers = generate(
+        rewriter.backend, asked, rewriter.sampling, seeds, memo=rewriter.memo, progress=rewriter.progress
+    )
+    own = [start.text for start in starts for _ in range(times)]
+    ideas = [read_answer(answer, rewriter.wording)[0] or text for answer, text in zip(answers, own, strict=True)]
+    return in_rows(ideas, times)
+
+
+def elm_like(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """Go to the optimum of U in the embedding space, and let the language model write what could stand there.
+
+    The paper's ELM baseline decodes the optimal embedding with a model that was trained to; ours shows the items
+    nearest to it and asks for a new one between them.
+    """
+    prompts = [blend_prompt(_nearest(task, start)) for start in starts]
+    ideas = _ideas(task, starts, prompts, calls, seed_of(seed, "elm"))
+    return Visited(ideas, np.ones((len(starts), calls), dtype=bool))
+
+
+def _nearest(task: Steering, start: Start) -> list[str]:
+    """The items nearest to the optimum of a start, as ideas, nearest first; not the start's own."""
+    space = task.encoders.paid
+    usable = start_items(space.domain)
+    usable = usable[usable != start.item]
+    items = space.items[np.searchsorted(space.domain.text_items, usable)]
+    goal = best_in_reach(task.gaps(start)[0], task.embedded([start.text])[0][0], space.items)
+    nearest = np.argsort(np.linalg.norm(items - goal, axis=1), kind="stable")[:N_SHOWN]
+    return [start_of(space.domain, item, start.user).text for item in usable[nearest]]
+
+
+def best_in_reach(
+    gap: ContentGap, z: Float[np.ndarray, " dim"], items: Float[np.ndarray, "item dim"], n_fractions: int = 10
+) -> Float[np.ndarray, " dim"]:
+    """The point of highest utility that one can reach from z without leaving where items are.
+
+    U grows without bound away from the items, so its optimum needs a region, which the paper does not give. Ours: the
+    segments from z to every item (they lie in the convex hull), as far as the median distance from z to the items.
+    Best of `n_fractions` points on each.
+    """
+    ways = items - z
+    reach = np.median(np.linalg.norm(ways, axis=1))
+    points = np.concatenate([z + fraction * ways for fraction in np.linspace(0, 1, n_fractions + 1)[1:]])
+    points = points[np.linalg.norm(points - z, axis=1) <= reach * (1 + 1e-9)]
+    return points[gap(points).total.argmax()]

@@ -1,0 +1,138 @@
+"""Rivals: as many calls as agreed, what is emitted, and that each searches as it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_steering import fake_task, task_starts
+from fake_world import PROFILES, encode
+
+from helpers.eagle import rivals
+from helpers.eagle.banks import BANK
+from helpers.eagle.emission import Visited
+from helpers.eagle.utility import ContentGap
+
+RIVALS = {
+    "neutral": rivals.neutral,
+    "templates": rivals.templates,
+    "random_edits": rivals.random_edits,
+    "tree": rivals.tree,
+    "opro": rivals.opro,
+    "elm_like": rivals.elm_like,
+}
+EDITS = {name: rivals_ for name, rivals_ in RIVALS.items() if name not in ("opro", "elm_like")}
+
+
+@pytest.fixture(autouse=True)
+def small_map(monkeypatch):
+    """The small map has neither ratings to make profiles of nor genres to start from."""
+    monkeypatch.setattr(rivals, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
+    monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
+    texts = fake_task().encoders.paid.domain.items["plot_text"]
+    monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: rivals.Start(texts[item], user, int(item)))
+
+
+class Writes:
+    """In place of `generate`: the n-th answer of a call is the n-th place on a line."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.prompts = []
+        monkeypatch.setattr(rivals, "generate", self)
+
+    def __call__(self, backend, prompts, sampling, seeds, memo, progress) -> list[str]:
+        self.prompts += prompts
+        assert len(set(seeds)) == len(prompts)
+        return [
+            f" Drama.\nThe old house stands at x{n / 10:.3f} y0.100 z0.200 on the map." for n in range(len(prompts))
+        ]
+
+
+@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("calls", [8, 12])
+def test_every_rival_visits_as_many_texts_as_it_may_make_calls(name, calls, monkeypatch):
+    writes, task, starts = Writes(monkeypatch), fake_task(), task_starts(5)
+    found = RIVALS[name](task, starts, calls, 0)
+    assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
+    asked = len(task.rewrite.backend.asked) + len(writes.prompts)
+    assert asked == (45 if (name, calls) == ("random_edits", 8) else calls * 5)  # an episode is played to its end
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_rival_does_the_same_again_and_something_else_with_another_seed(name):
+    first, again, other = (RIVALS[name](fake_task(), task_starts(4), 8, seed).texts for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def said(task) -> list[str]:
+    return [instruction for _, instruction, _ in task.rewrite.backend.asked]
+
+
+def test_the_control_only_rephrases():
+    task, starts = fake_task(), task_starts(2)
+    assert rivals.neutral(task, starts, 8, 0).emitted.all()
+    assert set(said(task)) == set(rivals.NEUTRAL)
+    assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in starts}
+
+
+def test_templates_are_different_ones_of_the_bank():
+    task, starts = fake_task(), task_starts(3)
+    rivals.templates(task, starts, 12, 0)
+    bare = {action.template for action in BANK if not action.personalised}
+    for row in range(3):
+        some = said(task)[12 * row : 12 * row + 12]
+        assert len(set(some)) == 12 and 2 <= len(set(some) & bare) <= 10  # half of the bank is personal
+
+
+def test_random_episodes_are_emitted_at_their_ends():
+    task = fake_task(horizon=3)
+    found = rivals.random_edits(task, task_starts(2), 8, 0)
+    assert found.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 2
+    asked = task.rewrite.backend.asked
+    assert [text for text, *_ in asked[6:12]] == [row[i] for row in found.texts for i in (0, 3, 6)]
+
+
+def test_a_tree_goes_on_from_its_best_texts():
+    task, start = fake_task(), task_starts(1)[0]
+    found = rivals.tree(task, [start], 8, 0)
+    paid = task.gained(start, found.texts[0][:4])[:2].sum(axis=0)
+    best = [found.texts[0][i] for i in np.argsort(-paid)[:2]]
+    assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
+    assert found.emitted.tolist() == [[False] * 4 + [True] * 4]
+
+
+def test_a_tree_that_prunes_nothing_is_refused():
+    with pytest.raises(ValueError, match="ask for 8 calls or more"):
+        rivals.tree(fake_task(), task_starts(1), 6)
+
+
+def test_opro_shows_the_best_so_far_with_their_scores(monkeypatch):
+    writes, task, start = Writes(monkeypatch), fake_task(), task_starts(1)[0]
+    found = rivals.opro(task, [start], 10, 0)
+    assert start.text in writes.prompts[0][-2][1] and writes.prompts[0][-2][1].count("Score:") == 1
+    utility = task.gaps(start)[0](encode(found.texts[0][:5])).total
+    best = found.texts[0][utility.argmax()]
+    shown = writes.prompts[5][-2][1]
+    assert shown.count("Score:") == 3 and f"{best}\nScore: {20 * utility.max():.0f}" in shown
+    assert found.emitted.tolist() == [[False] * 5 + [True] * 5]
+
+
+def test_the_best_point_in_reach_is_no_farther_than_half_of_the_items():
+    random = np.random.default_rng(0)
+    gap = ContentGap(random.normal(size=(9, 3)), random.normal(size=3), 3.5)
+    for z in random.normal(size=(20, 3)):
+        goal, lengths = rivals.best_in_reach(gap, z, gap.items), np.linalg.norm(gap.items - z, axis=1)
+        assert np.linalg.norm(goal - z) <= np.median(lengths) * (1 + 1e-6)
+        near = z + np.linspace(0.1, 1, 10)[:, None, None] * (gap.items - z)
+        inside = near[np.linalg.norm(near - z, axis=-1) <= np.median(lengths)]
+        assert gap(goal).total[0] == pytest.approx(gap(inside).total.max())
+
+
+def test_elm_shows_the_items_nearest_to_the_optimum_and_not_its_own(monkeypatch):
+    writes, task, start = Writes(monkeypatch), fake_task(), task_starts(4)[3]
+    rivals.elm_like(task, [start], 3, 0)
+    gap, space = task.gaps(start)[0], task.encoders.paid
+    goal = rivals.best_in_reach(gap, encode([start.text])[0], space.items)
+    order = np.argsort(np.linalg.norm(space.items - goal, axis=1))
+    texts = space.domain.items["plot_text"].to_numpy()[space.domain.text_items]
+    expected = [texts[i] for i in order if space.domain.text_items[i] != start.item][:3]
+    assert {prompt[-2][1] for prompt in writes.prompts} == {"\n\n".join(expected)}
