@@ -22,12 +22,12 @@ from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from helpers.base.compute import one_thread
 from helpers.eagle.aims import most_promising
+from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.steering import FEATURES, State, Steering, Support
+from helpers.eagle.steering import FEATURES, Options, State, Steering, Support
 from helpers.eagle.training import gae, kl_of
-from helpers.eagle.trajectories import Decide, Trajectories, play
+from helpers.eagle.trajectories import StatePolicy, Trajectories, play
 
 PENALTIES = np.logspace(-1, 4, 11)
 NEVER = -1e4  # instead of minus infinity, with which KL and entropy would not be finite
@@ -40,12 +40,15 @@ class Labelled(NamedTuple):
         gain: utility after the step minus before it, in stars, by the paid and by the second encoder.
         start: number of the start that a row belongs to.
         valid: whether the answer could be used.
+        states, aims: where it was tried, and which.
     """
 
     features: Float[np.ndarray, "row feature"]
     gain: Float[np.ndarray, "row encoder"]
     start: Int[np.ndarray, " row"]
     valid: Bool[np.ndarray, " row"]
+    states: list[State]
+    aims: Int[np.ndarray, " row"]
 
 
 def label_rows(
@@ -58,7 +61,17 @@ def label_rows(
     picked = np.concatenate([rng.choice(np.flatnonzero(first.start == n), deeper, False) for n in range(len(starts))])
     then = [results[row] for row in picked]
     second, _ = _tried(task, then, first.start[picked], promising // 2, random // 2, seed + 1)
-    return Labelled(*(np.concatenate(both) for both in zip(first, second, strict=True)))
+    return joined(first, second)
+
+
+def joined(one: Labelled, other: Labelled) -> Labelled:
+    """The rows of both."""
+
+    def both(name: str) -> np.ndarray:
+        return np.concatenate([getattr(one, name), getattr(other, name)])
+
+    numbers = both("features"), both("gain"), both("start"), both("valid")
+    return Labelled(*numbers, one.states + other.states, both("aims"))
 
 
 def _tried(
@@ -92,7 +105,9 @@ def _tried(
             for n, s in zip(owner, after, strict=True)
         ]
     )
-    return Labelled(np.concatenate(features), gained[..., 1] - gained[..., 0], numbers[owner], rewrites.valid), after
+    gain, before = gained[..., 1] - gained[..., 0], [states[n] for n in owner]
+    rows = np.concatenate(features), gain, numbers[owner], rewrites.valid, before, np.array(chosen)
+    return Labelled(*rows), after
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -107,15 +122,23 @@ def small_network(hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.Tanh(), zeroed(nn.Linear(hidden, 1)))
 
 
-class OptionPolicy(nn.Module):
-    """pi(option | state) = softmax(Q / temperature): Q is linear in the features, plus a network that starts at 0."""
+def features_of(options: Sequence[Options]) -> Float[Tensor, "state option feature"]:
+    """The features of the options of several states."""
+    return torch.as_tensor(np.stack([option.features for option in options]), dtype=torch.float32)
+
+
+class OptionPolicy(StatePolicy):
+    """pi(option | state) = softmax(Q / temperature): Q is linear in the features, plus a network that starts at 0.
+
+    How far to trust Q is a weight of its own, since the network would need many steps to learn as much.
+    """
 
     center: Float[Tensor, " feature"]
     spread: Float[Tensor, " feature"]
 
-    def __init__(self, temperature: float = 0.05, hidden: int = 32, seed: int = 0) -> None:
+    def __init__(self, temperature: float = 0.03, hidden: int = 32, seed: int = 0) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.linear = zeroed(nn.Linear(len(FEATURES), 1))
@@ -132,10 +155,14 @@ class OptionPolicy(nn.Module):
     def forward(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state option"]:
         """Log-probabilities of all options; an episode makes at least one step before it may stop."""
         first = features[..., FEATURES.index("stop")] * features[..., FEATURES.index("left")] == 1
-        return torch.log_softmax((self.values(features) / self.temperature).masked_fill(first, NEVER), dim=-1)
+        return torch.log_softmax((self.values(features) / self.log_temperature.exp()).masked_fill(first, NEVER), dim=-1)
+
+    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        """The same for states, of which it sees the features alone."""
+        return self(features_of(options))
 
 
-def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: float = 0.05) -> OptionPolicy:
+def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: float = 0.03) -> OptionPolicy:
     """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows."""
     policy = OptionPolicy(temperature)
     x, y = rows.features[rows.valid], gain[rows.valid]
@@ -148,18 +175,6 @@ def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: fl
         policy.linear.weight.copy_(torch.as_tensor(model.coef_)[None])
         policy.linear.bias.fill_(float(model.intercept_))
     return policy
-
-
-def probabilities(policy: OptionPolicy | None) -> Decide:
-    """What `play` asks of a policy; None is the uniform one over the aims, which never stops."""
-
-    def decide(features: Float[np.ndarray, "episode option feature"]) -> Float[np.ndarray, "episode option"]:
-        if policy is None:
-            return 1.0 - features[..., FEATURES.index("stop")]
-        with torch.no_grad(), one_thread():
-            return policy(torch.as_tensor(features, dtype=torch.float32)).exp().double().numpy()
-
-    return decide
 
 
 # Reinforcement -----------------------------------------------------------------------------------------------------
@@ -175,10 +190,10 @@ class AgentSettings:
         entropy: weight of the policy's entropy.
     """
 
-    iterations: int = 30
-    episodes: int = 24
-    learning_rate: float = 3e-3
-    kl: float = 0.05
+    iterations: int = 16
+    episodes: int = 30
+    learning_rate: float = 1e-3
+    kl: float = 0.1
     entropy: float = 0.0
     gae_lambda: float = 0.9
     second: float = 0.0
@@ -202,48 +217,69 @@ class OptionValue(nn.Module):
 
 
 def loss_of_episodes(
-    policy: OptionPolicy, value: OptionValue, reference: OptionPolicy, episodes: Trajectories, settings: AgentSettings
+    policy: StatePolicy, value: OptionValue, reference: StatePolicy, episodes: Trajectories, settings: AgentSettings
 ) -> tuple[Tensor, dict[str, float]]:
     """REINFORCE loss of finished episodes, as `training.loss_of`; steps after a STOP do not count."""
-    features = torch.as_tensor(episodes.features, dtype=torch.float32)
-    running = torch.as_tensor(episodes.running, dtype=torch.float32)
+    running, shape = torch.as_tensor(episodes.running), episodes.chosen.shape
     weights = np.array([1 - settings.second, settings.second])
     utility = torch.as_tensor(np.tensordot(weights, episodes.gained, axes=1), dtype=torch.float32)
-    log_probs, values = policy(features), value(features) * running
+    values = value(torch.cat([features_of(step) for step in episodes.options])).reshape(shape) * running
     with torch.no_grad():
-        advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)
-        scaled = (advantages - advantages[running > 0].mean()) / (advantages[running > 0].std() + 1e-4)
-    taken = log_probs.gather(-1, torch.as_tensor(episodes.chosen)[..., None])[..., 0]
-    mean = lambda x: (x * running).sum() / running.sum()  # noqa: E731
-    kl = mean(kl_of(log_probs, reference(features).detach()))
-    entropy = mean(-(log_probs.exp() * log_probs).sum(dim=-1))
-    value_loss = mean((values - (utility[-1] - utility[:-1])) ** 2)
-    loss = -mean(scaled * taken) + settings.kl * kl - settings.entropy * entropy + value_loss
+        advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)[running]
+        scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-4)
+    log_probs, others = (seen_by(one, episodes) for one in (policy, reference))
+    taken = log_probs.gather(-1, torch.as_tensor(episodes.chosen)[running][:, None])[:, 0]
+    kl = kl_of(log_probs, others.detach()).mean()
+    entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+    value_loss = ((values - (utility[-1] - utility[:-1]))[running] ** 2).mean()
+    loss = -(scaled * taken).mean() + settings.kl * kl - settings.entropy * entropy + value_loss
     facts = {"kl": kl, "entropy": entropy, "value_loss": value_loss, "gain": utility[-1].mean()}
     return loss, {name: float(number.detach()) for name, number in facts.items()}
 
 
+def seen_by(policy: StatePolicy, episodes: Trajectories) -> Float[Tensor, "running option"]:
+    """Log-probabilities in all states in which an episode was still running, step by step."""
+    rows = []
+    for states, options, running in zip(episodes.states, episodes.options, episodes.running, strict=True):
+        going = np.flatnonzero(running).tolist()
+        if going:
+            rows.append(policy.log_probs([states[row] for row in going], [options[row] for row in going]))
+    return torch.cat(rows)
+
+
+def paces(policy: StatePolicy, value: OptionValue, rate: float) -> list[dict]:
+    """Weights to train; a temperature moves ten times as fast, since Adam takes steps of one size."""
+    weights = [w for part in (policy, value) for w in part.parameters() if w.requires_grad and w.ndim]
+    scales = [w for w in policy.parameters() if w.requires_grad and not w.ndim]
+    return [{"params": weights, "lr": rate}, {"params": scales, "lr": 10 * rate}]
+
+
 def reinforce(
     task: Steering,
-    policy: OptionPolicy,
+    policy: StatePolicy,
     support: Support,
     starts: Sequence[Start],
     settings: AgentSettings,
     *,
+    value: OptionValue,
     seed: int = 0,
     on_iteration: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `policy` in place from where it stands; one row of the learning curve per iteration."""
-    reference, value = copy.deepcopy(policy).requires_grad_(False), OptionValue(policy, seed=seed)
-    optimiser = torch.optim.Adam([*policy.parameters(), *value.parameters()], lr=settings.learning_rate)
+    """Train `policy` in place from where it stands; one row of the learning curve per iteration.
+
+    Args:
+        value: the baseline, trained with it.
+    """
+    reference = frozen_copy(policy)
+    optimiser = torch.optim.Adam(paces(policy, value, settings.learning_rate))
     curve = []
     for iteration in range(settings.iterations):
         rng = np.random.default_rng([seed, iteration])
         batch = [starts[row] for row in rng.permutation(len(starts))[: settings.episodes]]
         seeds = rng.integers(2**31, size=len(batch)).tolist()
         worlds = [seed % settings.draws for seed in seeds]
-        episodes = play(task, batch, support, probabilities(policy), seeds, worlds)
-        with one_thread():
+        episodes = play(task, batch, support, policy, seeds, worlds)
+        with fitting_threads(policy):
             loss, facts = loss_of_episodes(policy, value, reference, episodes, settings)
             optimiser.zero_grad()
             loss.backward()

@@ -14,13 +14,13 @@ from helpers.eagle.agent import AgentSettings, Labelled, OptionPolicy, fit_offli
 from helpers.eagle.aims import aims_of
 from helpers.eagle.experiment import HIGH, LOW
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
-from helpers.eagle.steering import Steering
+from helpers.eagle.steering import Steering, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
-REACH = (0.32, 0.32)
+FIRST_REACH = (0.3, 0.3)  # before it is fitted
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,5 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     train, test = comparison_starts(domain, model, plan.train_items, plan.test_items)
     left_out = sorted({start.item for start in test})
     rewriter = Rewriter(backend or local_backend(), SAMPLING, default_memo(), progress, domain.wording)
-    encoders = independent_encoders(domain, left_out)
-    return Comparison(Steering(encoders, aims_of(domain, left_out), REACH, rewriter), plan, train, test)
+    task = Steering(independent_encoders(domain, left_out), aims_of(domain, left_out), FIRST_REACH, rewriter)
+    return Comparison(with_reach(task, train), plan, train, test)

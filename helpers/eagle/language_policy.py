@@ -97,14 +97,21 @@ class LanguagePolicy(nn.Module):
 
     def scores(self, prompt: Prompt, instructions: Sequence[str]) -> Float[Tensor, " instruction"]:
         """Log-likelihood in nats of each instruction as the answer, per token if so set."""
-        if torch.is_grad_enabled():
-            parts = [instructions[start : start + AT_ONCE] for start in range(0, len(instructions), AT_ONCE)]
-            # Activations are thrown away here and computed once more when the backward pass comes to them.
-            scores = torch.cat([checkpoint(log_likelihoods, self.lm, prompt, p, use_reentrant=False) for p in parts])
-        else:
-            scores = log_likelihoods(self.lm, prompt, instructions)
-        if not self.per_token:
-            return scores
-        return scores / torch.tensor(
-            [len(plain_tokens(self.lm.tokenizer, w)) for w in instructions], device=scores.device
-        )
+        return answer_scores(self.lm, prompt, instructions, self.per_token)
+
+
+def answer_scores(
+    lm: LoadedModel, prompt: Prompt, answers: Sequence[str], per_token: bool = True
+) -> Float[Tensor, " answer"]:
+    """Log-likelihood in nats of each answer to a prompt, per token if so set.
+
+    With gradients, activations are thrown away and computed once more when the backward pass comes to them.
+    """
+    if torch.is_grad_enabled():
+        parts = [answers[start : start + AT_ONCE] for start in range(0, len(answers), AT_ONCE)]
+        scores = torch.cat([checkpoint(log_likelihoods, lm, prompt, part, use_reentrant=False) for part in parts])
+    else:
+        scores = log_likelihoods(lm, prompt, answers)
+    if not per_token:
+        return scores
+    return scores / torch.tensor([len(plain_tokens(lm.tokenizer, w)) for w in answers], device=scores.device)

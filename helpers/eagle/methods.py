@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from helpers.eagle.agent import OptionPolicy, probabilities
+from helpers.eagle.agent import OptionPolicy
 from helpers.eagle.aims import most_promising
 from helpers.eagle.emission import Visited
 from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.rivals import once
 from helpers.eagle.steering import State, Steering, Support, Table
-from helpers.eagle.trajectories import play
+from helpers.eagle.trajectories import StatePolicy, play
 
 
 def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
@@ -43,7 +43,7 @@ def _said(task: Steering, aims: Integers) -> list[str]:
 
 
 def follow(
-    task: Steering, starts: Sequence[Start], calls: int, seed: int, policy: OptionPolicy | None, support: Support
+    task: Steering, starts: Sequence[Start], calls: int, seed: int, policy: StatePolicy | None, support: Support
 ) -> Visited:
     """Episodes of a policy, one after the other, until the calls are spent; the end of each episode is emitted.
 
@@ -55,7 +55,7 @@ def follow(
     while left := [row for row in range(len(starts)) if len(visited[row]) < calls]:
         seeds = [seed_of(seed, "follow", *starts[row], number) for row in left]
         worlds = [seed_of("follow", *starts[row], number) for row in left]
-        episodes = play(task, [starts[row] for row in left], support, probabilities(policy), seeds, worlds)
+        episodes = play(task, [starts[row] for row in left], support, policy, seeds, worlds)
         for row, texts, n_calls in zip(left, episodes.texts, episodes.calls, strict=True):
             visited[row] += texts[1 : n_calls + 1]
             emitted[row] += [False] * (n_calls - 1) + [True]

@@ -130,12 +130,12 @@ SomePolicy = TypeVar("SomePolicy", bound=nn.Module)
 
 def frozen_copy(policy: SomePolicy) -> SomePolicy:
     """The policy as it is now, to stay so: the reference of the KL penalty. World and frozen weights are shared."""
-    shared = [policy.world, getattr(policy, "effects", None), getattr(policy, "allowed", None)]
+    shared = [getattr(policy, name, None) for name in ("world", "effects", "allowed")]
     shared += [weight for weight in policy.parameters() if not weight.requires_grad]
     return copy.deepcopy(policy, {id(part): part for part in shared}).requires_grad_(False)
 
 
-def fitting_threads(policy: Policy) -> contextlib.AbstractContextManager:
+def fitting_threads(policy: Policy | nn.Module) -> contextlib.AbstractContextManager:
     """One torch thread for a small network (`one_thread` says why), all of them for a language model."""
     size = sum(weight.numel() for weight in policy.parameters()) if isinstance(policy, nn.Module) else 0
     return one_thread() if size < 1_000_000 else contextlib.nullcontext()

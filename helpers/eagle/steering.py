@@ -12,7 +12,7 @@ design over the landing points, which are known here, so that the design costs n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from helpers.domains.ideas import catalogue_genres
-from helpers.eagle.aims import Aim, landing, most_promising, promise, targets
+from helpers.eagle.aims import Aim, fit_reach, landing, most_promising, promise, targets
 from helpers.eagle.design import optimal_design, prepare, round_design
 from helpers.eagle.emission import gap_of_start
 from helpers.eagle.rewriting import Rewriter, Start, seed_of
@@ -176,3 +176,22 @@ def supported(support: Support, table: Table, aims: Sequence[Aim], k: int, seed:
         z = prepare(table.ways, form="displacement", origin=np.zeros(table.ways.shape[1]), n_components=n)
         return round_design(z, optimal_design(z), k, method="exchange")
     raise ValueError(f"unknown support {support!r}: choose uniform, optimistic or goptimal")
+
+
+def with_reach(task: Steering, starts: Sequence[Start], n: int = 4, seed: int = 0) -> Steering:
+    """The same task with `reach` fitted by each encoder: n random aims are tried on every start."""
+    aims = [
+        int(aim)
+        for start in starts
+        for aim in np.random.default_rng(seed_of(seed, "reach", *start)).choice(len(task.aims), n, replace=False)
+    ]
+    before = [start.text for start in starts for _ in range(n)]
+    said = [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
+    rewrites = task.rewrite(before, said, [seed_of(seed, "reach", aim) for aim in aims])
+    here, there = task.embedded(before), task.embedded(rewrites.texts)
+    usable = rewrites.valid
+    reach = [
+        fit_reach(z[usable], after[usable], goals[aims][usable])
+        for z, after, goals in zip(here, there, task.targets, strict=True)
+    ]
+    return replace(task, reach=(reach[0], reach[1]), _kept={})

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
+from helpers.eagle.policy import fitting_threads
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.steering import Options, State, Steering, Support
 
-Decide = Callable[[Float[np.ndarray, "episode option feature"]], Float[np.ndarray, "episode option"]]
-"""Probabilities of all options of some states."""
+
+class StatePolicy(nn.Module):
+    """Anything that gives the log-probability of every option of some states, STOP as the last one."""
+
+    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        raise NotImplementedError
 
 
 class Trajectories(NamedTuple):
@@ -21,14 +28,16 @@ class Trajectories(NamedTuple):
     Attributes:
         texts: for each episode the start's text and then one for each step; a stopped episode keeps its text.
         gained: utility over the start by the paid and by the second encoder, in stars, before each step and at the end.
-        features: of the options of each state; chosen: the option's number, the last one is STOP.
+        states, options: what the policy saw before each step.
+        chosen: the option's number, the last one is STOP.
         valid: whether the answer could be used.
     """
 
     starts: list[Start]
     texts: list[list[str]]
     gained: Float[np.ndarray, "encoder time episode"]
-    features: Float[np.ndarray, "step episode option feature"]
+    states: list[list[State]]
+    options: list[list[Options]]
     chosen: Int[np.ndarray, "step episode"]
     running: Bool[np.ndarray, "step episode"]
     valid: Bool[np.ndarray, "step episode"]
@@ -36,20 +45,21 @@ class Trajectories(NamedTuple):
     @property
     def calls(self) -> Int[np.ndarray, " episode"]:
         """Calls of the language model that each episode cost."""
-        return (self.running & (self.chosen < self.features.shape[2] - 1)).sum(axis=0)
+        return (self.running & (self.chosen < len(self.options[0][0].aims))).sum(axis=0)
 
 
 def play(
     task: Steering,
     starts: Sequence[Start],
     support: Support,
-    decide: Decide,
+    policy: StatePolicy | None,
     seeds: Sequence[int],
     worlds: Sequence[int] | None = None,
 ) -> Trajectories:
     """Play one episode from each start, all side by side: one batched rewrite a step.
 
     Args:
+        policy: chooses; None draws an aim at random in every step.
         seeds: one per episode, for the agent's choices.
         worlds: one per episode, for the environment's answers; `seeds` where not given. Agents that are compared in the
             same worlds differ by what they do alone. And who asks the same of the same text in the same world has his
@@ -63,18 +73,28 @@ def play(
     running, steps, gained = np.ones(len(starts), dtype=bool), [], [np.zeros((2, len(starts)))]
     for _ in range(task.horizon):
         options = [task.options(state, support) for state in states]
-        features = np.stack([option.features for option in options])
-        chosen = _drawn(decide(features), generators)
-        going = running & (chosen < features.shape[1] - 1)
-        states, valid = _stepped(task, states, options, chosen, going, seeds if worlds is None else worlds)
-        steps.append((features, chosen, running, valid))
+        chosen = _drawn(_probabilities(policy, states, options), generators)
+        going = running & (chosen < len(options[0].aims))
+        after, valid = _stepped(task, states, options, chosen, going, seeds if worlds is None else worlds)
+        steps.append((states, options, chosen, running, valid))
+        states = after
         task.embedded([state.text for state in states])  # all at once, before they are looked at one by one
         gained.append(np.stack([task.gained(s.start, [s.text]).reshape(2, 2).sum(axis=1) for s in states], axis=1))
         for row, state in zip(texts, states, strict=True):
             row.append(state.text)
         running = going
-    known = (np.stack(part) for part in zip(*steps, strict=True))
-    return Trajectories(list(starts), texts, np.stack(gained, axis=1), *known)
+    seen, offered, *known = zip(*steps, strict=True)
+    return Trajectories(list(starts), texts, np.stack(gained, axis=1), list(seen), list(offered), *map(np.stack, known))
+
+
+def _probabilities(
+    policy: StatePolicy | None, states: Sequence[State], options: Sequence[Options]
+) -> Float[np.ndarray, "episode option"]:
+    """Of all options of each state."""
+    if policy is None:
+        return np.tile(np.append(np.ones(len(options[0].aims)), 0.0), (len(options), 1))
+    with torch.no_grad(), fitting_threads(policy):
+        return policy.log_probs(states, options).exp().double().cpu().numpy()
 
 
 def _drawn(p: Float[np.ndarray, "episode option"], generators: Sequence[np.random.Generator]) -> np.ndarray:

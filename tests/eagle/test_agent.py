@@ -14,10 +14,10 @@ from helpers.eagle.agent import (
     Labelled,
     OptionPolicy,
     OptionValue,
+    features_of,
     fit_offline,
     label_rows,
     loss_of_episodes,
-    probabilities,
     reinforce,
 )
 from helpers.eagle.emission import gains
@@ -47,7 +47,9 @@ def rows() -> Labelled:
 
 
 def test_labelled_rows_are_steps_with_what_they_gained(rows):
-    assert len(rows.gain) == 8 * (10 + 2 * 5) and rows.valid.all()
+    assert len(rows.gain) == len(rows.states) == 8 * (10 + 2 * 5) and rows.valid.all()
+    assert [state.step for state in rows.states] == [0] * 80 + [1] * 80
+    assert [state.start for state in rows.states] == [task_starts(8)[n] for n in rows.start]
     left = rows.features[:, LEFT]
     assert (left[:80] == 1).all() and left[80:] == pytest.approx(2 / 3)
     assert np.bincount(rows.start).tolist() == [20] * 8
@@ -80,8 +82,9 @@ def test_the_regression_finds_a_linear_law():
     law = random.normal(size=N)
     gain = features @ law - law[STOP] * features[:, STOP] + 0.3
     valid = np.arange(400) % 10 > 0
-    policy = fit_offline(Labelled(features, np.stack([gain, gain], 1), np.zeros(400, dtype=int), valid),
-                         np.where(valid, gain, 1e6))  # fmt: skip
+    nothing = np.zeros(400, dtype=int)
+    rows = Labelled(features, np.stack([gain, gain], 1), nothing, valid, [], nothing)
+    policy = fit_offline(rows, np.where(valid, gain, 1e6))
     np.testing.assert_allclose(policy.values(tensor(features))[valid].detach().numpy(), gain[valid], atol=0.02)
 
 
@@ -90,14 +93,13 @@ def test_a_new_policy_is_even_and_stop_is_worth_nothing_before_training(rows):
     fitted = fit_offline(rows, rows.gain[:, 0])
     values = fitted.values(tensor(options()))
     assert (values[:, -1] == 0).all() and (values[:, :-1] != 0).all()
-    expected = torch.softmax(values / fitted.temperature, dim=-1)
+    expected = torch.softmax(values / 0.03, dim=-1)
     torch.testing.assert_close(fitted(tensor(options())).exp(), expected)
 
 
 def test_no_episode_stops_before_its_first_step():
     probability = OptionPolicy()(tensor(options(left=1.0))).exp().detach().numpy()
     assert (probability[:, -1] == 0).all() and probability[:, :-1] == pytest.approx(0.25)
-    assert (probabilities(None)(options())[:, -1] == 0).all()
 
 
 def test_the_value_starts_as_what_the_policy_expects(rows):
@@ -108,7 +110,7 @@ def test_the_value_starts_as_what_the_policy_expects(rows):
 
 
 def episodes_of(task, policy, n: int = 8):
-    return play(task, task_starts(n), "optimistic", probabilities(policy), range(n))
+    return play(task, task_starts(n), "optimistic", policy, range(n))
 
 
 def test_the_loss_against_sums_by_hand(rows):
@@ -121,7 +123,7 @@ def test_the_loss_against_sums_by_hand(rows):
         for episode in range(8):
             if not played.running[step, episode]:
                 continue
-            features = tensor(played.features[step, episode])
+            features = features_of([played.options[step][episode]])[0]
             log_p = policy(features).detach().numpy()
             other = reference(features).detach().numpy()
             to_come = utility[-1, episode] - utility[step, episode]
@@ -146,13 +148,17 @@ def test_the_second_encoder_has_its_weight_in_the_reward(rows):
     assert facts["gain"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_comes_after_a_stop_has_no_part_in_the_loss(rows):
-    task, policy = fake_task(), OptionPolicy()
-    played = play(task, task_starts(8), "uniform", lambda f: np.ones(f.shape[:2]), range(8))
+def test_what_comes_after_a_stop_has_no_part_in_the_loss():
+    task, policy = fake_task(), OptionPolicy(temperature=1.0)
+    played = play(task, task_starts(8) * 4, "uniform", policy, range(32))
     assert not played.running.all()
-    changed = played._replace(features=np.where(played.running[..., None, None], played.features, 7.0))
+    cut = [
+        [o._replace(features=o.features if going else o.features + 7) for o, going in zip(some, row, strict=True)]
+        for some, row in zip(played.options, played.running, strict=True)
+    ]
     losses = [
-        float(loss_of_episodes(policy, OptionValue(policy), policy, p, SMALL)[0].detach()) for p in (played, changed)
+        float(loss_of_episodes(policy, OptionValue(policy), policy, p, SMALL)[0].detach())
+        for p in (played, played._replace(options=cut))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -162,7 +168,8 @@ def test_training_is_the_same_for_the_same_seed_and_moves_the_policy(rows):
     for seed in (0, 0, 1):
         policy = fit_offline(rows, rows.gain[:, 0])
         before = {name: weight.clone() for name, weight in policy.named_parameters()}
-        curves.append(reinforce(fake_task(), policy, "uniform", task_starts(8), SMALL, seed=seed))
+        value = OptionValue(policy)
+        curves.append(reinforce(fake_task(), policy, "uniform", task_starts(8), SMALL, value=value, seed=seed))
         assert any(not torch.equal(before[name], weight) for name, weight in policy.named_parameters())
     assert curves[0] == curves[1] != curves[2]
     assert [row["iteration"] for row in curves[0]] == [0, 1] and curves[0][0]["kl"] == pytest.approx(0, abs=1e-6)
@@ -174,9 +181,9 @@ def test_supervision_and_rewards_each_help(rows):
     settings = replace(SMALL, iterations=25, episodes=16, learning_rate=1e-2, kl=0.0)
     fitted = fit_offline(rows, rows.gain[:, 0])
     trained = OptionPolicy()
-    reinforce(task, trained, "uniform", starts, settings)
+    reinforce(task, trained, "uniform", starts, settings, value=OptionValue(trained))
     gain = {}
     for name, policy in (("even", None), ("supervised", fitted), ("trained", trained)):
-        played = play(task, starts * 5, "uniform", probabilities(policy), range(100, 180))
+        played = play(task, starts * 5, "uniform", policy, range(100, 180))
         gain[name] = played.gained[0, -1].mean()
     assert gain["supervised"] > gain["even"] + 0.2 and gain["trained"] > gain["even"] + 0.2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_steering import REACH, fake_task, task_starts
@@ -11,7 +13,7 @@ from helpers.eagle.aims import landing
 from helpers.eagle.design import efficiency, prepare
 from helpers.eagle.emission import gains
 from helpers.eagle.rewriting import Start
-from helpers.eagle.steering import FEATURES, State, Table, supported
+from helpers.eagle.steering import FEATURES, State, Table, supported, with_reach
 
 START = task_starts(4)[3]
 STATE = State(START, START.text)
@@ -109,6 +111,14 @@ def test_random_supports_differ_from_state_to_state():
     task = fake_task()
     others = [State(start, start.text) for start in task_starts(6)]
     assert len({tuple(task.options(state, "uniform", 5).aims) for state in others}) > 3
+
+
+def test_the_reach_is_what_texts_go_of_their_way_by_each_encoder():
+    task = replace(fake_task(noise=0.01, bad=0.2), reach=(0.1, 0.9))
+    fitted = with_reach(task, task_starts(10))
+    assert fitted.reach == pytest.approx((REACH, REACH), abs=0.02)
+    promised = fitted.table(STATE).features[:, 0]
+    np.testing.assert_allclose(promised, replace(fake_task(), reach=fitted.reach).table(STATE).features[:, 0])
 
 
 def test_unknown_supports_and_starts_from_nowhere_are_refused(unchecked):

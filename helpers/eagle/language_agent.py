@@ -1,0 +1,115 @@
+"""The paper's kind of agent: a language model that reads the text and the viewer and picks the next instruction.
+
+It sees no embedding and no promise, only words: the state, the profile, and k aims said as instructions, with a
+sentence for STOP. How likely each is as the answer, per token and softmaxed, is the policy (`language_policy.py` says
+why per token). A LoRA adapter is trained on the labelled rows of the supervised stage, and then by reward with the very
+loop of the small agent (`agent.reinforce`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from helpers.eagle.agent import NEVER, Labelled
+from helpers.eagle.language_policy import answer_scores, state_prompt
+from helpers.eagle.policy import fitting_threads
+from helpers.eagle.steering import SUPPORT, Options, State, Steering
+from helpers.eagle.trajectories import StatePolicy
+from helpers.embedding.profiles import ProfileWriter
+from helpers.language.adapters import with_adapter
+from helpers.language.models import LoadedModel, inner_model
+
+STOP_WORDS = "Stop here: the idea is good as it is."
+
+
+class LanguageAgent(StatePolicy):
+    """pi(option | text, viewer) by the likelihood of its words, with a temperature of its own.
+
+    Args:
+        lm: left as it is; the agent's model shares its weights and adds a LoRA adapter of this `rank`.
+
+    Raises:
+        ValueError: a model without a chat template.
+    """
+
+    def __init__(self, task: Steering, lm: LoadedModel, *, rank: int = 8, seed: int = 0) -> None:
+        super().__init__()
+        self.world, self.profile = task, ProfileWriter(task.encoders.paid.domain)
+        self.model = with_adapter(lm, rank=rank, seed=seed).model
+        self.lm = LoadedModel(inner_model(self.model), lm.tokenizer)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        """Log-probabilities in nats; states go through the model one by one."""
+        return torch.stack([self._of_state(*pair) for pair in zip(states, options, strict=True)])
+
+    def _of_state(self, state: State, options: Options) -> Float[Tensor, " option"]:
+        task = self.world
+        prompt = state_prompt(state.text, self.profile(state.start.user), state.step, task.horizon)
+        said = [task.aims[aim].instruction(task.rewrite.wording) for aim in options.aims]
+        scores = answer_scores(self.lm, prompt, [*said, STOP_WORDS]).float() / self.log_temperature.exp()
+        if state.step == 0:  # an episode makes at least one step
+            scores = torch.cat([scores[:-1], scores.new_full((1,), NEVER)])
+        return torch.log_softmax(scores, dim=0)
+
+
+def fit_language(
+    agent: LanguageAgent,
+    rows: Labelled,
+    gain: Float[np.ndarray, " row"],
+    *,
+    batch: int = 4,
+    epochs: int = 1,
+    learning_rate: float = 3e-4,
+    temperature: float = 0.05,
+    k: int = SUPPORT,
+    seed: int = 0,
+) -> list[float]:
+    """Teach an agent which of the aims that were tried in a state gained most, in place; the loss of every step.
+
+    The target on k of them and STOP is softmax(gain / temperature), with a gain of 0 for STOP; the loss is the
+    cross-entropy above that of the target itself (their Kullback-Leibler divergence), in nats.
+
+    Args:
+        batch: states per step.
+    """
+    rng = np.random.default_rng(seed)
+    tasks = list(_tasks(rows, gain, k, rng))
+    optimiser = torch.optim.Adam([w for w in agent.parameters() if w.requires_grad], lr=learning_rate)
+    losses = []
+    with fitting_threads(agent):
+        for _ in range(epochs):
+            order = rng.permutation(len(tasks))
+            for first in range(0, len(order), batch):
+                some = [tasks[row] for row in order[first : first + batch]]
+                log_probs = agent.log_probs([state for state, *_ in some], [options for _, options, _ in some])
+                wanted = torch.stack([target_of(state, gains, temperature) for state, _, gains in some])
+                loss = (torch.xlogy(wanted, wanted) - wanted * log_probs).sum(dim=1).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                losses.append(loss.item())
+    return losses
+
+
+def target_of(state: State, gains: Float[np.ndarray, " k"], temperature: float) -> Float[Tensor, " option"]:
+    """softmax(gain / temperature) over aims and STOP, which is no option in the first step."""
+    stop = 0.0 if state.step else NEVER * temperature
+    return torch.softmax(torch.as_tensor([*gains, stop], dtype=torch.float32) / temperature, dim=0)
+
+
+def _tasks(rows: Labelled, gain: np.ndarray, k: int, rng: np.random.Generator):
+    """For each state k of the aims that were tried and usable there, at random, with their gains."""
+    by_state: dict[State, list[int]] = {}
+    for row, state in enumerate(rows.states):
+        if rows.valid[row]:
+            by_state.setdefault(state, []).append(row)
+    for state, own in by_state.items():
+        if len(own) >= k:
+            chosen = rng.permutation(own)[:k]
+            yield state, Options(rows.aims[chosen], rows.features[chosen], (0.0, 0.0)), gain[chosen]
