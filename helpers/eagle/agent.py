@@ -27,7 +27,7 @@ from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.steering import FEATURES, Options, State, Steering, Support
 from helpers.eagle.training import gae, kl_of
-from helpers.eagle.trajectories import StatePolicy, Trajectories, play
+from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
 PENALTIES = np.logspace(-1, 4, 11)
 NEVER = -1e4  # instead of minus infinity, with which KL and entropy would not be finite
@@ -256,35 +256,48 @@ def paces(policy: StatePolicy, value: OptionValue, rate: float) -> list[dict]:
 
 def reinforce(
     task: Steering,
-    policy: StatePolicy,
+    policies: Sequence[StatePolicy],
+    values: Sequence[OptionValue],
     support: Support,
     starts: Sequence[Start],
     settings: AgentSettings,
     *,
-    value: OptionValue,
-    seed: int = 0,
-    on_iteration: Callable[[dict[str, float]], None] | None = None,
-) -> list[dict[str, float]]:
-    """Train `policy` in place from where it stands; one row of the learning curve per iteration.
+    seeds: Sequence[int] = (0,),
+    on_iteration: Callable[[list[dict[str, float]]], None] | None = None,
+) -> list[list[dict[str, float]]]:
+    """Train policies in place from where they stand, one for each seed and none with an eye on another.
+
+    They play side by side, since a language model answers many questions at once in less time than one after the other.
 
     Args:
-        value: the baseline, trained with it.
+        values: the baseline of each policy, trained with it.
+
+    Returns:
+        A learning curve for each policy, with one row per iteration.
     """
-    reference = frozen_copy(policy)
-    optimiser = torch.optim.Adam(paces(policy, value, settings.learning_rate))
-    curve = []
+    references = [frozen_copy(policy) for policy in policies]
+    optimisers = [torch.optim.Adam(paces(*pair, settings.learning_rate)) for pair in zip(policies, values, strict=True)]
+    curves: list[list[dict[str, float]]] = [[] for _ in policies]
     for iteration in range(settings.iterations):
-        rng = np.random.default_rng([seed, iteration])
-        batch = [starts[row] for row in rng.permutation(len(starts))[: settings.episodes]]
-        seeds = rng.integers(2**31, size=len(batch)).tolist()
-        worlds = [seed % settings.draws for seed in seeds]
-        episodes = play(task, batch, support, policy, seeds, worlds)
-        with fitting_threads(policy):
-            loss, facts = loss_of_episodes(policy, value, reference, episodes, settings)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        curve.append({"iteration": iteration, "calls": float(episodes.calls.mean()), **facts})
+        batches = [drawn_starts(starts, settings.episodes, seed, iteration) for seed in seeds]
+        rows, numbers = [start for batch, _ in batches for start in batch], [n for _, some in batches for n in some]
+        played = play(task, rows, support, SideBySide(policies), numbers, [n % settings.draws for n in numbers])
+        size = len(rows) // len(policies)
+        for index, (policy, value, reference) in enumerate(zip(policies, values, references, strict=True)):
+            episodes = played.part(slice(index * size, (index + 1) * size))
+            with fitting_threads(policy):
+                loss, facts = loss_of_episodes(policy, value, reference, episodes, settings)
+                optimisers[index].zero_grad()
+                loss.backward()
+                optimisers[index].step()
+            curves[index].append({"iteration": iteration, "calls": float(episodes.calls.mean()), **facts})
         if on_iteration:
-            on_iteration(curve[-1])
-    return curve
+            on_iteration([curve[-1] for curve in curves])
+    return curves
+
+
+def drawn_starts(starts: Sequence[Start], n: int, seed: int, iteration: int) -> tuple[list[Start], list[int]]:
+    """Starts of one iteration, none twice while there are others, and a seed for each episode."""
+    rng = np.random.default_rng([seed, iteration])
+    rows = np.concatenate([rng.permutation(len(starts)) for _ in range(-(-n // len(starts)))])[:n]
+    return [starts[row] for row in rows], rng.integers(2**31, size=n).tolist()

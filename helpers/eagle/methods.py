@@ -18,7 +18,7 @@ from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.rivals import once
 from helpers.eagle.steering import State, Steering, Support, Table
-from helpers.eagle.trajectories import StatePolicy, play
+from helpers.eagle.trajectories import SideBySide, StatePolicy, play
 
 
 def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
@@ -45,22 +45,43 @@ def _said(task: Steering, aims: Integers) -> list[str]:
 def follow(
     task: Steering, starts: Sequence[Start], calls: int, seed: int, policy: StatePolicy | None, support: Support
 ) -> Visited:
-    """Episodes of a policy, one after the other, until the calls are spent; the end of each episode is emitted.
+    """Episodes of a policy until the calls are spent; the end of each episode is emitted.
 
     An episode that the budget cuts off emits nothing.
     """
-    visited: list[list[str]] = [[] for _ in starts]
-    emitted: list[list[bool]] = [[] for _ in starts]
-    number = 0
-    while left := [row for row in range(len(starts)) if len(visited[row]) < calls]:
-        seeds = [seed_of(seed, "follow", *starts[row], number) for row in left]
-        worlds = [seed_of("follow", *starts[row], number) for row in left]
-        episodes = play(task, [starts[row] for row in left], support, policy, seeds, worlds)
-        for row, texts, n_calls in zip(left, episodes.texts, episodes.calls, strict=True):
-            visited[row] += texts[1 : n_calls + 1]
-            emitted[row] += [False] * (n_calls - 1) + [True]
-        number += 1
-    return Visited([texts[:calls] for texts in visited], np.array([marks[:calls] for marks in emitted]))
+    return follow_each(task, starts, calls, [seed], None if policy is None else [policy], support)[0]
+
+
+def follow_each(
+    task: Steering,
+    starts: Sequence[Start],
+    calls: int,
+    seeds: Sequence[int],
+    policies: Sequence[StatePolicy] | None,
+    support: Support,
+) -> list[Visited]:
+    """`follow` with a policy for each seed, all played side by side, and in the same worlds."""
+    visited: list[list[str]] = [[] for _ in range(len(seeds) * len(starts))]
+    emitted: list[list[bool]] = [[] for _ in visited]
+    rows = [(seed, start) for seed in seeds for start in starts]
+    number, policy = 0, None if policies is None else SideBySide(policies)
+    while (fewest := calls - min(map(len, visited))) > 0:
+        several = range(number, number + -(-fewest // task.horizon))  # no more than are needed for sure
+        episodes = play(
+            task,
+            [start for _, start in rows for _ in several],
+            support,
+            policy,
+            [seed_of(seed, "follow", *start, n) for seed, start in rows for n in several],
+            [seed_of("follow", *start, n) for _, start in rows for n in several],
+        )
+        for episode, (texts, n_calls) in enumerate(zip(episodes.texts, episodes.calls, strict=True)):
+            visited[episode // len(several)] += texts[1 : n_calls + 1]
+            emitted[episode // len(several)] += [False] * (n_calls - 1) + [True]
+        number += len(several)
+    marks = np.array([own[:calls] for own in emitted])
+    parts = [slice(first, first + len(starts)) for first in range(0, len(rows), len(starts))]
+    return [Visited([own[:calls] for own in visited[part]], marks[part]) for part in parts]
 
 
 def guided(

@@ -22,6 +22,26 @@ class StatePolicy(nn.Module):
         raise NotImplementedError
 
 
+class SideBySide(StatePolicy):
+    """Several policies in one: each sees its own share of the states, as many as the others, in their order.
+
+    So their episodes are played in one batch, which takes less time than one after the other.
+    """
+
+    def __init__(self, policies: Sequence[StatePolicy]) -> None:
+        super().__init__()
+        self.policies = nn.ModuleList(policies)
+
+    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        size = len(states) // len(self.policies)
+        parts = [slice(first, first + size) for first in range(0, len(states), size)]
+        rows = []
+        for own, part in zip(self.policies, parts, strict=True):
+            assert isinstance(own, StatePolicy)  # for the type checker: a list of modules has forgotten it
+            rows.append(own.log_probs(states[part], options[part]))
+        return torch.cat(rows)
+
+
 class Trajectories(NamedTuple):
     """n episodes side by side, T steps long; where `running` is False an episode had stopped before.
 
@@ -41,6 +61,12 @@ class Trajectories(NamedTuple):
     chosen: Int[np.ndarray, "step episode"]
     running: Bool[np.ndarray, "step episode"]
     valid: Bool[np.ndarray, "step episode"]
+
+    def part(self, rows: slice) -> Trajectories:
+        """Some of the episodes."""
+        seen, offered = [step[rows] for step in self.states], [step[rows] for step in self.options]
+        steps = (array[:, rows] for array in (self.chosen, self.running, self.valid))
+        return Trajectories(self.starts[rows], self.texts[rows], self.gained[..., rows], seen, offered, *steps)
 
     @property
     def calls(self) -> Int[np.ndarray, " episode"]:

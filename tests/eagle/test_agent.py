@@ -14,6 +14,7 @@ from helpers.eagle.agent import (
     Labelled,
     OptionPolicy,
     OptionValue,
+    drawn_starts,
     features_of,
     fit_offline,
     label_rows,
@@ -169,10 +170,34 @@ def test_training_is_the_same_for_the_same_seed_and_moves_the_policy(rows):
         policy = fit_offline(rows, rows.gain[:, 0])
         before = {name: weight.clone() for name, weight in policy.named_parameters()}
         value = OptionValue(policy)
-        curves.append(reinforce(fake_task(), policy, "uniform", task_starts(8), SMALL, value=value, seed=seed))
+        curves += reinforce(fake_task(), [policy], [value], "uniform", task_starts(8), SMALL, seeds=[seed])
         assert any(not torch.equal(before[name], weight) for name, weight in policy.named_parameters())
     assert curves[0] == curves[1] != curves[2]
     assert [row["iteration"] for row in curves[0]] == [0, 1] and curves[0][0]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_policies_that_train_side_by_side_do_not_see_each_other(rows):
+    alone, together = [], [fit_offline(rows, rows.gain[:, 0]) for _ in range(2)]
+    curves = reinforce(
+        fake_task(), together, list(map(OptionValue, together)), "uniform", task_starts(8), SMALL, seeds=[3, 5]
+    )
+    for seed in (3, 5):
+        alone.append(fit_offline(rows, rows.gain[:, 0]))
+        (curve,) = reinforce(
+            fake_task(), [alone[-1]], [OptionValue(alone[-1])], "uniform", task_starts(8), SMALL, seeds=[seed]
+        )
+        assert curve == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in curves[len(alone) - 1]]
+    for one, other in zip(alone, together, strict=True):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_starts_are_drawn_without_repeats_while_there_are_others():
+    starts = task_starts(5)
+    assert len({s.item for s in drawn_starts(starts, 5, 0, 0)[0]}) == 5
+    many, seeds = drawn_starts(starts, 12, 0, 0)
+    assert {many.count(start) for start in starts} <= {2, 3} and len(set(seeds)) == 12
+    assert drawn_starts(starts, 5, 0, 0) != drawn_starts(starts, 5, 0, 1) != drawn_starts(starts, 5, 1, 1)
 
 
 @pytest.mark.slow
@@ -181,7 +206,7 @@ def test_supervision_and_rewards_each_help(rows):
     settings = replace(SMALL, iterations=25, episodes=16, learning_rate=1e-2, kl=0.0)
     fitted = fit_offline(rows, rows.gain[:, 0])
     trained = OptionPolicy()
-    reinforce(task, trained, "uniform", starts, settings, value=OptionValue(trained))
+    reinforce(task, [trained], [OptionValue(trained)], "uniform", starts, settings)
     gain = {}
     for name, policy in (("even", None), ("supervised", fitted), ("trained", trained)):
         played = play(task, starts * 5, "uniform", policy, range(100, 180))

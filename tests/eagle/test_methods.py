@@ -20,6 +20,11 @@ METHODS = {
 }
 
 
+def fitted() -> OptionPolicy:
+    rows = label_rows(fake_task(), task_starts(8), promising=4, random=6, deeper=2)
+    return fit_offline(rows, rows.gain[:, 0])
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("calls", [8, 12])
 def test_every_method_visits_as_many_texts_as_it_may_make_calls(name, calls):
@@ -27,7 +32,7 @@ def test_every_method_visits_as_many_texts_as_it_may_make_calls(name, calls):
     found = METHODS[name](task, starts, calls, 0)
     assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
     asked = len(task.rewrite.backend.asked)
-    assert calls * 5 <= asked <= calls * 5 + (10 if name in ("reference", "agent") else 0)  # an episode that is cut off
+    assert calls * 5 <= asked <= calls * 5 + (20 if name in ("reference", "agent") else 0)  # an episode that is cut off
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -57,10 +62,17 @@ def test_an_episode_is_emitted_at_its_end():
     assert cut.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 3
 
 
+def test_policies_that_are_followed_side_by_side_do_not_see_each_other():
+    policies = [OptionPolicy(temperature=1.0, seed=0), fitted()]
+    both = methods.follow_each(fake_task(), task_starts(4), 8, [1, 2], policies, "optimistic")
+    for seed, policy, found in zip((1, 2), policies, both, strict=True):
+        alone = methods.follow(fake_task(), task_starts(4), 8, seed, policy, "optimistic")
+        assert alone.texts == found.texts and (alone.emitted == found.emitted).all()
+
+
 def test_a_guided_search_asks_for_what_its_policy_values_most():
     task, start = fake_task(), task_starts(4)[3]
-    rows = label_rows(fake_task(), task_starts(8), promising=4, random=6, deeper=2)
-    policy = fit_offline(rows, rows.gain[:, 0])
+    policy = fitted()
     methods.guided(task, [start], 8, 0, policy, rounds=2, second=0.0)
     state = State(start, start.text)
     worth = methods.worth(task, policy, state, task.table(state))
