@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 
 from helpers.base.settings import by_profile
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
-from helpers.eagle.agent import AgentSettings, Labelled, OptionPolicy, fit_offline, label_rows
+from helpers.eagle.agent import (
+    AgentSettings,
+    Labelled,
+    OptionPolicy,
+    OptionValue,
+    fit_offline,
+    label_rows,
+    reinforce,
+)
 from helpers.eagle.aims import aims_of
+from helpers.eagle.emission import Visited
 from helpers.eagle.experiment import HIGH, LOW
+from helpers.eagle.methods import follow, follow_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
-from helpers.eagle.steering import Steering, with_reach
+from helpers.eagle.rivals import SearchMethod, elm_like, neutral, opro, random_edits, templates, tree
+from helpers.eagle.steering import Steering, Support, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = (0.3, 0.3)  # before it is fitted
+CALLS = 10  # of the language model, for each start and method
+SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
+SEARCHED: Support = "optimistic"  # chosen on training starts
 
 
 @dataclass(frozen=True)
@@ -76,17 +91,78 @@ class Comparison:
     plan: ComparisonPlan
     train: list[Start]
     test: list[Start]
+    _kept: dict = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def labelled(self) -> Labelled:
         """The rows of the supervised stage."""
         return label_rows(self.task, self.train)
 
-    @cached_property
     def supervised(self) -> OptionPolicy:
-        """The policy of the supervised stage."""
+        """A new policy as the supervised stage leaves it, the same every time."""
         second = self.plan.settings.second
         return fit_offline(self.labelled, self.labelled.gain @ np.array([1 - second, second]))
+
+    def agents(
+        self, support: Support, on_iteration: Callable[[list[dict[str, float]]], None] | None = None
+    ) -> tuple[list[OptionPolicy], list[list[dict[str, float]]]]:
+        """The trained policies of all seeds, and their learning curves."""
+        if support not in self._kept:
+            seeds, policies = self.plan.seeds, [self.supervised() for _ in self.plan.seeds]
+            values = [OptionValue(policy, seed=seed) for policy, seed in zip(policies, seeds, strict=True)]
+            parts = self.task, policies, values, support, self.train, self.plan.settings
+            curves = reinforce(*parts, seeds=seeds, on_iteration=on_iteration)
+            self._kept[support] = [policy.requires_grad_(False) for policy in policies], curves
+        return self._kept[support]
+
+    def visited(self, method: str, calls: int = CALLS) -> list[Visited]:
+        """What a method visits on the test starts: one `Visited` for each seed, or one where nothing is trained.
+
+        Args:
+            method: one of `COMPARED`; `supervised` and `agent_search` use the aims and the support of `SEARCHED`.
+
+        Raises:
+            ValueError: no such method.
+        """
+        task, test, seeds = self.task, self.test, self.plan.seeds
+        kind, _, support = method.partition("_")
+        if method in FIXED_METHODS:
+            return [FIXED_METHODS[method](task, test, calls, 0)]
+        if method == "supervised":
+            return [follow(task, test, calls, 0, self.supervised(), SEARCHED)]
+        if method == "supervised_search":
+            return [guided(task, test, calls, 0, self.supervised())]
+        if method == "agent_search":
+            return [guided(task, test, calls, 0, policy) for policy in self.agents(SEARCHED)[0]]
+        if support in SUPPORTS and kind == "reference":
+            return [follow(task, test, calls, 0, None, support)]
+        if support in SUPPORTS and kind == "agent":
+            return follow_each(task, test, calls, seeds, self.agents(support)[0], support)
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(COMPARED)}")
+
+
+FIXED_METHODS: dict[str, SearchMethod] = {
+    "neutral": neutral,
+    "random": random_edits,
+    "greedy": templates,
+    "tree": tree,
+    "opro": opro,
+    "elm_like": elm_like,
+    "random_aims": random_aims,
+    "promising": promising,
+    "promising_both": partial(promising, both=True),
+}
+"""Methods that learn nothing."""
+
+COMPARED = (
+    *FIXED_METHODS,
+    *(f"reference_{support}" for support in SUPPORTS),
+    "supervised",
+    *(f"agent_{support}" for support in SUPPORTS),
+    "supervised_search",
+    "agent_search",
+)
+"""All methods, in the order of the tables."""
 
 
 def load_comparison(backend: Backend | None = None, domain: Domain | None = None, progress: bool = False) -> Comparison:

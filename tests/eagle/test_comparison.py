@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from helpers.eagle import comparison
-from helpers.eagle.comparison import COMPARISON_PLANS, comparison_starts
+import pytest
+import torch
+from fake_steering import fake_task, task_starts
+from fake_world import PROFILES, place
+
+from helpers.eagle import comparison, rivals
+from helpers.eagle.agent import AgentSettings
+from helpers.eagle.comparison import COMPARED, COMPARISON_PLANS, Comparison, comparison_starts
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
 
@@ -60,3 +66,36 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     assert plan == COMPARISON_PLANS["small"] and len(test) == 2 * plan.test_items and len(train) == plan.train_items
     assert seen["left_out"] == {start.item for start in test} and not items & seen["left_out"]
     assert {start.item for start in train} <= items
+
+
+@pytest.fixture
+def on_the_map(monkeypatch) -> Comparison:
+    """The comparison on the small map, which has no ratings and no genres."""
+    monkeypatch.setattr(rivals, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
+    monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
+    monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: task_starts(20)[item])
+    monkeypatch.setattr(
+        rivals,
+        "generate",
+        lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
+    )
+    plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4))
+    return Comparison(fake_task(), plan, task_starts(8), task_starts(14)[8:])
+
+
+def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
+    for name in COMPARED:
+        found = on_the_map.visited(name, 8)
+        trained = name.startswith("agent")
+        assert len(found) == (len(on_the_map.plan.seeds) if trained else 1), name
+        assert all([len(texts) for texts in one.texts] == [8] * 6 for one in found), name
+    with pytest.raises(ValueError, match="unknown method 'agent_best': choose one of neutral"):
+        on_the_map.visited("agent_best")
+
+
+def test_agents_are_trained_once_from_the_supervised_policy(on_the_map):
+    policies, curves = on_the_map.agents("uniform")
+    assert on_the_map.agents("uniform")[0] is policies and len(curves) == len(on_the_map.plan.seeds)
+    for policy in policies:
+        torch.testing.assert_close(policy.center, on_the_map.supervised().center)
+        assert not torch.equal(policy.log_temperature, on_the_map.supervised().log_temperature)
