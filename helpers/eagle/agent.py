@@ -5,8 +5,8 @@ never tried. Two stages, as in Tennenholtz et al. 2024, section 4.2:
 
 1. *Supervised.* Some aims are tried on the training starts and on what came of them. A ridge regression of the measured
    gain on the features says what an option is worth, Q(s, a); STOP is worth 0. The policy is softmax(Q / temperature).
-2. *Reinforcement.* REINFORCE with generalised advantages and a KL penalty to the policy of stage 1. A network that
-   starts at 0 may add to Q whatever the returns of whole episodes show.
+2. *Reinforcement.* REINFORCE with generalised advantages and a KL penalty to the policy of stage 1: what whole episodes
+   return moves the weights of Q, and its temperature.
 """
 
 from __future__ import annotations
@@ -117,40 +117,31 @@ def zeroed(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def small_network(hidden: int) -> nn.Sequential:
-    """One number from features, 0 for all of them before it is trained."""
-    return nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.Tanh(), zeroed(nn.Linear(hidden, 1)))
-
-
 def features_of(options: Sequence[Options]) -> Float[Tensor, "state option feature"]:
     """The features of the options of several states."""
     return torch.as_tensor(np.stack([option.features for option in options]), dtype=torch.float32)
 
 
 class OptionPolicy(StatePolicy):
-    """pi(option | state) = softmax(Q / temperature): Q is linear in the features, plus a network that starts at 0.
+    """pi(option | state) = softmax(Q / temperature), with Q linear in the features, in stars, and 0 for STOP.
 
-    How far to trust Q is a weight of its own, since the network would need many steps to learn as much.
+    Sixteen weights, one of them the temperature. A network in their place learns the noise of a few hundred episodes.
     """
 
     center: Float[Tensor, " feature"]
     spread: Float[Tensor, " feature"]
 
-    def __init__(self, temperature: float = 0.03, hidden: int = 32, seed: int = 0) -> None:
+    def __init__(self, temperature: float = 0.01) -> None:
         super().__init__()
+        self.linear = zeroed(nn.Linear(len(FEATURES), 1))
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.linear = zeroed(nn.Linear(len(FEATURES), 1))
-            self.network = small_network(hidden)
         self.register_buffer("center", torch.zeros(len(FEATURES)))
         self.register_buffer("spread", torch.ones(len(FEATURES)))
 
     def values(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state option"]:
-        """Q of every option, in stars; 0 for STOP, but for what its network has learnt."""
-        standard = (features - self.center) / self.spread
+        """Q of every option, in stars."""
         aimed = 1 - features[..., FEATURES.index("stop")]
-        return aimed * self.linear(standard)[..., 0] + self.network(standard)[..., 0]
+        return aimed * self.linear((features - self.center) / self.spread)[..., 0]
 
     def forward(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state option"]:
         """Log-probabilities of all options; an episode makes at least one step before it may stop."""
@@ -162,7 +153,7 @@ class OptionPolicy(StatePolicy):
         return self(features_of(options))
 
 
-def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: float = 0.03) -> OptionPolicy:
+def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: float = 0.01) -> OptionPolicy:
     """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows."""
     policy = OptionPolicy(temperature)
     x, y = rows.features[rows.valid], gain[rows.valid]
@@ -185,19 +176,25 @@ class AgentSettings:
     """Sizes of `reinforce`.
 
     Attributes:
-        episodes: per iteration, from as many starts; draws: ways in which the environment answers the same question.
+        episodes: per iteration; group: of them from the same start, whose mean return is part of the baseline.
+        draws: ways in which the environment answers the same question.
         second: weight of the second encoder in the reward; the rest is the paid one's.
         entropy: weight of the policy's entropy.
     """
 
     iterations: int = 16
     episodes: int = 30
-    learning_rate: float = 1e-3
+    group: int = 3
+    learning_rate: float = 2e-3
     kl: float = 0.1
     entropy: float = 0.0
     gae_lambda: float = 0.9
-    second: float = 0.0
+    second: float = 0.5
     draws: int = 3
+
+    def __post_init__(self) -> None:
+        if self.group < 1 or self.episodes % self.group:
+            raise ValueError(f"{self.episodes} episodes in groups of {self.group}: give a multiple of the group")
 
 
 class OptionValue(nn.Module):
@@ -208,7 +205,7 @@ class OptionValue(nn.Module):
         self.expected = copy.deepcopy(policy).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = small_network(hidden)
+            self.network = nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.Tanh(), zeroed(nn.Linear(hidden, 1)))
 
     def forward(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state"]:
         expected = (self.expected(features).exp() * self.expected.values(features)).sum(dim=-1)
@@ -225,7 +222,8 @@ def loss_of_episodes(
     utility = torch.as_tensor(np.tensordot(weights, episodes.gained, axes=1), dtype=torch.float32)
     values = value(torch.cat([features_of(step) for step in episodes.options])).reshape(shape) * running
     with torch.no_grad():
-        advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)[running]
+        advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)
+        advantages = (advantages - of_the_others(utility[-1] - values[0], settings.group))[running]
         scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-4)
     log_probs, others = (seen_by(one, episodes) for one in (policy, reference))
     taken = log_probs.gather(-1, torch.as_tensor(episodes.chosen)[running][:, None])[:, 0]
@@ -235,6 +233,18 @@ def loss_of_episodes(
     loss = -(scaled * taken).mean() + settings.kl * kl - settings.entropy * entropy + value_loss
     facts = {"kl": kl, "entropy": entropy, "value_loss": value_loss, "gain": utility[-1].mean()}
     return loss, {name: float(number.detach()) for name, number in facts.items()}
+
+
+def of_the_others(surprise: Float[Tensor, " episode"], group: int) -> Float[Tensor, " episode"]:
+    """Mean of a number over the other episodes of the same start; 0 where there are none.
+
+    How good a start is cannot be seen in its features, but its other episodes know, and they do not hang on what this
+    one did.
+    """
+    if group == 1:
+        return torch.zeros_like(surprise)
+    groups = surprise.reshape(-1, group)
+    return ((groups.sum(dim=1, keepdim=True) - groups) / (group - 1)).reshape(-1)
 
 
 def seen_by(policy: StatePolicy, episodes: Trajectories) -> Float[Tensor, "running option"]:
@@ -279,9 +289,10 @@ def reinforce(
     optimisers = [torch.optim.Adam(paces(*pair, settings.learning_rate)) for pair in zip(policies, values, strict=True)]
     curves: list[list[dict[str, float]]] = [[] for _ in policies]
     for iteration in range(settings.iterations):
-        batches = [drawn_starts(starts, settings.episodes, seed, iteration) for seed in seeds]
+        batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
         rows, numbers = [start for batch, _ in batches for start in batch], [n for _, some in batches for n in some]
-        played = play(task, rows, support, SideBySide(policies), numbers, [n % settings.draws for n in numbers])
+        worlds = [number % settings.draws for _ in seeds for number in range(settings.episodes)]
+        played = play(task, rows, support, SideBySide(policies), numbers, worlds)
         size = len(rows) // len(policies)
         for index, (policy, value, reference) in enumerate(zip(policies, values, references, strict=True)):
             episodes = played.part(slice(index * size, (index + 1) * size))
@@ -296,8 +307,11 @@ def reinforce(
     return curves
 
 
-def drawn_starts(starts: Sequence[Start], n: int, seed: int, iteration: int) -> tuple[list[Start], list[int]]:
-    """Starts of one iteration, none twice while there are others, and a seed for each episode."""
-    rng = np.random.default_rng([seed, iteration])
+def drawn_starts(
+    starts: Sequence[Start], settings: AgentSettings, seed: int, iteration: int
+) -> tuple[list[Start], list[int]]:
+    """Starts of one iteration, each `group` times in a row, and a seed for each episode."""
+    rng, n = np.random.default_rng([seed, iteration]), settings.episodes // settings.group
     rows = np.concatenate([rng.permutation(len(starts)) for _ in range(-(-n // len(starts)))])[:n]
-    return [starts[row] for row in rows], rng.integers(2**31, size=n).tolist()
+    seeds = rng.integers(2**31, size=settings.episodes).tolist()
+    return [starts[row] for row in rows for _ in range(settings.group)], seeds

@@ -49,7 +49,7 @@ class ComparisonPlan:
 
 
 COMPARISON_PLANS = {
-    "small": ComparisonPlan(6, 4, (0, 1), AgentSettings(iterations=4, episodes=6)),
+    "small": ComparisonPlan(6, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
     "full": ComparisonPlan(60, 24, tuple(range(8)), AgentSettings()),
 }
 

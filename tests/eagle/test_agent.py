@@ -19,6 +19,7 @@ from helpers.eagle.agent import (
     fit_offline,
     label_rows,
     loss_of_episodes,
+    of_the_others,
     reinforce,
 )
 from helpers.eagle.emission import gains
@@ -27,7 +28,7 @@ from helpers.eagle.trajectories import play
 
 N = len(FEATURES)
 STOP, LEFT = FEATURES.index("stop"), FEATURES.index("left")
-SMALL = AgentSettings(iterations=2, episodes=4)
+SMALL = AgentSettings(iterations=2, episodes=4, group=2, second=0.0)
 
 
 def options(n_states: int = 3, n_aims: int = 4, left: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -94,7 +95,7 @@ def test_a_new_policy_is_even_and_stop_is_worth_nothing_before_training(rows):
     fitted = fit_offline(rows, rows.gain[:, 0])
     values = fitted.values(tensor(options()))
     assert (values[:, -1] == 0).all() and (values[:, :-1] != 0).all()
-    expected = torch.softmax(values / 0.03, dim=-1)
+    expected = torch.softmax(values / 0.01, dim=-1)
     torch.testing.assert_close(fitted(tensor(options())).exp(), expected)
 
 
@@ -117,7 +118,11 @@ def episodes_of(task, policy, n: int = 8):
 def test_the_loss_against_sums_by_hand(rows):
     task, policy = fake_task(), fit_offline(rows, rows.gain[:, 0])
     played = episodes_of(task, policy)
-    value, reference, settings = OptionValue(policy), OptionPolicy(), AgentSettings(kl=0.3, entropy=0.1, gae_lambda=1.0)
+    value, reference, settings = (
+        OptionValue(policy),
+        OptionPolicy(),
+        AgentSettings(kl=0.3, entropy=0.1, gae_lambda=1.0, group=2, second=0.0),
+    )
     loss, facts = loss_of_episodes(policy, value, reference, played, settings)
     utility, rows_ = played.gained[0], []
     for step in range(3):
@@ -126,11 +131,14 @@ def test_the_loss_against_sums_by_hand(rows):
                 continue
             features = features_of([played.options[step][episode]])[0]
             log_p = policy(features).detach().numpy()
-            other = reference(features).detach().numpy()
+            even = reference(features).detach().numpy()
             to_come = utility[-1, episode] - utility[step, episode]
-            advantage = to_come - float(value(features).detach())
-            rows_.append((advantage, log_p[played.chosen[step, episode]], (np.exp(log_p) * (log_p - other)).sum(),
-                          -(np.exp(log_p) * log_p).sum(), advantage**2))  # fmt: skip
+            error = to_come - float(value(features).detach())
+            other = episode + 1 if episode % 2 == 0 else episode - 1
+            there = float(value(features_of([played.options[0][other]])[0]).detach())
+            advantage = error - (utility[-1, other] - there)
+            rows_.append((advantage, log_p[played.chosen[step, episode]], (np.exp(log_p) * (log_p - even)).sum(),
+                          -(np.exp(log_p) * log_p).sum(), error**2))  # fmt: skip
     advantage, taken, kl, entropy, error = np.array(rows_).T
     scaled = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-4)
     assert facts == pytest.approx({"kl": kl.mean(), "entropy": entropy.mean(), "value_loss": error.mean(),
@@ -144,7 +152,7 @@ def test_the_second_encoder_has_its_weight_in_the_reward(rows):
     played = episodes_of(fake_task(), None)
     played = played._replace(gained=np.stack([played.gained[0], 5 + played.gained[0] * 3]))
     policy = OptionPolicy()
-    _, facts = loss_of_episodes(policy, OptionValue(policy), policy, played, AgentSettings(second=0.25))
+    _, facts = loss_of_episodes(policy, OptionValue(policy), policy, played, AgentSettings(second=0.25, group=2))
     expected = (0.75 * played.gained[0, -1] + 0.25 * played.gained[1, -1]).mean()
     assert facts["gain"] == pytest.approx(expected, rel=1e-5)
 
@@ -192,18 +200,28 @@ def test_policies_that_train_side_by_side_do_not_see_each_other(rows):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_starts_are_drawn_without_repeats_while_there_are_others():
-    starts = task_starts(5)
-    assert len({s.item for s in drawn_starts(starts, 5, 0, 0)[0]}) == 5
-    many, seeds = drawn_starts(starts, 12, 0, 0)
-    assert {many.count(start) for start in starts} <= {2, 3} and len(set(seeds)) == 12
-    assert drawn_starts(starts, 5, 0, 0) != drawn_starts(starts, 5, 0, 1) != drawn_starts(starts, 5, 1, 1)
+def test_starts_are_drawn_in_groups_and_without_repeats_while_there_are_others():
+    starts, settings = task_starts(5), AgentSettings(episodes=10, group=2)
+    drawn, seeds = drawn_starts(starts, settings, 0, 0)
+    assert drawn[::2] == drawn[1::2] and len(set(drawn)) == 5 and len(set(seeds)) == 10
+    many, _ = drawn_starts(starts, AgentSettings(episodes=12, group=1), 0, 0)
+    assert {many.count(start) for start in starts} <= {2, 3}
+    assert drawn_starts(starts, settings, 0, 0) != drawn_starts(starts, settings, 0, 1)
+    assert drawn_starts(starts, settings, 0, 1) != drawn_starts(starts, settings, 1, 1)
+    with pytest.raises(ValueError, match="10 episodes in groups of 3"):
+        AgentSettings(episodes=10, group=3)
+
+
+def test_the_others_of_a_group_are_those_of_the_same_start():
+    surprise = torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 3.0])
+    assert of_the_others(surprise, 3).tolist() == [4.0, 3.5, 1.5, 1.5, 1.5, 0.0]
+    assert of_the_others(surprise, 1).tolist() == [0.0] * 6
 
 
 @pytest.mark.slow
 def test_supervision_and_rewards_each_help(rows):
     task, starts = fake_task(), task_starts(16)
-    settings = replace(SMALL, iterations=25, episodes=16, learning_rate=1e-2, kl=0.0)
+    settings = replace(SMALL, iterations=25, episodes=16, learning_rate=2e-2, kl=0.0)
     fitted = fit_offline(rows, rows.gain[:, 0])
     trained = OptionPolicy()
     reinforce(task, [trained], [OptionValue(trained)], "uniform", starts, settings)

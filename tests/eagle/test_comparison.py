@@ -79,7 +79,7 @@ def on_the_map(monkeypatch) -> Comparison:
         "generate",
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )
-    plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4))
+    plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4, group=2))
     return Comparison(fake_task(), plan, task_starts(8), task_starts(14)[8:])
 
 

@@ -89,7 +89,7 @@ def test_unusable_rows_teach_nothing(agent):
 
 def test_rewards_train_it_with_the_loop_of_the_small_agent(agent):
     weights = {name: w.clone() for name, w in agent.named_parameters() if w.requires_grad}
-    settings = replace(AgentSettings(), iterations=2, episodes=4)
+    settings = replace(AgentSettings(), iterations=2, episodes=4, group=2)
     (curve,) = reinforce(agent.world, [agent], [OptionValue(OptionPolicy())], "uniform", task_starts(4), settings)
     assert [row["kl"] > 1e-6 for row in curve] == [False, True]
     changed = {name for name, w in agent.named_parameters() if w.requires_grad and not torch.equal(weights[name], w)}

@@ -63,7 +63,7 @@ def test_an_episode_is_emitted_at_its_end():
 
 
 def test_policies_that_are_followed_side_by_side_do_not_see_each_other():
-    policies = [OptionPolicy(temperature=1.0, seed=0), fitted()]
+    policies = [OptionPolicy(temperature=1.0), fitted()]
     both = methods.follow_each(fake_task(), task_starts(4), 8, [1, 2], policies, "optimistic")
     for seed, policy, found in zip((1, 2), policies, both, strict=True):
         alone = methods.follow(fake_task(), task_starts(4), 8, seed, policy, "optimistic")
