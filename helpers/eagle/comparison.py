@@ -172,6 +172,8 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     model = fit_als(*own.triplets, own.n_users, own.n_items)
     train, test = comparison_starts(domain, model, plan.train_items, plan.test_items)
     left_out = sorted({start.item for start in test})
-    rewriter = Rewriter(backend or local_backend(), SAMPLING, default_memo(), progress, domain.wording)
+    rewriter = Rewriter(
+        backend or local_backend(), SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
+    )
     task = Steering(independent_encoders(domain, left_out), aims_of(domain, left_out), FIRST_REACH, rewriter)
     return Comparison(with_reach(task, train), plan, train, test)

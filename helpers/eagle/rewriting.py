@@ -23,11 +23,12 @@ from helpers.domains.domain import Domain
 from helpers.domains.ideas import MAX_PLOT_CHARACTERS, ascii_line, catalogue_genres, idea_of, opening
 from helpers.domains.wording import MOVIES, Wording
 from helpers.language.generation import Backend, Memo, Prompt, Sampling, generate
-from helpers.language.texts import repetition, sentence_ends
+from helpers.language.texts import copied_share, repetition, sentence_ends
 
 SAMPLING = Sampling(max_new_tokens=48, temperature=0.5)
 MIN_WORDS = 5  # of a plot that a rewrite must have
 MAX_REPETITION = 0.25  # share of three-word sequences that occurred before in the same text
+MAX_COPIED = 0.3  # share of three-word sequences of a plot that stand in a worked example of the prompt
 
 
 def rewrite_prompt(text: str, instruction: str, wording: Wording = MOVIES) -> Prompt:
@@ -82,13 +83,18 @@ class Rewrites(NamedTuple):
 
 @dataclass(frozen=True)
 class Rewriter:
-    """The transition P(x' | x, a): a frozen language model, its sampling settings, and a memo of its answers."""
+    """The transition P(x' | x, a): a frozen language model, its sampling settings, and a memo of its answers.
+
+    Attributes:
+        refuse_copies: an answer that copies a worked example of the prompt cannot be used either.
+    """
 
     backend: Backend
     sampling: Sampling = SAMPLING
     memo: Memo | None = None
     progress: bool = False
     wording: Wording = MOVIES
+    refuse_copies: bool = False
 
     def __call__(self, texts: Sequence[str], instructions: Sequence[str], seeds: Sequence[int]) -> Rewrites:
         """Rewrite each text under its instruction; the same text, instruction and seed give the same answer."""
@@ -99,9 +105,23 @@ class Rewriter:
             for text, instruction in zip(texts, instructions, strict=True)
         ]
         answers = generate(self.backend, prompts, self.sampling, list(seeds), memo=self.memo, progress=self.progress)
-        read = [read_answer(answer, self.wording) for answer in answers]
+        read = [self._read(answer) for answer in answers]
         new = [idea or old for (idea, _), old in zip(read, texts, strict=True)]
         return Rewrites(new, [problem for _, problem in read])
+
+    def _read(self, answer: str) -> tuple[str, str]:
+        """`read_answer`, and ("", "copies an example") where those are refused."""
+        idea, problem = read_answer(answer, self.wording)
+        if self.refuse_copies and idea and copies_an_example(idea, self.wording):
+            return "", "copies an example"
+        return idea, problem
+
+
+def copies_an_example(idea: str, wording: Wording = MOVIES) -> bool:
+    """Whether too much of an idea's plot stands in a worked example of the prompt."""
+    plot = idea.partition("\n")[2]
+    shown = [text.partition("\n")[2] for before, _, after in wording.examples for text in (before, after)]
+    return max(copied_share(plot, text) for text in shown) > MAX_COPIED
 
 
 def seed_of(*parts: int | str) -> int:

@@ -36,3 +36,11 @@ def repetition(text: str, n: int = 3) -> float:
     words = words_of(text)
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def copied_share(text: str, source: str, n: int = 3) -> float:
+    """Share of a text's sequences of n words that occur in another text as well; 0 for a text of fewer words."""
+    words, others = words_of(text), words_of(source)
+    known = {tuple(others[i : i + n]) for i in range(len(others) - n + 1)}
+    own = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return sum(sequence in known for sequence in own) / len(own) if own else 0.0

@@ -16,6 +16,7 @@ from helpers.domains.ideas import MAX_GENRES, MAX_PLOT_CHARACTERS, MAX_START_WOR
 from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
 from helpers.eagle.rewriting import (
     Rewriter,
+    copies_an_example,
     read_answer,
     rewrite_prompt,
     seed_of,
@@ -23,6 +24,7 @@ from helpers.eagle.rewriting import (
     start_of,
 )
 from helpers.language.memo import Memo
+from helpers.language.prompts import Backend
 
 PHRASES = ("Mr. Fox", "3.5 miles", "the U.S. Army", "a dog", "runs", "hides", "it's")
 SENTENCE = "A tired clerk finds an old map in the cellar of the bank."
@@ -192,3 +194,24 @@ def test_starts_of_the_real_movies_are_valid_ideas(movies: Domain):
         assert (start.user, start.item) == (7, item) and type(start.item) is int
         assert read_answer(after_genres(start.text)) == (start.text, "")
         assert 8 <= len(start.text.split("\n")[1].split()) <= MAX_START_WORDS
+
+
+@pytest.mark.parametrize("wording", [MOVIES, CLOTHES])
+def test_examples_copy_an_example_and_real_ideas_do_not(wording, movies):
+    for _, _, after in wording.examples:
+        assert copies_an_example(after, wording)
+    if wording is MOVIES:
+        assert not any(copies_an_example(idea) for idea in movies.texts("idea"))
+
+
+def test_a_copied_example_leaves_the_text_when_copies_are_refused():
+    class Copies(Backend):
+        name = "copies"
+
+        def generate(self, prompts, sampling, seeds, done) -> None:
+            done(list(range(len(prompts))), [MOVIES.examples[1][2].removeprefix("Genres:")] * len(prompts))
+
+    text = "Genres: War.\nTwo soldiers wait for a train that never comes."
+    kept, refused = (Rewriter(Copies(), refuse_copies=refuse)([text], ["Add tea."], [0]) for refuse in (False, True))
+    assert kept.texts == [MOVIES.examples[1][2]] and kept.problems == [""]
+    assert refused.texts == [text] and refused.problems == ["copies an example"]

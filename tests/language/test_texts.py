@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.language.texts import repetition, sentence_ends, whole_sentences
+from helpers.language.texts import copied_share, repetition, sentence_ends, whole_sentences
 
 PIECES = st.sampled_from(
     [". ", ".", "...", "?!", '."', "”", " ", "3.5", "1. ", "Mr. Smith", "U.S. Army", "walks", "A man", "and"]
@@ -67,3 +67,26 @@ def test_whole_sentences(text, whole):
 )
 def test_repetition(text, share):
     assert repetition(text) == pytest.approx(share)
+
+
+SOURCE = "A retired teacher returns to her village."
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        (SOURCE, 1.0),
+        ("a RETIRED teacher, returns to her village", 1.0),
+        ("A retired teacher sings.", 0.5),
+        ("Her village returns to a teacher.", 0.0),
+        ("A retired", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_shares_by_hand(text, share):
+    assert copied_share(text, SOURCE) == pytest.approx(share)
+
+
+@given(st.lists(st.sampled_from(["tea", "rain", "sun"]), min_size=3))
+def test_a_text_copies_itself(words):
+    assert copied_share(" ".join(words), " ".join(words)) == 1
