@@ -25,7 +25,17 @@ from helpers.eagle.emission import Visited
 from helpers.eagle.experiment import HIGH, LOW
 from helpers.eagle.methods import follow, follow_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
-from helpers.eagle.rivals import SearchMethod, elm_like, neutral, opro, random_edits, templates, tree
+from helpers.eagle.rivals import (
+    SearchMethod,
+    borrowed,
+    elm_like,
+    neutral,
+    opro,
+    proposed,
+    random_edits,
+    templates,
+    tree,
+)
 from helpers.eagle.steering import Steering, Support, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
@@ -148,6 +158,8 @@ FIXED_METHODS: dict[str, SearchMethod] = {
     "tree": tree,
     "opro": opro,
     "elm_like": elm_like,
+    "borrowed": borrowed,
+    "proposed": proposed,
     "random_aims": random_aims,
     "promising": promising,
     "promising_both": partial(promising, both=True),

@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from helpers.eagle.actions import instantiate
-from helpers.eagle.banks import BANK, Action
+from helpers.eagle.actions import accepted, instantiate, propose
+from helpers.eagle.aims import promise
+from helpers.eagle.banks import BANK, CATEGORIES, Action
 from helpers.eagle.baselines import N_SHOWN, blend_prompt, opro_prompt
 from helpers.eagle.emission import Visited
-from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
+from helpers.eagle.rewriting import MAX_COPIED, Start, read_answer, seed_of, start_items, start_of
 from helpers.eagle.steering import Steering
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.profiles import ProfileWriter
-from helpers.language.generation import Prompt, generate
+from helpers.language.generation import Backend, Prompt, generate
+from helpers.language.texts import copied_share
 
 SearchMethod = Callable[[Steering, Sequence[Start], int, int], Visited]
 
@@ -128,6 +130,83 @@ def tree(
 def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> list[str]:
     """Different texts, the one of highest utility first."""
     return list(dict.fromkeys(texts[i] for i in np.argsort(-utility, kind="stable")))
+
+
+# Other instructions --------------------------------------------------------------------------------------------------
+
+
+def borrowed(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """One step each: borrow from the items that promise most, which are shown as ideas.
+
+    An answer that copies the item it should borrow from leaves the text as it was.
+    """
+    shown = [_worth_borrowing(task, start, calls) for start in starts]
+    asked = [[BORROW.format(idea=" ".join(idea.split("\n"))) for idea in ideas] for ideas in shown]
+    found = once(task, starts, asked, seed)
+    texts = [
+        [
+            start.text if copied_share(_plot(text), _plot(idea)) > MAX_COPIED else text
+            for text, idea in zip(*row, strict=True)
+        ]
+        for start, *row in zip(starts, found.texts, shown, strict=True)
+    ]
+    return Visited(texts, found.emitted)
+
+
+BORROW = "Borrow from this idea: {idea}"
+
+
+def _plot(idea: str) -> str:
+    return idea.partition("\n")[2]
+
+
+def _worth_borrowing(task: Steering, start: Start, n: int) -> list[str]:
+    """The n items, other than the start's own, whose direction promises most, as ideas."""
+    space = task.encoders.paid
+    usable = start_items(space.domain)
+    usable = usable[usable != start.item]
+    items = space.items[np.searchsorted(space.domain.text_items, usable)]
+    promised = promise(task.gaps(start)[0], task.embedded([start.text])[0][0], items, task.reach[0]).total
+    return [start_of(space.domain, item, start.user).text for item in usable[np.argsort(-promised, kind="stable")[:n]]]
+
+
+def proposed(
+    task: Steering,
+    starts: Sequence[Start],
+    calls: int,
+    seed: int = 0,
+    *,
+    backend: Backend | None = None,
+    tries: int = 6,
+) -> Visited:
+    """One step each: instructions that a language model writes for this text and viewer, as in the paper.
+
+    Every category is asked for `tries` of them; what the filters of `actions.accepted` leave is used in turn. The
+    proposals cost calls of their own, which are not among the `calls`.
+    """
+    kept = proposals(task, starts, seed, backend=backend, tries=tries)[0]
+    return once(task, starts, [[some[i % len(some)] for i in range(calls)] for some in kept], seed)
+
+
+def proposals(
+    task: Steering, starts: Sequence[Start], seed: int = 0, *, backend: Backend | None = None, tries: int = 6
+) -> tuple[list[list[str]], float]:
+    """Usable instructions for each start, a neutral one where there are none; and the share that was usable."""
+    writer, rewriter = ProfileWriter(task.encoders.paid.domain), task.rewrite
+    kept, n_usable = [], 0
+    for start in starts:
+        some = [
+            action
+            for category in CATEGORIES
+            for action in propose(
+                backend or rewriter.backend, category, [start.text], tries,
+                profile=writer(start.user), seed=seed_of(seed, "propose", *start), memo=rewriter.memo,
+            )
+        ]  # fmt: skip
+        usable = [action.template for action in accepted(some)[0]]
+        n_usable += len(usable)
+        kept.append(usable or [NEUTRAL[0]])
+    return kept, n_usable / (tries * len(CATEGORIES) * len(starts))
 
 
 # Without instructions ----------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     monkeypatch.setattr(comparison, "local_backend", lambda: "backend")
     monkeypatch.setattr(comparison, "Steering", lambda encoders, aims, reach, rewriter: aims)
     monkeypatch.setattr(comparison, "with_reach", lambda aims, train: aims)
-    monkeypatch.setattr(comparison, "Rewriter", lambda *arguments: None)
+    monkeypatch.setattr(comparison, "Rewriter", lambda *arguments, **options: None)
     monkeypatch.setattr(comparison, "Comparison", lambda *parts: parts)
     aims, plan, train, test = comparison.load_comparison(domain=movies)
     items = {int(movies.text_items[row]) for aim in aims for row in aim.items}
@@ -74,6 +74,9 @@ def on_the_map(monkeypatch) -> Comparison:
     monkeypatch.setattr(rivals, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
     monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
     monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: task_starts(20)[item])
+    monkeypatch.setattr(
+        rivals, "proposals", lambda task, starts, *_, **__: ([["Add tea.", "Add rain."]] * len(starts), 1.0)
+    )
     monkeypatch.setattr(
         rivals,
         "generate",

@@ -8,7 +8,7 @@ from fake_steering import fake_task, task_starts
 from fake_world import PROFILES, encode
 
 from helpers.eagle import rivals
-from helpers.eagle.banks import BANK
+from helpers.eagle.banks import BANK, CATEGORIES, Action
 from helpers.eagle.emission import Visited
 from helpers.eagle.utility import ContentGap
 
@@ -17,6 +17,8 @@ RIVALS = {
     "templates": rivals.templates,
     "random_edits": rivals.random_edits,
     "tree": rivals.tree,
+    "borrowed": rivals.borrowed,
+    "proposed": rivals.proposed,
     "opro": rivals.opro,
     "elm_like": rivals.elm_like,
 }
@@ -30,6 +32,16 @@ def small_map(monkeypatch):
     monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
     texts = fake_task().encoders.paid.domain.items["plot_text"]
     monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: rivals.Start(texts[item], user, int(item)))
+    monkeypatch.setattr(rivals, "propose", lambda backend, category, texts, n, **_: proposals_of(category, n))
+
+
+def proposals_of(category: str, n: int) -> list[Action]:
+    """n proposals, of which the last one is no instruction."""
+    words = ["tea", "rain", "a horse", "a letter", "a storm"][: n - 1]
+    return [
+        *(Action(f"Add {word} to the {category}.", category, False) for word in words),
+        Action("Tea", category, False),
+    ]
 
 
 class Writes:
@@ -103,6 +115,31 @@ def test_a_tree_goes_on_from_its_best_texts():
 def test_a_tree_that_prunes_nothing_is_refused():
     with pytest.raises(ValueError, match="ask for 8 calls or more"):
         rivals.tree(fake_task(), task_starts(1), 6)
+
+
+def test_what_is_borrowed_from_promises_most_and_is_not_copied(monkeypatch):
+    task, start = fake_task(), task_starts(4)[3]
+    monkeypatch.setattr(rivals, "MAX_COPIED", 0.0)
+    found = rivals.borrowed(task, [start], 5, 0)
+    gap, space = task.gaps(start)[0], task.encoders.paid
+    z = encode([start.text])[0]
+    total = gap(z + task.reach[0] * (space.items - z)).total
+    texts = space.domain.items["plot_text"].to_numpy()[space.domain.text_items]
+    best = [texts[i] for i in np.argsort(-total) if space.domain.text_items[i] != start.item][:5]
+    assert said(task) == [rivals.BORROW.format(idea=text.replace("\n", " ")) for text in best]
+    assert set(found.texts[0]) == {start.text}  # all plots of the map begin alike, so all are copies
+    monkeypatch.setattr(rivals, "MAX_COPIED", 1.0)
+    assert len(set(rivals.borrowed(task, [start], 5, 0).texts[0])) == 5
+
+
+def test_proposals_are_filtered_and_used_in_turn(monkeypatch):
+    task, starts = fake_task(), task_starts(2)
+    kept, share = rivals.proposals(task, starts, tries=4)
+    assert share == 0.75 and [len(some) for some in kept] == [3 * len(CATEGORIES)] * 2
+    rivals.proposed(task, starts, 17, 0, tries=4)
+    assert said(task)[:17] == [*kept[0], *kept[0][:2]]
+    monkeypatch.setattr(rivals, "propose", lambda *_, **__: [Action("Tea", "plot", False)])
+    assert rivals.proposals(task, starts, tries=1) == ([[rivals.NEUTRAL[0]]] * 2, 0.0)
 
 
 def test_opro_shows_the_best_so_far_with_their_scores(monkeypatch):

@@ -1,0 +1,50 @@
+"""How much of what happens is due to the instruction: the most that any agent can learn.
+
+Every action is tried on every start several times. What repeats between draws is due to the action; what repeats
+between starts as well is what one could learn on some starts and use on others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class SignalShare(NamedTuple):
+    """Shares of the variance within starts, of one text's moves or gains.
+
+    Attributes:
+        within: explained by the action on that very start.
+        across: explained by what the action does on all starts alike.
+    """
+
+    within: float
+    across: float
+
+
+def signal_share(values: Float[np.ndarray, "start action draw *dim"]) -> SignalShare:
+    """Analysis of variance with two factors, start and action, and draws within each pair.
+
+    Variance components by the method of moments (Searle, Casella and McCulloch 1992, chapter 4), summed over the
+    dimensions of a value and none below 0.
+
+    Raises:
+        ValueError: fewer than two starts, actions or draws, or values that never change within a start.
+    """
+    n_starts, n_actions, n_draws = values.shape[:3]
+    if min(n_starts, n_actions, n_draws) < 2:
+        raise ValueError(f"{n_starts} starts, {n_actions} actions, {n_draws} draws: two or more of each are needed")
+    values = values.reshape(n_starts, n_actions, n_draws, -1)
+    noise = values.var(axis=2, ddof=1).mean(axis=(0, 1)).sum()
+    means = values.mean(axis=2)
+    means = means - means.mean(axis=1, keepdims=True)  # what a start has in common is no effect of an action
+    common = means.mean(axis=0)
+    rest = ((means - common) ** 2).sum() / ((n_starts - 1) * (n_actions - 1))  # interaction, and noise of the means
+    main = max(0.0, (common**2).sum() / (n_actions - 1) - rest / n_starts)
+    interaction = max(0.0, rest - noise / n_draws)
+    total = main + interaction + noise
+    if total == 0:
+        raise ValueError("nothing ever changes: there is no variance to share out")
+    return SignalShare(float((main + interaction) / total), float(main / total))

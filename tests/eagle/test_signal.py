@@ -1,0 +1,41 @@
+"""Shares of variance, on numbers whose shares are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helpers.eagle.signal import signal_share
+
+
+def table(main: float, interaction: float, noise: float, dims: int = 1, seed: int = 0) -> np.ndarray:
+    """Values of 40 starts, 50 actions and 3 draws with these variances, and starts far apart."""
+    random = np.random.default_rng(seed)
+    parts = (
+        (10.0, (40, 1, 1, dims)),
+        (main, (1, 50, 1, dims)),
+        (interaction, (40, 50, 1, dims)),
+        (noise, (40, 50, 3, dims)),
+    )
+    return sum(np.sqrt(variance) * random.normal(size=shape) for variance, shape in parts)
+
+
+@pytest.mark.parametrize(("main", "interaction", "noise"), [(1, 1, 2), (0, 1, 1), (3, 0, 1), (0.2, 0.3, 0.5)])
+@pytest.mark.parametrize("dims", [1, 4])
+def test_shares_are_those_that_the_numbers_were_made_with(main, interaction, noise, dims):
+    found = signal_share(table(main, interaction, noise, dims))
+    total = main + interaction + noise
+    assert found.within == pytest.approx((main + interaction) / total, abs=0.05)
+    assert found.across == pytest.approx(main / total, abs=0.1)
+
+
+def test_noise_alone_has_no_share_and_no_noise_has_all():
+    assert max(signal_share(table(0, 0, 1))) < 0.02
+    assert signal_share(table(1, 0, 0)) == pytest.approx((1, 1))
+
+
+def test_one_draw_or_no_change_is_refused():
+    with pytest.raises(ValueError, match="1 draws"):
+        signal_share(table(1, 1, 1)[:, :, :1])
+    with pytest.raises(ValueError, match="nothing ever changes"):
+        signal_share(np.ones((3, 4, 2)))
