@@ -182,7 +182,7 @@ class AgentSettings:
         entropy: weight of the policy's entropy.
     """
 
-    iterations: int = 16
+    iterations: int = 10
     episodes: int = 30
     group: int = 3
     learning_rate: float = 2e-3
