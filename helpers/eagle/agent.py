@@ -29,11 +29,11 @@ from helpers.eagle.steering import FEATURES, Options, State, Steering, Support
 from helpers.eagle.training import gae, kl_of
 from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
-PENALTIES = np.logspace(-1, 4, 11)
+GAIN_PENALTIES = np.logspace(-1, 4, 11)
 NEVER = -1e4  # instead of minus infinity, with which KL and entropy would not be finite
 
 
-class Labelled(NamedTuple):
+class LabelledRows(NamedTuple):
     """Aims that were tried: what was known of each, and what it brought.
 
     Attributes:
@@ -53,7 +53,7 @@ class Labelled(NamedTuple):
 
 def label_rows(
     task: Steering, starts: Sequence[Start], promising: int = 8, random: int = 12, deeper: int = 2, seed: int = 0
-) -> Labelled:
+) -> LabelledRows:
     """Try aims on starts, some that promise most and some at random, and half as many on `deeper` results of each."""
     states = [State(start, start.text) for start in starts]
     first, results = _tried(task, states, np.arange(len(starts)), promising, random, seed)
@@ -64,20 +64,20 @@ def label_rows(
     return joined(first, second)
 
 
-def joined(one: Labelled, other: Labelled) -> Labelled:
+def joined(one: LabelledRows, other: LabelledRows) -> LabelledRows:
     """The rows of both."""
 
     def both(name: str) -> np.ndarray:
         return np.concatenate([getattr(one, name), getattr(other, name)])
 
     numbers = both("features"), both("gain"), both("start"), both("valid")
-    return Labelled(*numbers, one.states + other.states, both("aims"))
+    return LabelledRows(*numbers, one.states + other.states, both("aims"))
 
 
 def _tried(
     task: Steering, states: Sequence[State], numbers: np.ndarray, promising: int, random: int, seed: int
-) -> tuple[Labelled, list[State]]:
-    """Labelled rows of some states, and the states that came of them."""
+) -> tuple[LabelledRows, list[State]]:
+    """LabelledRows rows of some states, and the states that came of them."""
     task.embedded([state.text for state in states])
     features, chosen, owner = [], [], []
     for number, state in enumerate(states):
@@ -107,7 +107,7 @@ def _tried(
     )
     gain, before = gained[..., 1] - gained[..., 0], [states[n] for n in owner]
     rows = np.concatenate(features), gain, numbers[owner], rewrites.valid, before, np.array(chosen)
-    return Labelled(*rows), after
+    return LabelledRows(*rows), after
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -153,13 +153,13 @@ class OptionPolicy(StatePolicy):
         return self(features_of(options))
 
 
-def fit_offline(rows: Labelled, gain: Float[np.ndarray, " row"], temperature: float = 0.01) -> OptionPolicy:
+def fit_offline(rows: LabelledRows, gain: Float[np.ndarray, " row"], temperature: float = 0.01) -> OptionPolicy:
     """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows."""
     policy = OptionPolicy(temperature)
     x, y = rows.features[rows.valid], gain[rows.valid]
     center, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    model = RidgeCV(PENALTIES).fit((x - center) / spread, y)
+    model = RidgeCV(GAIN_PENALTIES).fit((x - center) / spread, y)
     with torch.no_grad():
         policy.center.copy_(torch.as_tensor(center))
         policy.spread.copy_(torch.as_tensor(spread))

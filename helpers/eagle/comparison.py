@@ -13,7 +13,7 @@ from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.agent import (
     AgentSettings,
-    Labelled,
+    LabelledRows,
     OptionPolicy,
     OptionValue,
     fit_offline,
@@ -23,25 +23,25 @@ from helpers.eagle.agent import (
 from helpers.eagle.aims import aims_of
 from helpers.eagle.emission import Visited
 from helpers.eagle.experiment import HIGH, LOW
-from helpers.eagle.methods import follow, follow_each, guided, promising, random_aims
+from helpers.eagle.methods import followed, followed_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
     SearchMethod,
     borrowed,
-    elm_like,
+    elm_search,
     neutral,
-    opro,
+    opro_search,
     proposed,
     random_edits,
     templates,
-    tree,
+    tree_search,
 )
 from helpers.eagle.steering import Steering, Support, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
 
-SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
+AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = (0.3, 0.3)  # before it is fitted
 CALLS = 10  # of the language model, for each start and method
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
@@ -104,7 +104,7 @@ class Comparison:
     _kept: dict = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def labelled(self) -> Labelled:
+    def labelled(self) -> LabelledRows:
         """The rows of the supervised stage."""
         return label_rows(self.task, self.train)
 
@@ -129,7 +129,7 @@ class Comparison:
         """What a method visits on the test starts: one `Visited` for each seed, or one where nothing is trained.
 
         Args:
-            method: one of `COMPARED`; `supervised` and `agent_search` use the aims and the support of `SEARCHED`.
+            method: one of `METHOD_NAMES`; `supervised` and `agent_search` use the aims and the support of `SEARCHED`.
 
         Raises:
             ValueError: no such method.
@@ -139,25 +139,25 @@ class Comparison:
         if method in FIXED_METHODS:
             return [FIXED_METHODS[method](task, test, calls, 0)]
         if method == "supervised":
-            return [follow(task, test, calls, 0, self.supervised(), SEARCHED)]
+            return [followed(task, test, calls, 0, self.supervised(), SEARCHED)]
         if method == "supervised_search":
             return [guided(task, test, calls, 0, self.supervised())]
         if method == "agent_search":
             return [guided(task, test, calls, 0, policy) for policy in self.agents(SEARCHED)[0]]
         if support in SUPPORTS and kind == "reference":
-            return [follow(task, test, calls, 0, None, support)]
+            return [followed(task, test, calls, 0, None, support)]
         if support in SUPPORTS and kind == "agent":
-            return follow_each(task, test, calls, seeds, self.agents(support)[0], support)
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(COMPARED)}")
+            return followed_each(task, test, calls, seeds, self.agents(support)[0], support)
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHOD_NAMES)}")
 
 
 FIXED_METHODS: dict[str, SearchMethod] = {
     "neutral": neutral,
     "random": random_edits,
     "greedy": templates,
-    "tree": tree,
-    "opro": opro,
-    "elm_like": elm_like,
+    "tree": tree_search,
+    "opro": opro_search,
+    "elm_like": elm_search,
     "borrowed": borrowed,
     "proposed": proposed,
     "random_aims": random_aims,
@@ -166,7 +166,7 @@ FIXED_METHODS: dict[str, SearchMethod] = {
 }
 """Methods that learn nothing."""
 
-COMPARED = (
+METHOD_NAMES = (
     *FIXED_METHODS,
     *(f"reference_{support}" for support in SUPPORTS),
     "supervised",
@@ -185,7 +185,7 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     train, test = comparison_starts(domain, model, plan.train_items, plan.test_items)
     left_out = sorted({start.item for start in test})
     rewriter = Rewriter(
-        backend or local_backend(), SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
+        backend or local_backend(), AIMED_SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
     )
     task = Steering(independent_encoders(domain, left_out), aims_of(domain, left_out), FIRST_REACH, rewriter)
     return Comparison(with_reach(task, train), plan, train, test)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.eagle.agent import NEVER, Labelled
+from helpers.eagle.agent import NEVER, LabelledRows
 from helpers.eagle.language_policy import answer_scores, state_prompt
 from helpers.eagle.policy import fitting_threads
 from helpers.eagle.steering import SUPPORT, Options, State, Steering
@@ -60,7 +60,7 @@ class LanguageAgent(StatePolicy):
 
 def fit_language(
     agent: LanguageAgent,
-    rows: Labelled,
+    rows: LabelledRows,
     gain: Float[np.ndarray, " row"],
     *,
     batch: int = 4,
@@ -103,7 +103,7 @@ def target_of(state: State, gains: Float[np.ndarray, " k"], temperature: float) 
     return torch.softmax(torch.as_tensor([*gains, stop], dtype=torch.float32) / temperature, dim=0)
 
 
-def _tasks(rows: Labelled, gain: np.ndarray, k: int, rng: np.random.Generator):
+def _tasks(rows: LabelledRows, gain: np.ndarray, k: int, rng: np.random.Generator):
     """For each state k of the aims that were tried and usable there, at random, with their gains."""
     by_state: dict[State, list[int]] = {}
     for row, state in enumerate(rows.states):

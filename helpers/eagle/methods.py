@@ -42,17 +42,17 @@ def _said(task: Steering, aims: Integers) -> list[str]:
 # Agents ------------------------------------------------------------------------------------------------------------
 
 
-def follow(
+def followed(
     task: Steering, starts: Sequence[Start], calls: int, seed: int, policy: StatePolicy | None, support: Support
 ) -> Visited:
     """Episodes of a policy until the calls are spent; the end of each episode is emitted.
 
     An episode that the budget cuts off emits nothing.
     """
-    return follow_each(task, starts, calls, [seed], None if policy is None else [policy], support)[0]
+    return followed_each(task, starts, calls, [seed], None if policy is None else [policy], support)[0]
 
 
-def follow_each(
+def followed_each(
     task: Steering,
     starts: Sequence[Start],
     calls: int,
@@ -60,7 +60,7 @@ def follow_each(
     policies: Sequence[StatePolicy] | None,
     support: Support,
 ) -> list[Visited]:
-    """`follow` with a policy for each seed, all played side by side, and in the same worlds."""
+    """`followed` with a policy for each seed, all played side by side, and in the same worlds."""
     visited: list[list[str]] = [[] for _ in range(len(seeds) * len(starts))]
     emitted: list[list[bool]] = [[] for _ in visited]
     rows = [(seed, start) for seed in seeds for start in starts]

@@ -35,7 +35,7 @@ NEUTRAL = (
 )
 
 
-def in_rows(texts: Sequence[str], per_start: int) -> list[list[str]]:
+def by_start(texts: Sequence[str], per_start: int) -> list[list[str]]:
     """Texts of several starts, one after the other, as a list for each start."""
     return [list(texts[row : row + per_start]) for row in range(0, len(texts), per_start)]
 
@@ -49,7 +49,7 @@ def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequenc
     ]
     found = task.rewrite([start.text for start, *_ in rows], [said for _, said, _ in rows], [s for *_, s in rows])
     n = len(instructions[0])
-    return Visited(in_rows(found.texts, n), np.ones((len(starts), n), dtype=bool))
+    return Visited(by_start(found.texts, n), np.ones((len(starts), n), dtype=bool))
 
 
 def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
@@ -81,17 +81,17 @@ def random_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int 
         seeds = [seed_of(seed, "edits", *start, step, row % n_episodes) for row, start in enumerate(rows)]
         texts = task.rewrite(texts, some, seeds).texts
         visited.append(texts)
-    by_start = [
+    rows_of_starts = [
         [text for episode in some for text in episode] for some in _grouped(zip(*visited, strict=True), n_episodes)
     ]
     emitted = np.arange(task.horizon * n_episodes) % task.horizon == task.horizon - 1
-    return Visited([texts[:calls] for texts in by_start], np.tile(emitted[:calls], (len(starts), 1)))
+    return Visited([texts[:calls] for texts in rows_of_starts], np.tile(emitted[:calls], (len(starts), 1)))
 
 
 def _shuffled(task: Steering, starts: Sequence[Start], n_episodes: int, seed: int) -> list[list[str]]:
     """Random instructions of every episode, as many as it has steps."""
     some = random_templates(task, starts, task.horizon * n_episodes, seed)
-    return [texts for row in some for texts in in_rows(row, task.horizon)]
+    return [texts for row in some for texts in by_start(row, task.horizon)]
 
 
 def _grouped(rows, size: int) -> list[list]:
@@ -100,7 +100,7 @@ def _grouped(rows, size: int) -> list[list]:
     return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
-def tree(
+def tree_search(
     task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, depth: int = 2, width: int = 2
 ) -> Visited:
     """Beam search with random templates: `calls` / `depth` rewrites a depth, of the `width` texts of highest paid U.
@@ -119,7 +119,7 @@ def tree(
         parents = [beam[i % len(beam)] for beam in beams for i in range(rewrites)]
         said = [text for some in random_templates(task, starts, rewrites, seed_of(seed, level)) for text in some]
         seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
-        children = in_rows(task.rewrite(parents, said, seeds).texts, rewrites)
+        children = by_start(task.rewrite(parents, said, seeds).texts, rewrites)
         paid = [task.gained(start, some)[:2].sum(axis=0) for start, some in zip(starts, children, strict=True)]
         beams = [best_first(some, utility)[:width] for some, utility in zip(children, paid, strict=True)]
         visited = [old + new for old, new in zip(visited, children, strict=True)]
@@ -212,7 +212,7 @@ def proposals(
 # Without instructions ----------------------------------------------------------------------------------------------
 
 
-def opro(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, rounds: int = 2) -> Visited:
+def opro_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, rounds: int = 2) -> Visited:
     """Show the best ideas so far with their scores and ask for a better one; the ideas of the last round are emitted.
 
     After OPRO (Yang et al. 2024, "Large language models as optimizers"), at our number of calls and with a model far
@@ -251,10 +251,10 @@ def _ideas(
     )
     own = [start.text for start in starts for _ in range(times)]
     ideas = [read_answer(answer, rewriter.wording)[0] or text for answer, text in zip(answers, own, strict=True)]
-    return in_rows(ideas, times)
+    return by_start(ideas, times)
 
 
-def elm_like(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """Go to the optimum of U in the embedding space, and let the language model write what could stand there.
 
     The paper's ELM baseline decodes the optimal embedding with a model that was trained to; ours shows the items

@@ -80,12 +80,12 @@ def paired(
     return one - (other if len(other) == len(one) else other.mean(axis=0))
 
 
-def difference(one: Measured, other: Measured, **options) -> Interval:
+def gain_difference(one: Measured, other: Measured, **options) -> Interval:
     """How much more one method gains than another (options as for `Measured.values`)."""
     return mean_interval(paired(one.values(**options), other.values(**options)), one.items)
 
 
-COLUMNS: dict[str, tuple[str, Part]] = {
+GAIN_COLUMNS: dict[str, tuple[str, Part]] = {
     "paid": ("paid", "total"),
     "rating": ("paid", "rating"),
     "novelty": ("paid", "novelty"),
@@ -99,7 +99,7 @@ COLUMNS: dict[str, tuple[str, Part]] = {
 def gain_table(
     methods: dict[str, Measured], calls: int | None = None, chooser: Chooser = "both", over: str | None = "neutral"
 ) -> pd.DataFrame:
-    """One row for each method, one interval for each of `COLUMNS`, all under one rule.
+    """One row for each method, one interval for each of `GAIN_COLUMNS`, all under one rule.
 
     Args:
         over: the method whose gains are taken off, start by start; None for gains over the start.
@@ -112,7 +112,7 @@ def gain_table(
         return mean_interval(values, method.items)
 
     rows = {
-        name: {column: interval(method, *of_column) for column, of_column in COLUMNS.items()}
+        name: {column: interval(method, *of_column) for column, of_column in GAIN_COLUMNS.items()}
         for name, method in methods.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")

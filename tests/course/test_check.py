@@ -231,7 +231,9 @@ def test_no_two_exercises_are_the_same():
 def test_an_exercise_is_the_one_under_its_heading(number):
     (path,) = (PROJECT / "notebooks").glob(f"{number[:2]}_*.ipynb")
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
-    assert re.search(rf"^### Exercise {number}: {re.escape(EXERCISES[number].name)} \(", "\n".join(cells), re.MULTILINE)
+    assert re.search(
+        rf"^### (Exercise|Build step) {number}: {re.escape(EXERCISES[number].name)} \(", "\n".join(cells), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("number", EXERCISES)
@@ -288,6 +290,10 @@ COUNTS = RNG.integers(1, 30, size=15)
         (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),
         (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
+        (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1, 0), [2.75]),
+        (by_reference("03.3", np.array([3.0, 2.0, 1.0, 0.0]), np.array([[0.0], [0.5], [2.0], [9.0]]), 1.0, 2), [0, 2]),
+        (by_reference("03.4", np.log([[0.5, 0.5], [0.1, 0.9], [1.0, 1.0]]), np.array([1, 0, 0]), 1), (1 / 0.05) ** 0.5),
+        (by_reference("03.5", np.array([[1.0, 2, 3], [5, 9, 7]]), np.array([[1.0, 2, 3], [0, 2, 1]])), 1.0),
         (by_reference("04.1", ["a", "b", "a", "b", "a", "b"], 2), 0.6),
         (by_reference("04.2", np.array([[3.0], [4.0], [6.0]]), "dense"), [[3.0], [2.0]]),
         (by_reference("04.2", np.array([[3.0], [4.0], [6.0]]), "terminal"), [[6.0], [6.0]]),

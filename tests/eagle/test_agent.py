@@ -11,7 +11,7 @@ from fake_steering import fake_task, task_starts
 
 from helpers.eagle.agent import (
     AgentSettings,
-    Labelled,
+    LabelledRows,
     OptionPolicy,
     OptionValue,
     drawn_starts,
@@ -44,7 +44,7 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def rows() -> Labelled:
+def rows() -> LabelledRows:
     return label_rows(fake_task(), task_starts(8), promising=4, random=6, deeper=2)
 
 
@@ -85,7 +85,7 @@ def test_the_regression_finds_a_linear_law():
     gain = features @ law - law[STOP] * features[:, STOP] + 0.3
     valid = np.arange(400) % 10 > 0
     nothing = np.zeros(400, dtype=int)
-    rows = Labelled(features, np.stack([gain, gain], 1), nothing, valid, [], nothing)
+    rows = LabelledRows(features, np.stack([gain, gain], 1), nothing, valid, [], nothing)
     policy = fit_offline(rows, np.where(valid, gain, 1e6))
     np.testing.assert_allclose(policy.values(tensor(features))[valid].detach().numpy(), gain[valid], atol=0.02)
 

@@ -11,7 +11,7 @@ from fake_world import PROFILES, place
 
 from helpers.eagle import comparison, rivals
 from helpers.eagle.agent import AgentSettings
-from helpers.eagle.comparison import COMPARED, COMPARISON_PLANS, Comparison, comparison_starts
+from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
 
@@ -87,7 +87,7 @@ def on_the_map(monkeypatch) -> Comparison:
 
 
 def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
-    for name in COMPARED:
+    for name in METHOD_NAMES:
         found = on_the_map.visited(name, 8)
         trained = name.startswith("agent")
         assert len(found) == (len(on_the_map.plan.seeds) if trained else 1), name

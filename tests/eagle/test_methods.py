@@ -14,8 +14,8 @@ POLICY = OptionPolicy(temperature=1.0)
 METHODS = {
     "random_aims": methods.random_aims,
     "promising": methods.promising,
-    "reference": lambda *a: methods.follow(*a, None, "goptimal"),
-    "agent": lambda *a: methods.follow(*a, POLICY, "optimistic"),
+    "reference": lambda *a: methods.followed(*a, None, "goptimal"),
+    "agent": lambda *a: methods.followed(*a, POLICY, "optimistic"),
     "guided": lambda *a: methods.guided(*a, POLICY),
 }
 
@@ -56,17 +56,17 @@ def test_the_promising_aims_are_those_of_highest_promise():
 
 
 def test_an_episode_is_emitted_at_its_end():
-    found = methods.follow(fake_task(horizon=4), task_starts(3), 8, 0, None, "uniform")
+    found = methods.followed(fake_task(horizon=4), task_starts(3), 8, 0, None, "uniform")
     assert found.emitted.tolist() == [[False, False, False, True] * 2] * 3
-    cut = methods.follow(fake_task(horizon=3), task_starts(3), 8, 0, None, "uniform")
+    cut = methods.followed(fake_task(horizon=3), task_starts(3), 8, 0, None, "uniform")
     assert cut.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 3
 
 
 def test_policies_that_are_followed_side_by_side_do_not_see_each_other():
     policies = [OptionPolicy(temperature=1.0), fitted()]
-    both = methods.follow_each(fake_task(), task_starts(4), 8, [1, 2], policies, "optimistic")
+    both = methods.followed_each(fake_task(), task_starts(4), 8, [1, 2], policies, "optimistic")
     for seed, policy, found in zip((1, 2), policies, both, strict=True):
-        alone = methods.follow(fake_task(), task_starts(4), 8, seed, policy, "optimistic")
+        alone = methods.followed(fake_task(), task_starts(4), 8, seed, policy, "optimistic")
         assert alone.texts == found.texts and (alone.emitted == found.emitted).all()
 
 

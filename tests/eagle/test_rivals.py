@@ -16,11 +16,11 @@ RIVALS = {
     "neutral": rivals.neutral,
     "templates": rivals.templates,
     "random_edits": rivals.random_edits,
-    "tree": rivals.tree,
+    "tree": rivals.tree_search,
     "borrowed": rivals.borrowed,
     "proposed": rivals.proposed,
-    "opro": rivals.opro,
-    "elm_like": rivals.elm_like,
+    "opro": rivals.opro_search,
+    "elm_like": rivals.elm_search,
 }
 EDITS = {name: rivals_ for name, rivals_ in RIVALS.items() if name not in ("opro", "elm_like")}
 
@@ -105,7 +105,7 @@ def test_random_episodes_are_emitted_at_their_ends():
 
 def test_a_tree_goes_on_from_its_best_texts():
     task, start = fake_task(), task_starts(1)[0]
-    found = rivals.tree(task, [start], 8, 0)
+    found = rivals.tree_search(task, [start], 8, 0)
     paid = task.gained(start, found.texts[0][:4])[:2].sum(axis=0)
     best = [found.texts[0][i] for i in np.argsort(-paid)[:2]]
     assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
@@ -114,7 +114,7 @@ def test_a_tree_goes_on_from_its_best_texts():
 
 def test_a_tree_that_prunes_nothing_is_refused():
     with pytest.raises(ValueError, match="ask for 8 calls or more"):
-        rivals.tree(fake_task(), task_starts(1), 6)
+        rivals.tree_search(fake_task(), task_starts(1), 6)
 
 
 def test_what_is_borrowed_from_promises_most_and_is_not_copied(monkeypatch):
@@ -144,7 +144,7 @@ def test_proposals_are_filtered_and_used_in_turn(monkeypatch):
 
 def test_opro_shows_the_best_so_far_with_their_scores(monkeypatch):
     writes, task, start = Writes(monkeypatch), fake_task(), task_starts(1)[0]
-    found = rivals.opro(task, [start], 10, 0)
+    found = rivals.opro_search(task, [start], 10, 0)
     assert start.text in writes.prompts[0][-2][1] and writes.prompts[0][-2][1].count("Score:") == 1
     utility = task.gaps(start)[0](encode(found.texts[0][:5])).total
     best = found.texts[0][utility.argmax()]
@@ -166,7 +166,7 @@ def test_the_best_point_in_reach_is_no_farther_than_half_of_the_items():
 
 def test_elm_shows_the_items_nearest_to_the_optimum_and_not_its_own(monkeypatch):
     writes, task, start = Writes(monkeypatch), fake_task(), task_starts(4)[3]
-    rivals.elm_like(task, [start], 3, 0)
+    rivals.elm_search(task, [start], 3, 0)
     gap, space = task.gaps(start)[0], task.encoders.paid
     goal = rivals.best_in_reach(gap, encode([start.text])[0], space.items)
     order = np.argsort(np.linalg.norm(space.items - goal, axis=1))

@@ -8,7 +8,7 @@ import pytest
 from helpers.base.intervals import clustered_interval, crossed_interval
 from helpers.eagle.emission import Gains
 from helpers.eagle.rewriting import Start
-from helpers.eagle.tables import COLUMNS, Measured, difference, gain_table, mean_interval, paired
+from helpers.eagle.tables import GAIN_COLUMNS, Measured, gain_difference, gain_table, mean_interval, paired
 
 STARTS = tuple(Start("Genres: Drama.\nA text.", user, item) for item in range(5) for user in range(2))
 ITEMS = [start.item for start in STARTS]
@@ -51,15 +51,15 @@ def test_differences_are_paired():
     np.testing.assert_allclose(paired(one, other), one - other)
     np.testing.assert_allclose(paired(one, single), one - single[0])
     np.testing.assert_allclose(paired(single, one), single - one.mean(axis=0))
-    assert difference(some(3, 4), some(3, 4)) == (0, 0, 0)
+    assert gain_difference(some(3, 4), some(3, 4)) == (0, 0, 0)
 
 
 def test_a_table_takes_the_control_off_everywhere():
     methods = {"neutral": some(6, 1), "agent": some(7, 3, lead=2.0)}
     table = gain_table(methods, calls=2, chooser="paid")
-    assert list(table.columns) == list(COLUMNS) and list(table.index) == ["neutral", "agent"]
-    assert all(table.loc["neutral", column] == (0, 0, 0) for column in COLUMNS)
-    expected = difference(methods["agent"], methods["neutral"], calls=2, chooser="paid", encoder="judge")
+    assert list(table.columns) == list(GAIN_COLUMNS) and list(table.index) == ["neutral", "agent"]
+    assert all(table.loc["neutral", column] == (0, 0, 0) for column in GAIN_COLUMNS)
+    expected = gain_difference(methods["agent"], methods["neutral"], calls=2, chooser="paid", encoder="judge")
     assert table.loc["agent", "judged"] == expected
     assert gain_table(methods, over=None).loc["agent", "novelty"].mean == pytest.approx(
         methods["agent"].values("paid", "novelty").mean()

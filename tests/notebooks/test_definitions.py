@@ -34,8 +34,10 @@ from helpers.eagle.policy import sampling_from
 from helpers.eagle.training import Settings, gae, kl_of, loss_of, optimiser_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import factorization as fz
+from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
+from helpers.language.likelihood import perplexity
 from helpers.language.states import ReadOut, read_all
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -101,31 +103,28 @@ def test_02_ridge_regression(seed):
     np.testing.assert_allclose(weights, Ridge(alpha=2.5, fit_intercept=False).fit(x, y).coef_.T)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_03_novelty(seed):
-    random = np.random.default_rng(seed)
-    items, z = random.normal(size=(15, 4)), random.normal(size=(6, 4))
-    novelty = definitions("03")["novelty_naive"]
-    gap = ContentGap(items, np.ones(4), 3.5)
-    np.testing.assert_allclose(gap(z).novelty * gap.typical_distance, [novelty(row, items) for row in z])
-    alone = [novelty(row, np.delete(items, i, axis=0)) for i, row in enumerate(items)]
-    assert gap.typical_distance == pytest.approx(np.mean(alone))
-
-
+@pytest.mark.parametrize("own", [None, 4])
 @pytest.mark.parametrize("seed", range(3))
-def test_03_utility(seed):
+def test_03_utility(seed, own):
     random = np.random.default_rng(seed)
     items, user, z = random.normal(size=(15, 4)), random.normal(size=4), random.normal(size=(6, 4))
-    gap = ContentGap(items, user, 3.5)
-    names = definitions("03")
+    gap, names = ContentGap(items, user, 3.5, without=own), definitions("03")
+    np.testing.assert_allclose(gap(z).total, names["utility"](z, items, user, 3.5, 0.5, 3, own))
+    if own is None:
+        np.testing.assert_allclose(gap(z).novelty * gap.typical_distance, names["novelty"](z, items, 3))
+        assert gap.typical_distance == pytest.approx(names["novelty"](items, items, 4).mean())
 
-    class Space:
-        pass
 
-    space = Space()
-    space.items = items
-    names |= {"level": 3.5, "z_user": user, "space": space, "typical": gap.typical_distance}
-    np.testing.assert_allclose(gap(z).total, [names["utility_naive"](row) for row in z])
+def test_03_perplexity_and_agreement():
+    lm, random = tiny(), np.random.default_rng(0)
+    tokens = plain_tokens(lm.tokenizer, "tea and rain and the sun")
+    with torch.no_grad():
+        log_probs = lm.model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
+    text = [lm.tokenizer.decode(part) for part in (tokens[:4], tokens[4:])]
+    expected = perplexity(lm, [text[1]], [text[0]])[0]
+    assert definitions("03")["hesitation"](log_probs, np.array(tokens), 4) == pytest.approx(expected, rel=1e-3)
+    a, b = random.normal(size=(5, 9)), random.normal(size=(5, 9))
+    assert definitions("03")["agreement"](a, b) == pytest.approx(encoder_agreement(a, b).correlation)
 
 
 @pytest.mark.parametrize("bad", [0.0, 0.5])

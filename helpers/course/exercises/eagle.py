@@ -37,22 +37,116 @@ EAGLE_EXERCISES["03.1"] = Exercise(
 )
 
 
-def utility(z, items, user, level, novelty_weight, k):
+def utility(z, items, user, level, novelty_weight, k, own=None):
     itself, _ = NearestNeighbors(n_neighbors=k).fit(items).kneighbors()
-    return level + z @ user + novelty_weight * novelty(z, items, k) / itself.sum(axis=1).mean()
+    others = items if own is None else np.delete(items, own, axis=0)
+    return level + z @ user + novelty_weight * novelty(z, others, k) / itself.sum(axis=1).mean()
+
+
+def _utility_case(seed: int) -> tuple:
+    """Texts near items, of which one is left out in four cases of five: the one that the first text lies on."""
+    items = normal_values(seed, 20, 5)
+    z = items[seed : seed + 4] + 0.1 * normal_values(seed, 4, 5)
+    return z, items, normal_values(seed, 5), 3.5, 0.5, 3, None if seed == 0 else seed
 
 
 EAGLE_EXERCISES["03.2"] = Exercise(
     "utility",
     utility,
-    cases=lambda seed: (*_gap_case(seed)[:2], normal_values(seed, 5), 3.5, 0.5, 3),
+    cases=_utility_case,
     hint="stars that the user would give, plus lambda times novelty divided by the items' own mean novelty",
     wrong=(
-        lambda z, items, user, level, lam, k: level + z @ user,
-        lambda z, items, user, level, lam, k: level + z @ user + lam * novelty(z, items, k),
-        lambda z, items, user, level, lam, k: z @ user + lam * novelty(z, items, k),
-        lambda z, items, user, level, lam, k: level + z @ user - utility(z, items, 0 * user, 0, lam, k),
-        lambda z, items, user, level, lam, k: utility(z, items, user, level, 1.0, k),
+        lambda z, items, user, level, lam, k, own=None: level + z @ user,
+        lambda z, items, user, level, lam, k, own=None: level + z @ user + lam * novelty(z, items, k),
+        lambda z, items, user, level, lam, k, own=None: utility(z, items, user, 0, lam, k, own),
+        lambda z, items, user, level, lam, k, own=None: level + z @ user - utility(z, items, 0 * user, 0, lam, k, own),
+        lambda z, items, user, level, lam, k, own=None: utility(z, items, user, level, 1.0, k, own),
+        lambda z, items, user, level, lam, k, own=None: utility(z, items, user, level, lam, k),
+        lambda z, items, user, level, lam, k, own=None: utility(z, items, user, level, lam, k, own or 0),
+    ),
+)
+
+
+def spread_out(values, points, apart, n):
+    taken = []
+    for index in np.argsort(-values):
+        distances = np.linalg.norm(points[taken] - points[index], axis=1)
+        if len(taken) < n and (distances >= apart).all():
+            taken.append(int(index))
+    return taken
+
+
+def _only_from_the_last(values, points, apart, n):
+    taken = []
+    for index in np.argsort(-values):
+        if len(taken) < n and (not taken or np.linalg.norm(points[taken[-1]] - points[index]) >= apart):
+            taken.append(int(index))
+    return taken
+
+
+EAGLE_EXERCISES["03.3"] = Exercise(
+    "spread-out points",
+    spread_out,
+    cases=lambda seed: (normal_values(seed, 40), normal_values(seed, 40, 2), 1.0, 4),
+    hint="best first; skip what is nearer than `apart` to any that was taken; stop at n",
+    wrong=(
+        lambda values, points, apart, n: [int(i) for i in np.argsort(-values)[:n]],
+        lambda values, points, apart, n: spread_out(-values, points, apart, n),
+        lambda values, points, apart, n: spread_out(values, points, apart, len(values)),
+        lambda values, points, apart, n: spread_out(values, points, 2 * apart, n),
+        _only_from_the_last,
+    ),
+)
+
+
+def hesitation(log_probs, tokens, given):
+    rows = np.arange(given - 1, len(tokens) - 1)
+    return float(np.exp(-log_probs[rows, tokens[given:]].mean()))
+
+
+def _token_case(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    logits = normal_values(seed, 9, 6)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_probs, np.random.default_rng([3, seed]).integers(0, 6, size=9), 2 + seed % 3
+
+
+EAGLE_EXERCISES["03.4"] = Exercise(
+    "perplexity",
+    hesitation,
+    cases=_token_case,
+    hint="row i speaks about token i + 1; mean of minus the log-probabilities of the real tokens, then exp",
+    wrong=(
+        lambda log_probs, tokens, given: hesitation(log_probs, tokens, 1),
+        lambda log_probs, tokens, given: float(np.log(hesitation(log_probs, tokens, given))),
+        lambda log_probs, tokens, given: float(1 / hesitation(log_probs, tokens, given)),
+        lambda log_probs, tokens, given: float(
+            np.exp(-log_probs[np.arange(given, len(tokens)), tokens[given:]].mean())
+        ),
+        lambda log_probs, tokens, given: float(
+            np.exp(-log_probs[np.arange(given - 1, len(tokens) - 1), tokens[given:]].sum())
+        ),
+    ),
+)
+
+
+def row_agreement(a, b):
+    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(a, b, strict=True)]))
+
+
+EAGLE_EXERCISES["03.5"] = Exercise(
+    "agreement",
+    row_agreement,
+    cases=lambda seed: (
+        3 * normal_values(seed, 6, 1) + normal_values(seed, 6, 15),
+        2 * normal_values(seed, 6, 1) + normal_values(seed, 6, 15) + normal_values(seed, 6, 15, 1)[..., 0],
+    ),
+    hint="take each row's mean off, then the sum of products over the product of lengths, row by row, then the mean",
+    wrong=(
+        lambda a, b: float(np.corrcoef(a.ravel(), b.ravel())[0, 1]),
+        lambda a, b: row_agreement(a.T, b.T),
+        lambda a, b: row_agreement(a, b) ** 2,
+        lambda a, b: float(((a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))).mean()),
+        lambda a, b: float(np.median([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)])),
     ),
 )
 
