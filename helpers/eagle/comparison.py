@@ -43,6 +43,7 @@ from helpers.language.generation import Backend, Sampling, default_memo, local_b
 
 AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = (0.3, 0.3)  # before it is fitted
+REACH_TRIES = 4  # aims tried on each training start to fit it
 CALLS = 10  # of the language model, for each start and method
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
 SEARCHED: Support = "optimistic"  # chosen on training starts
@@ -125,6 +126,18 @@ class Comparison:
             self._kept[support] = [policy.requires_grad_(False) for policy in policies], curves
         return self._kept[support]
 
+    def training_calls(self, support: Support | None = None) -> int:
+        """Calls that one agent of a support has cost before it is used, or the supervised policy where none is given.
+
+        Fitting the reach, the labelled rows, and the episodes of its training.
+        """
+        before = REACH_TRIES * len(self.train) + len(self.labelled.gain)
+        if support is None:
+            return before
+        curves = self.agents(support)[1]
+        episodes = [self.plan.settings.episodes * row["calls"] for curve in curves for row in curve]
+        return before + round(sum(episodes) / len(curves))
+
     def visited(self, method: str, calls: int = CALLS) -> list[Visited]:
         """What a method visits on the test starts: one `Visited` for each seed, or one where nothing is trained.
 
@@ -188,4 +201,4 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
         backend or local_backend(), AIMED_SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
     )
     task = Steering(independent_encoders(domain, left_out), aims_of(domain, left_out), FIRST_REACH, rewriter)
-    return Comparison(with_reach(task, train), plan, train, test)
+    return Comparison(with_reach(task, train, REACH_TRIES), plan, train, test)

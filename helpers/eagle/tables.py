@@ -116,3 +116,25 @@ def gain_table(
         for name, method in methods.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+# What it costs -----------------------------------------------------------------------------------------------------
+
+
+def calls_to_reach(curve: Float[np.ndarray, " n"], gain: float) -> int | None:
+    """How many calls a search needs for a mean gain (`curve[0]` is that of one call); None when it gets there never."""
+    (enough,) = np.nonzero(curve >= gain)
+    return int(enough[0]) + 1 if len(enough) else None
+
+
+def break_even(training_calls: int, calls: int, rival_calls: int | None) -> float:
+    """After how many starts training has paid, when a rival needs `rival_calls` a start for the same gain.
+
+    0 when nothing had to be trained, infinite when the rival needs no more calls a start; 1 when the rival never gets
+    there: the first start is more than it can do.
+    """
+    if rival_calls is None:
+        return 1.0 if training_calls else 0.0
+    if rival_calls <= calls:
+        return float("inf")
+    return training_calls / (rival_calls - calls)

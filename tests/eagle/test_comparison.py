@@ -58,7 +58,7 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     monkeypatch.setattr(comparison, "independent_encoders", encoders)
     monkeypatch.setattr(comparison, "local_backend", lambda: "backend")
     monkeypatch.setattr(comparison, "Steering", lambda encoders, aims, reach, rewriter: aims)
-    monkeypatch.setattr(comparison, "with_reach", lambda aims, train: aims)
+    monkeypatch.setattr(comparison, "with_reach", lambda aims, train, n: aims)
     monkeypatch.setattr(comparison, "Rewriter", lambda *arguments, **options: None)
     monkeypatch.setattr(comparison, "Comparison", lambda *parts: parts)
     aims, plan, train, test = comparison.load_comparison(domain=movies)
@@ -102,3 +102,13 @@ def test_agents_are_trained_once_from_the_supervised_policy(on_the_map):
     for policy in policies:
         torch.testing.assert_close(policy.center, on_the_map.supervised().center)
         assert not torch.equal(policy.log_temperature, on_the_map.supervised().log_temperature)
+
+
+def test_the_bill_of_an_agent_has_all_calls_of_its_training(on_the_map):
+    backend = on_the_map.task.rewrite.backend
+    assert on_the_map.training_calls() == 4 * 8 + len(backend.asked)
+    on_the_map.labelled  # noqa: B018 (known by now: it asks for nothing more)
+    before, (_, curves) = len(backend.asked), on_the_map.agents("optimistic")
+    per_agent = on_the_map.training_calls("optimistic") - on_the_map.training_calls()
+    assert per_agent * len(curves) >= len(backend.asked) - before > 0  # a question is asked once for all agents
+    assert per_agent == round(sum(4 * row["calls"] for curve in curves for row in curve) / len(curves))

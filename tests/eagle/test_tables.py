@@ -8,7 +8,16 @@ import pytest
 from helpers.base.intervals import clustered_interval, crossed_interval
 from helpers.eagle.emission import Gains
 from helpers.eagle.rewriting import Start
-from helpers.eagle.tables import GAIN_COLUMNS, Measured, gain_difference, gain_table, mean_interval, paired
+from helpers.eagle.tables import (
+    GAIN_COLUMNS,
+    Measured,
+    break_even,
+    calls_to_reach,
+    gain_difference,
+    gain_table,
+    mean_interval,
+    paired,
+)
 
 STARTS = tuple(Start("Genres: Drama.\nA text.", user, item) for item in range(5) for user in range(2))
 ITEMS = [start.item for start in STARTS]
@@ -64,3 +73,15 @@ def test_a_table_takes_the_control_off_everywhere():
     assert gain_table(methods, over=None).loc["agent", "novelty"].mean == pytest.approx(
         methods["agent"].values("paid", "novelty").mean()
     )
+
+
+def test_calls_that_a_search_needs():
+    curve = np.array([0.1, 0.2, 0.2, 0.3])
+    assert [calls_to_reach(curve, gain) for gain in (0.05, 0.1, 0.15, 0.3, 0.31)] == [1, 1, 2, 4, None]
+
+
+def test_training_pays_when_it_has_saved_as_many_calls_as_it_cost():
+    assert break_even(1000, 10, 30) == 50
+    assert break_even(0, 10, 30) == 0
+    assert break_even(1000, 10, 10) == break_even(1000, 10, 5) == float("inf")
+    assert (break_even(1000, 10, None), break_even(0, 10, None)) == (1, 0)
