@@ -38,11 +38,24 @@ class AimedBackend(FakeBackend):
 
 
 def turned(space: EmbeddingSpace, seed: int) -> EmbeddingSpace:
-    """The same map with its factors on other axes."""
-    axes = np.eye(DIM)
-    axes[:-1, :-1] = np.linalg.qr(np.random.default_rng(seed).normal(size=(DIM - 1, DIM - 1)))[0]
-    model = replace(space.model, user_factors=space.model.user_factors @ axes[:-1, :-1])
+    """The same map with its factors on other axes, and users of somewhat other taste."""
+    random, axes = np.random.default_rng(seed), np.eye(DIM)
+    axes[:-1, :-1] = np.linalg.qr(random.normal(size=(DIM - 1, DIM - 1)))[0]
+    users = (space.model.user_factors + 0.5 * random.normal(size=space.model.user_factors.shape)) @ axes[:-1, :-1]
+    model = replace(space.model, user_factors=users)
     return EmbeddingSpace(space.domain, model, Encoder(encode, lambda z: z @ axes), space.items @ axes)
+
+
+def blind_judge(task: Steering) -> Steering:
+    """The same task with a judge that must not be asked."""
+
+    def refuse(texts):
+        raise AssertionError("a method has asked the judge")
+
+    judge = replace(
+        task.encoders.judge, encoder=Encoder(refuse, refuse), items=np.full_like(task.encoders.judge.items, np.nan)
+    )
+    return replace(task, encoders=task.encoders._replace(judge=judge))
 
 
 def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3) -> Steering:

@@ -50,6 +50,14 @@ class LabelledRows(NamedTuple):
     states: list[State]
     aims: Int[np.ndarray, " row"]
 
+    def resampled(self, seed: int) -> LabelledRows:
+        """Rows of as many starts, drawn with replacement: what other training starts might have given."""
+        starts = np.unique(self.start)
+        drawn = np.random.default_rng([seed, 3]).choice(starts, len(starts))
+        rows = np.concatenate([np.flatnonzero(self.start == start) for start in drawn])
+        numbers = self.features[rows], self.gain[rows], self.start[rows], self.valid[rows]
+        return LabelledRows(*numbers, [self.states[row] for row in rows], self.aims[rows])
+
 
 def label_rows(
     task: Steering, starts: Sequence[Start], promising: int = 8, random: int = 12, deeper: int = 2, seed: int = 0
@@ -177,7 +185,7 @@ class AgentSettings:
 
     Attributes:
         episodes: per iteration; group: of them from the same start, whose mean return is part of the baseline.
-        draws: ways in which the environment answers the same question.
+        draws: ways in which the environment answers the same question; each seed begins with another one.
         second: weight of the second encoder in the reward; the rest is the paid one's.
         entropy: weight of the policy's entropy.
     """
@@ -190,11 +198,11 @@ class AgentSettings:
     entropy: float = 0.0
     gae_lambda: float = 0.9
     second: float = 0.5
-    draws: int = 3
+    draws: int = 6
 
     def __post_init__(self) -> None:
-        if self.group < 1 or self.episodes % self.group:
-            raise ValueError(f"{self.episodes} episodes in groups of {self.group}: give a multiple of the group")
+        if self.group < 1 or self.episodes < 2 or self.episodes % self.group:
+            raise ValueError(f"{self.episodes} episodes in groups of {self.group}: give two or more, and whole groups")
 
 
 class OptionValue(nn.Module):
@@ -291,7 +299,7 @@ def reinforce(
     for iteration in range(settings.iterations):
         batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
         rows, numbers = [start for batch, _ in batches for start in batch], [n for _, some in batches for n in some]
-        worlds = [number % settings.draws for _ in seeds for number in range(settings.episodes)]
+        worlds = [(seed + number) % settings.draws for seed in seeds for number in range(settings.episodes)]
         played = play(task, rows, support, SideBySide(policies), numbers, worlds)
         size = len(rows) // len(policies)
         for index, (policy, value, reference) in enumerate(zip(policies, values, references, strict=True)):

@@ -103,6 +103,7 @@ def most_promising(
     """The k aims of highest promise, of which at most `alike` name the same labels, and as many the same theme.
 
     Aims that promise most are often nearly the same words, and asking the same thing ten times is a search over noise.
+    An aim of which nothing finite is promised, such as one that was tried already, is never among them.
 
     Raises:
         ValueError: the aims are too few, or too much alike, for k.
@@ -113,7 +114,7 @@ def most_promising(
         same_labels, same_theme = (
             sum(getattr(aims[other], name) == getattr(aim, name) for other in chosen) for name in ("labels", "theme")
         )
-        if len(chosen) < k and max(same_labels, same_theme) < alike:
+        if len(chosen) < k and max(same_labels, same_theme) < alike and np.isfinite(promised[index]):
             chosen.append(int(index))
     if len(chosen) < k:
         raise ValueError(f"{len(chosen)} aims that differ enough, {k} wanted: allow more that are alike")

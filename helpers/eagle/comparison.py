@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from helpers.base.settings import by_profile
+from helpers.base.settings import SECOND_MODEL, by_profile, model_name
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.agent import (
@@ -30,6 +30,7 @@ from helpers.eagle.rivals import (
     borrowed,
     elm_search,
     neutral,
+    neutral_edits,
     opro_search,
     proposed,
     random_edits,
@@ -68,7 +69,7 @@ COMPARISON_PLANS = {
 def comparison_starts(
     domain: Domain, model: Factorization, n_train: int, n_test: int, seed: int = 0
 ) -> tuple[list[Start], list[Start]]:
-    """Training and test starts: different movies with different plots, different users.
+    """Training and test starts: different movies, different users. Movies that are listed twice are no starts.
 
     Every test movie has two users, one who is predicted to give it at most `LOW` stars and one who is predicted to give
     it at least `HIGH`; training movies have one user each, of either kind in turn. In the order of the draw, the first
@@ -78,7 +79,8 @@ def comparison_starts(
     users = rng.permutation(domain.n_users)
     pools = {"test": users[: domain.n_users // 2], "train": users[domain.n_users // 2 :]}
     starts: dict[str, list[Start]] = {"test": [], "train": []}
-    plots, used = domain.items["plot_text"], set()  # some films are listed twice
+    plots = domain.items["plot_text"]
+    listed_twice = set(plots[plots.duplicated(keep=False)])  # the twin would stay among what exists and what is known
     for item in rng.permutation(start_items(domain)):
         is_train = len(starts["test"]) >= 2 * (n_test // 2) and len(starts["train"]) < n_train
         part = "train" if is_train else "test"
@@ -86,11 +88,12 @@ def comparison_starts(
             break
         stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
         kinds = [pools[part][stars <= LOW], pools[part][stars >= HIGH]]
-        if min(map(len, kinds)) == 0 or plots[item] in used:
+        if min(map(len, kinds)) == 0 or plots[item] in listed_twice:
             continue
-        used.add(plots[item])
         wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
-        starts[part] += [start_of(domain, item, rng.choice(kind)) for kind in wanted]
+        chosen = [rng.choice(kind) for kind in wanted]
+        pools[part] = np.setdiff1d(pools[part], chosen)  # nobody is asked twice
+        starts[part] += [start_of(domain, item, user) for user in chosen]
     return starts["train"], starts["test"]
 
 
@@ -109,17 +112,17 @@ class Comparison:
         """The rows of the supervised stage."""
         return label_rows(self.task, self.train)
 
-    def supervised(self) -> OptionPolicy:
-        """A new policy as the supervised stage leaves it, the same every time."""
-        second = self.plan.settings.second
-        return fit_offline(self.labelled, self.labelled.gain @ np.array([1 - second, second]))
+    def supervised(self, seed: int) -> OptionPolicy:
+        """A new policy as the supervised stage leaves it: each seed has training starts drawn with replacement."""
+        rows, second = self.labelled.resampled(seed), self.plan.settings.second
+        return fit_offline(rows, rows.gain @ np.array([1 - second, second]))
 
     def agents(
         self, support: Support, on_iteration: Callable[[list[dict[str, float]]], None] | None = None
     ) -> tuple[list[OptionPolicy], list[list[dict[str, float]]]]:
         """The trained policies of all seeds, and their learning curves."""
         if support not in self._kept:
-            seeds, policies = self.plan.seeds, [self.supervised() for _ in self.plan.seeds]
+            seeds, policies = self.plan.seeds, [self.supervised(seed) for seed in self.plan.seeds]
             values = [OptionValue(policy, seed=seed) for policy, seed in zip(policies, seeds, strict=True)]
             parts = self.task, policies, values, support, self.train, self.plan.settings
             curves = reinforce(*parts, seeds=seeds, on_iteration=on_iteration)
@@ -142,7 +145,8 @@ class Comparison:
         """What a method visits on the test starts: one `Visited` for each seed, or one where nothing is trained.
 
         Args:
-            method: one of `METHOD_NAMES`; `supervised` and `agent_search` use the aims and the support of `SEARCHED`.
+            method: one of `METHOD_NAMES`; `supervised` uses the support `SEARCHED`. A search adds Q to stars, so
+                `agent_search` is proposed to by the supervised policies: rewards fit Q up to its scale alone.
 
         Raises:
             ValueError: no such method.
@@ -152,11 +156,11 @@ class Comparison:
         if method in FIXED_METHODS:
             return [FIXED_METHODS[method](task, test, calls, 0)]
         if method == "supervised":
-            return [followed(task, test, calls, 0, self.supervised(), SEARCHED)]
-        if method == "supervised_search":
-            return [guided(task, test, calls, 0, self.supervised())]
+            return followed_each(task, test, calls, seeds, [self.supervised(seed) for seed in seeds], SEARCHED)
+        if method == "promise_search":
+            return [guided(task, test, calls, 0, None)]
         if method == "agent_search":
-            return [guided(task, test, calls, 0, policy) for policy in self.agents(SEARCHED)[0]]
+            return [guided(task, test, calls, 0, self.supervised(seed)) for seed in seeds]
         if support in SUPPORTS and kind == "reference":
             return [followed(task, test, calls, 0, None, support)]
         if support in SUPPORTS and kind == "agent":
@@ -166,6 +170,7 @@ class Comparison:
 
 FIXED_METHODS: dict[str, SearchMethod] = {
     "neutral": neutral,
+    "neutral_edits": neutral_edits,
     "random": random_edits,
     "greedy": templates,
     "tree": tree_search,
@@ -184,14 +189,25 @@ METHOD_NAMES = (
     *(f"reference_{support}" for support in SUPPORTS),
     "supervised",
     *(f"agent_{support}" for support in SUPPORTS),
-    "supervised_search",
+    "promise_search",
     "agent_search",
 )
 """All methods, in the order of the tables."""
 
 
 def load_comparison(backend: Backend | None = None, domain: Domain | None = None, progress: bool = False) -> Comparison:
-    """The comparison of the current profile."""
+    """The comparison of the current profile.
+
+    Args:
+        backend: who writes; never the model that the second encoder reads with.
+
+    Raises:
+        ValueError: the second encoder would read with the model that writes.
+    """
+    if backend and SECOND_MODEL in backend.name and model_name() != SECOND_MODEL:
+        raise ValueError(
+            f"{SECOND_MODEL} is the second encoder's: set STEER_MODEL to it, and the encoder takes another"
+        )
     domain, plan = domain or load_movies(), by_profile(**COMPARISON_PLANS)
     own = halves(domain)[0]
     model = fit_als(*own.triplets, own.n_users, own.n_items)

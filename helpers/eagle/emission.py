@@ -32,11 +32,13 @@ class Visited:
 
     Attributes:
         texts: as many for each start; where an answer was unusable, the text that was to be rewritten.
-        emitted: which of them the method hands out without any choice by a utility.
+        emitted: which of them the method hands out by itself. (Those of a search descend from texts of high utility.)
+        planned: whether the first texts would have been others if there had been fewer calls.
     """
 
     texts: list[list[str]]
     emitted: Bool[np.ndarray, "start call"]
+    planned: bool = False
 
     def __post_init__(self) -> None:
         shape = (len(self.texts), len(self.texts[0]) if self.texts else 0)

@@ -87,9 +87,11 @@ def fit_language(
             order = rng.permutation(len(tasks))
             for first in range(0, len(order), batch):
                 some = [tasks[row] for row in order[first : first + batch]]
-                log_probs = agent.log_probs([state for state, *_ in some], [options for _, options, _ in some])
-                wanted = torch.stack([target_of(state, gains, temperature) for state, _, gains in some])
-                loss = (torch.xlogy(wanted, wanted) - wanted * log_probs).sum(dim=1).mean()
+                found = [agent.log_probs([state], [options])[0] for state, options, _ in some]
+                wanted = [target_of(state, gains, temperature) for state, _, gains in some]
+                loss = torch.stack(
+                    [(torch.xlogy(w, w) - w * p).sum() for w, p in zip(wanted, found, strict=True)]
+                ).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -110,6 +112,6 @@ def _tasks(rows: LabelledRows, gain: np.ndarray, k: int, rng: np.random.Generato
         if rows.valid[row]:
             by_state.setdefault(state, []).append(row)
     for state, own in by_state.items():
-        if len(own) >= k:
+        if len(own) >= k // 2:  # a few unusable answers are no reason to leave a state out
             chosen = rng.permutation(own)[:k]
             yield state, Options(rows.aims[chosen], rows.features[chosen], (0.0, 0.0)), gain[chosen]

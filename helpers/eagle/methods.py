@@ -45,9 +45,13 @@ def _said(task: Steering, aims: Integers) -> list[str]:
 def followed(
     task: Steering, starts: Sequence[Start], calls: int, seed: int, policy: StatePolicy | None, support: Support
 ) -> Visited:
-    """Episodes of a policy until the calls are spent; the end of each episode is emitted.
+    """Episodes of a policy until the calls are spent; the ends of the first `calls` / H episodes are emitted.
 
-    An episode that the budget cuts off emits nothing.
+    So many always fit. If every episode that ends in time were emitted, short ones would count more often than they are
+    played.
+
+    Raises:
+        ValueError: fewer calls than an episode may take.
     """
     return followed_each(task, starts, calls, [seed], None if policy is None else [policy], support)[0]
 
@@ -61,6 +65,9 @@ def followed_each(
     support: Support,
 ) -> list[Visited]:
     """`followed` with a policy for each seed, all played side by side, and in the same worlds."""
+    n_emitted = calls // task.horizon
+    if not n_emitted:
+        raise ValueError(f"{calls} calls for episodes of up to {task.horizon} steps: give at least as many")
     visited: list[list[str]] = [[] for _ in range(len(seeds) * len(starts))]
     emitted: list[list[bool]] = [[] for _ in visited]
     rows = [(seed, start) for seed in seeds for start in starts]
@@ -77,7 +84,8 @@ def followed_each(
         )
         for episode, (texts, n_calls) in enumerate(zip(episodes.texts, episodes.calls, strict=True)):
             visited[episode // len(several)] += texts[1 : n_calls + 1]
-            emitted[episode // len(several)] += [False] * (n_calls - 1) + [True]
+            counts = number + episode % len(several) < n_emitted
+            emitted[episode // len(several)] += [False] * (n_calls - 1) + [counts]
         number += len(several)
     marks = np.array([own[:calls] for own in emitted])
     parts = [slice(first, first + len(starts)) for first in range(0, len(rows), len(starts))]
@@ -89,7 +97,7 @@ def guided(
     starts: Sequence[Start],
     calls: int,
     seed: int,
-    policy: OptionPolicy,
+    policy: OptionPolicy | None,
     rounds: int = 2,
     alike: int = 2,
     second: float = 0.5,
@@ -99,7 +107,16 @@ def guided(
     In each round all texts that were visited compete, each with all its aims, so that a good result is worked on
     further and a bad one is not. Both encoders say what has been reached, with weight `second` for the second one.
     What is emitted are the texts of the last round.
+
+    Args:
+        policy: its Q must be in stars, as the supervised stage leaves it; None takes the mean promise of both encoders
+            for Q, and nothing is learnt.
+
+    Raises:
+        ValueError: fewer calls than rounds.
     """
+    if calls < rounds:
+        raise ValueError(f"{calls} calls in {rounds} rounds: give at least one to each")
     shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
     known: list[list[State]] = [[State(start, start.text)] for start in starts]
     tried: list[set] = [set() for _ in starts]
@@ -120,11 +137,11 @@ def guided(
                 known[number].append(State(state.start, text, state.step + 1, (*state.asked, aim)))
     emitted = np.zeros((len(starts), calls), dtype=bool)
     emitted[:, -shares[-1] :] = True
-    return Visited(visited, emitted)
+    return Visited(visited, emitted, planned=True)
 
 
 def _best_pairs(
-    task: Steering, policy: OptionPolicy, states: Sequence[State], tried: set, n: int, alike: int, second: float
+    task: Steering, policy: OptionPolicy | None, states: Sequence[State], tried: set, n: int, alike: int, second: float
 ) -> list[tuple[State, int]]:
     """The n pairs of a visited text and an aim that are expected to end highest."""
     scores = []
@@ -138,8 +155,10 @@ def _best_pairs(
     return [(states[row // len(task.aims)], int(row % len(task.aims))) for row in best]
 
 
-def worth(task: Steering, policy: OptionPolicy, state: State, table: Table) -> Float[np.ndarray, " aim"]:
-    """Q of every aim in a state, in stars."""
+def worth(task: Steering, policy: OptionPolicy | None, state: State, table: Table) -> Float[np.ndarray, " aim"]:
+    """Q of every aim in a state, in stars: what a policy says, or the mean promise of both encoders."""
+    if policy is None:
+        return table.features[:, :4].sum(axis=1) / 2
     features = task.in_time(state, np.arange(len(task.aims)), table.features)[:-1]
     with torch.no_grad():
         return policy.values(torch.as_tensor(features, dtype=torch.float32)).double().numpy()

@@ -105,11 +105,11 @@ class Rewriter:
             for text, instruction in zip(texts, instructions, strict=True)
         ]
         answers = generate(self.backend, prompts, self.sampling, list(seeds), memo=self.memo, progress=self.progress)
-        read = [self._read(answer) for answer in answers]
+        read = [self.read(answer) for answer in answers]
         new = [idea or old for (idea, _), old in zip(read, texts, strict=True)]
         return Rewrites(new, [problem for _, problem in read])
 
-    def _read(self, answer: str) -> tuple[str, str]:
+    def read(self, answer: str) -> tuple[str, str]:
         """`read_answer`, and ("", "copies an example") where those are refused."""
         idea, problem = read_answer(answer, self.wording)
         if self.refuse_copies and idea and copies_an_example(idea, self.wording):

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from helpers.domains.wording import MOVIES
 from helpers.eagle.actions import accepted, instantiate, propose
 from helpers.eagle.aims import promise
 from helpers.eagle.banks import BANK, CATEGORIES, Action
 from helpers.eagle.baselines import N_SHOWN, blend_prompt, opro_prompt
 from helpers.eagle.emission import Visited
-from helpers.eagle.rewriting import MAX_COPIED, Start, read_answer, seed_of, start_items, start_of
+from helpers.eagle.rewriting import MAX_COPIED, Start, seed_of, start_items, start_of
 from helpers.eagle.steering import Steering
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.profiles import ProfileWriter
@@ -41,7 +42,13 @@ def by_start(texts: Sequence[str], per_start: int) -> list[list[str]]:
 
 
 def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequence[str]], seed: int) -> Visited:
-    """Every instruction tried on its start, one step each; everything is emitted."""
+    """Every instruction tried on its start, one step each; everything is emitted.
+
+    Raises:
+        ValueError: no instruction, or not as many for each start.
+    """
+    if len({len(some) for some in instructions}) != 1 or not len(instructions[0]):
+        raise ValueError("give one instruction or more, and as many to each start")
     rows = [
         (start, instruction, seed_of(seed, "once", *start, number))
         for start, some in zip(starts, instructions, strict=True)
@@ -60,7 +67,13 @@ def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) 
 def random_templates(
     task: Steering, starts: Sequence[Start], n: int, seed: int, bank: Sequence[Action] = BANK
 ) -> list[list[str]]:
-    """n different instructions of the bank for each start, at random."""
+    """n different instructions of the bank for each start, at random.
+
+    Raises:
+        ValueError: the bank has fewer.
+    """
+    if n > len(bank):
+        raise ValueError(f"{n} different instructions from a bank of {len(bank)}: ask for no more than it has")
     writer = ProfileWriter(task.encoders.paid.domain)
     order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
     every = [instantiate(bank, writer(start.user)) for start in starts]
@@ -75,56 +88,76 @@ def templates(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0
 def random_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """Episodes of random instructions of the bank, each to its end, until the calls are spent."""
     n_episodes = -(-calls // task.horizon)
+    some = random_templates(task, starts, task.horizon * n_episodes, seed)
+    return _episodes(task, starts, some, calls, seed)
+
+
+def neutral_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
+    """The control for methods of several steps: episodes that only rephrase."""
+    n = task.horizon * -(-calls // task.horizon)
+    return _episodes(task, starts, [[NEUTRAL[i % len(NEUTRAL)] for i in range(n)]] * len(starts), calls, seed)
+
+
+def _episodes(
+    task: Steering, starts: Sequence[Start], instructions: Sequence[Sequence[str]], calls: int, seed: int
+) -> Visited:
+    """Episodes of given instructions, side by side; the ends of those that fit into the calls are emitted."""
+    if calls < task.horizon:
+        raise ValueError(f"{calls} calls for episodes of {task.horizon} steps: give at least as many")
+    said = [part for some in instructions for part in by_start(some, task.horizon)]
+    n_episodes = len(said) // len(starts)
     rows = [start for start in starts for _ in range(n_episodes)]
     texts, visited = [start.text for start in rows], []
-    for step, some in enumerate(zip(*_shuffled(task, starts, n_episodes, seed), strict=True)):
+    for step, some in enumerate(zip(*said, strict=True)):
         seeds = [seed_of(seed, "edits", *start, step, row % n_episodes) for row, start in enumerate(rows)]
         texts = task.rewrite(texts, some, seeds).texts
         visited.append(texts)
-    rows_of_starts = [
-        [text for episode in some for text in episode] for some in _grouped(zip(*visited, strict=True), n_episodes)
-    ]
-    emitted = np.arange(task.horizon * n_episodes) % task.horizon == task.horizon - 1
-    return Visited([texts[:calls] for texts in rows_of_starts], np.tile(emitted[:calls], (len(starts), 1)))
-
-
-def _shuffled(task: Steering, starts: Sequence[Start], n_episodes: int, seed: int) -> list[list[str]]:
-    """Random instructions of every episode, as many as it has steps."""
-    some = random_templates(task, starts, task.horizon * n_episodes, seed)
-    return [texts for row in some for texts in by_start(row, task.horizon)]
-
-
-def _grouped(rows, size: int) -> list[list]:
-    """Rows in groups of a size."""
-    rows = list(rows)
-    return [rows[first : first + size] for first in range(0, len(rows), size)]
+    in_order = [text for episode in zip(*visited, strict=True) for text in episode]
+    found = [own[:calls] for own in by_start(in_order, task.horizon * n_episodes)]
+    emitted = np.arange(calls) % task.horizon == task.horizon - 1
+    return Visited(found, np.tile(emitted, (len(starts), 1)))
 
 
 def tree_search(
-    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, depth: int = 2, width: int = 2
+    task: Steering,
+    starts: Sequence[Start],
+    calls: int,
+    seed: int = 0,
+    *,
+    depth: int = 2,
+    width: int = 2,
+    second: float = 0.5,
 ) -> Visited:
-    """Beam search with random templates: `calls` / `depth` rewrites a depth, of the `width` texts of highest paid U.
+    """Beam search with random templates, from the `width` best texts of a depth to the next; the last is emitted.
 
-    The texts of the last depth are emitted.
+    Args:
+        second: weight of the second encoder in what is best, as for `guided`.
 
     Raises:
         ValueError: fewer than four rewrites a depth, with which nothing would be pruned.
     """
-    rewrites = calls // depth
-    if rewrites < 4:
-        raise ValueError(f"{rewrites} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
+    shares = [len(part) for part in np.array_split(np.arange(calls), depth)]
+    if shares[-1] < 4:
+        raise ValueError(f"{shares[-1]} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
     beams = [[start.text] for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
-    for level in range(depth):
+    for level, rewrites in enumerate(shares):
         parents = [beam[i % len(beam)] for beam in beams for i in range(rewrites)]
         said = [text for some in random_templates(task, starts, rewrites, seed_of(seed, level)) for text in some]
         seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
         children = by_start(task.rewrite(parents, said, seeds).texts, rewrites)
-        paid = [task.gained(start, some)[:2].sum(axis=0) for start, some in zip(starts, children, strict=True)]
-        beams = [best_first(some, utility)[:width] for some, utility in zip(children, paid, strict=True)]
+        beams = [
+            best_first(some, gained_by_both(task, start, some, second))[:width]
+            for start, some in zip(starts, children, strict=True)
+        ]
         visited = [old + new for old, new in zip(visited, children, strict=True)]
-    emitted = np.arange(rewrites * depth) >= rewrites * (depth - 1)
-    return Visited(visited, np.tile(emitted, (len(starts), 1)))
+    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)), planned=True)
+
+
+def gained_by_both(task: Steering, start: Start, texts: Sequence[str], second: float) -> Float[np.ndarray, " text"]:
+    """Gains of texts over their start by the paid and the second encoder, weighted."""
+    paid_rating, paid_novelty, *by_second = task.gained(start, texts)
+    return (1 - second) * (paid_rating + paid_novelty) + second * sum(by_second)
 
 
 def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> list[str]:
@@ -144,10 +177,7 @@ def borrowed(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0)
     asked = [[BORROW.format(idea=" ".join(idea.split("\n"))) for idea in ideas] for ideas in shown]
     found = once(task, starts, asked, seed)
     texts = [
-        [
-            start.text if copied_share(_plot(text), _plot(idea)) > MAX_COPIED else text
-            for text, idea in zip(*row, strict=True)
-        ]
+        [without_copies(start, [text], [idea])[0] for text, idea in zip(*row, strict=True)]
         for start, *row in zip(starts, found.texts, shown, strict=True)
     ]
     return Visited(texts, found.emitted)
@@ -161,7 +191,7 @@ def _plot(idea: str) -> str:
 
 
 def _worth_borrowing(task: Steering, start: Start, n: int) -> list[str]:
-    """The n items, other than the start's own, whose direction promises most, as ideas."""
+    """The n items, other than the start's own, whose direction promises most to the paid encoder, as ideas."""
     space = task.encoders.paid
     usable = start_items(space.domain)
     usable = usable[usable != start.item]
@@ -212,14 +242,19 @@ def proposals(
 # Without instructions ----------------------------------------------------------------------------------------------
 
 
-def opro_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, rounds: int = 2) -> Visited:
+def opro_search(
+    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, *, rounds: int = 2, second: float = 0.5
+) -> Visited:
     """Show the best ideas so far with their scores and ask for a better one; the ideas of the last round are emitted.
 
     After OPRO (Yang et al. 2024, "Large language models as optimizers"), at our number of calls and with a model far
     smaller than theirs. The first round shows the start alone.
+
+    Args:
+        second: weight of the second encoder in what a text has gained, which its score shows.
     """
     writer = ProfileWriter(task.encoders.paid.domain)
-    found = [{start.text: _stars(task, start, [start.text])[0]} for start in starts]
+    found = [{start.text: _stars(task, start, [start.text], second)[0]} for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
     shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
     for number, share in enumerate(shares):
@@ -227,42 +262,58 @@ def opro_search(task: Steering, starts: Sequence[Start], calls: int, seed: int =
         prompts = [opro_prompt(writer(start.user), pairs) for start, pairs in zip(starts, best, strict=True)]
         ideas = _ideas(task, starts, prompts, share, seed_of(seed, "opro", number))
         found = [
-            known | dict(zip(some, _stars(task, start, some), strict=True))
+            known | dict(zip(some, _stars(task, start, some, second), strict=True))
             for known, start, some in zip(found, starts, ideas, strict=True)
         ]
         visited = [old + new for old, new in zip(visited, ideas, strict=True)]
-    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)))
+    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)), planned=True)
 
 
-def _stars(task: Steering, start: Start, texts: Sequence[str]) -> list[float]:
-    """Paid utility of texts, in stars."""
-    return task.gaps(start)[0](task.embedded(texts)[0]).total.tolist()
+def _stars(task: Steering, start: Start, texts: Sequence[str], second: float) -> list[float]:
+    """Utility of texts in stars: that of the start by the paid encoder, and what they gain by both."""
+    own = float(task.gaps(start)[0](task.embedded([start.text])[0]).total[0])
+    return (own + gained_by_both(task, start, texts, second)).tolist()
 
 
 def _ideas(
     task: Steering, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int
 ) -> list[list[str]]:
-    """`times` answers to each start's prompt, as ideas; the start's text stands for an unusable answer."""
+    """`times` answers to each start's prompt, as ideas; the start's text stands for an unusable answer.
+
+    Raises:
+        ValueError: the domain is another than movies, of which the prompts speak.
+    """
     rewriter = task.rewrite
+    if rewriter.wording != MOVIES:
+        raise ValueError("these prompts ask for movies: use tree_search or guided in other domains")
     asked = [prompt for prompt in prompts for _ in range(times)]
     seeds = [seed_of(seed, *start, i) for start in starts for i in range(times)]
     answers = generate(
         rewriter.backend, asked, rewriter.sampling, seeds, memo=rewriter.memo, progress=rewriter.progress
     )
     own = [start.text for start in starts for _ in range(times)]
-    ideas = [read_answer(answer, rewriter.wording)[0] or text for answer, text in zip(answers, own, strict=True)]
+    ideas = [rewriter.read(answer)[0] or text for answer, text in zip(answers, own, strict=True)]
     return by_start(ideas, times)
+
+
+def without_copies(start: Start, texts: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """The texts, but the start's own in place of those that copy one of the ideas that were shown."""
+    return [
+        start.text if max(copied_share(_plot(text), _plot(idea)) for idea in shown) > MAX_COPIED else text
+        for text in texts
+    ]
 
 
 def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """Go to the optimum of U in the embedding space, and let the language model write what could stand there.
 
     The paper's ELM baseline decodes the optimal embedding with a model that was trained to; ours shows the items
-    nearest to it and asks for a new one between them.
+    nearest to it and asks for a new one between them. An answer that copies one of them counts as unusable.
     """
-    prompts = [blend_prompt(_nearest(task, start)) for start in starts]
-    ideas = _ideas(task, starts, prompts, calls, seed_of(seed, "elm"))
-    return Visited(ideas, np.ones((len(starts), calls), dtype=bool))
+    shown = [_nearest(task, start) for start in starts]
+    ideas = _ideas(task, starts, [blend_prompt(ideas) for ideas in shown], calls, seed_of(seed, "elm"))
+    texts = [without_copies(*row) for row in zip(starts, ideas, shown, strict=True)]
+    return Visited(texts, np.ones((len(starts), calls), dtype=bool))
 
 
 def _nearest(task: Steering, start: Start) -> list[str]:

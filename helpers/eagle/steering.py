@@ -86,7 +86,7 @@ class Steering:
     reach: tuple[float, float]
     rewrite: Rewriter
     horizon: int = 3
-    _kept: dict = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def spaces(self) -> tuple[EmbeddingSpace, EmbeddingSpace]:
@@ -179,7 +179,11 @@ def supported(support: Support, table: Table, aims: Sequence[Aim], k: int, seed:
 
 
 def with_reach(task: Steering, starts: Sequence[Start], n: int = 4, seed: int = 0) -> Steering:
-    """The same task with `reach` fitted by each encoder: n random aims are tried on every start."""
+    """The same task with `reach` fitted by each encoder: n random aims are tried on every start.
+
+    Raises:
+        ValueError: no answer could be used.
+    """
     aims = [
         int(aim)
         for start in starts
@@ -190,8 +194,10 @@ def with_reach(task: Steering, starts: Sequence[Start], n: int = 4, seed: int = 
     rewrites = task.rewrite(before, said, [seed_of(seed, "reach", aim) for aim in aims])
     here, there = task.embedded(before), task.embedded(rewrites.texts)
     usable = rewrites.valid
+    if not usable.any():
+        raise ValueError("no answer could be used: another model, or more tries, are needed to fit the reach")
     reach = [
         fit_reach(z[usable], after[usable], goals[aims][usable])
         for z, after, goals in zip(here, there, task.targets, strict=True)
     ]
-    return replace(task, reach=(reach[0], reach[1]), _kept={})
+    return replace(task, reach=(reach[0], reach[1]))

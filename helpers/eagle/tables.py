@@ -29,12 +29,14 @@ class Measured:
 
     Attributes:
         gains: of every text over its start, for each seed, under the encoder's name.
-        emitted: which texts the method hands out without any choice, for each seed.
+        emitted: which texts the method hands out by itself, for each seed.
+        planned: whether it would have gone about fewer calls in another way.
     """
 
     starts: tuple[Start, ...]
     gains: dict[str, list[Gains]]
     emitted: list[Bool[np.ndarray, "start call"]]
+    planned: bool = False
 
     @property
     def items(self) -> list[int]:
@@ -46,6 +48,8 @@ class Measured:
     ) -> Float[np.ndarray, "seed start"]:
         """Gains in stars by one encoder: of what is emitted, or of the best of the first `calls` by a chooser."""
         found = [getattr(some, part) for some in self.gains[encoder]]
+        if calls is not None and self.planned and calls != found[0].shape[1]:
+            raise ValueError(f"a search of {found[0].shape[1]} calls is none of {calls}: run it with so many")
         if calls is None:
             return np.stack([unselected(*pair) for pair in zip(found, self.emitted, strict=True)])
         choosers = self._choosers(chooser)
@@ -65,7 +69,7 @@ def measured(encoders: Encoders, starts: Sequence[Start], visited: Sequence[Visi
     """What a method's texts are worth; one `Visited` for each seed."""
     found = [gains_by_all(encoders, starts, some) for some in visited]
     by_encoder = {name: [some[name] for some in found] for name in encoders._fields}
-    return Measured(tuple(starts), by_encoder, [some.emitted for some in visited])
+    return Measured(tuple(starts), by_encoder, [some.emitted for some in visited], visited[0].planned)
 
 
 def mean_interval(values: Float[np.ndarray, "seed start"], items: Sequence[int]) -> Interval:
@@ -75,9 +79,15 @@ def mean_interval(values: Float[np.ndarray, "seed start"], items: Sequence[int])
 
 def paired(
     one: Float[np.ndarray, "seed start"], other: Float[np.ndarray, "other_seed start"]
-) -> Float[np.ndarray, "seed start"]:
-    """Differences start by start: seed by seed where both have as many, else from the other's mean over its seeds."""
-    return one - (other if len(other) == len(one) else other.mean(axis=0))
+) -> Float[np.ndarray, "more_seeds start"]:
+    """Differences start by start and seed by seed; a method of one seed is the same beside every seed of the other.
+
+    Raises:
+        ValueError: two or more seeds each, but not as many.
+    """
+    if len(one) != len(other) and min(len(one), len(other)) > 1:
+        raise ValueError(f"{len(one)} and {len(other)} seeds: compare as many of both")
+    return one - other
 
 
 def gain_difference(one: Measured, other: Measured, **options) -> Interval:
@@ -121,20 +131,20 @@ def gain_table(
 # What it costs -----------------------------------------------------------------------------------------------------
 
 
-def calls_to_reach(curve: Float[np.ndarray, " n"], gain: float) -> int | None:
-    """How many calls a search needs for a mean gain (`curve[0]` is that of one call); None when it gets there never."""
-    (enough,) = np.nonzero(curve >= gain)
-    return int(enough[0]) + 1 if len(enough) else None
+def calls_to_reach(curve: Float[np.ndarray, " n"], gain: float) -> int:
+    """From how many calls on a search has a mean gain or more (`curve[0]` is that of one call).
+
+    One more than were measured when it does not stay there: a bound, and what follows from it is one, too.
+    """
+    (short,) = np.nonzero(curve < gain)
+    return int(short[-1]) + 2 if len(short) else 1
 
 
-def break_even(training_calls: int, calls: int, rival_calls: int | None) -> float:
+def break_even(training_calls: int, calls: int, rival_calls: int) -> float:
     """After how many starts training has paid, when a rival needs `rival_calls` a start for the same gain.
 
-    0 when nothing had to be trained, infinite when the rival needs no more calls a start; 1 when the rival never gets
-    there: the first start is more than it can do.
+    Infinite when the rival needs no more calls a start.
     """
-    if rival_calls is None:
-        return 1.0 if training_calls else 0.0
     if rival_calls <= calls:
         return float("inf")
     return training_calls / (rival_calls - calls)

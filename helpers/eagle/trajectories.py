@@ -116,11 +116,13 @@ def play(
 def _probabilities(
     policy: StatePolicy | None, states: Sequence[State], options: Sequence[Options]
 ) -> Float[np.ndarray, "episode option"]:
-    """Of all options of each state."""
+    """Of all options of each state; no episode stops before its first step, whatever the policy says."""
     if policy is None:
         return np.tile(np.append(np.ones(len(options[0].aims)), 0.0), (len(options), 1))
     with torch.no_grad(), fitting_threads(policy):
-        return policy.log_probs(states, options).exp().double().cpu().numpy()
+        found = policy.log_probs(states, options).exp().double().cpu().numpy()
+    found[[state.step == 0 for state in states], -1] = 0.0
+    return found
 
 
 def _drawn(p: Float[np.ndarray, "episode option"], generators: Sequence[np.random.Generator]) -> np.ndarray:

@@ -57,9 +57,11 @@ def halves(domain: Domain, seed: int = 0) -> tuple[Domain, Domain]:
 def independent_encoders(
     domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] = (), seed: int = 0
 ) -> Encoders:
-    """The three spaces; items that are `left_out` take no part in fitting any of the encoders."""
-    own, other = halves(domain, seed)
-    words = term_features(domain.texts(VIEW))
+    """The three spaces. Of items that are `left_out` neither text nor rating takes part in fitting anything."""
+    known = replace(domain, ratings=domain.ratings[~domain.ratings["item"].isin(left_out)])
+    own, other = halves(known, seed)
+    texts = [text for text, item in zip(domain.texts(VIEW), domain.text_items, strict=True) if item not in left_out]
+    words = term_features(texts)
     paid = build_space(own, view=VIEW, left_out=left_out)
     second = build_space(own, view=VIEW, left_out=left_out, featurise=other_model_features, model=paid.model)
     judge = build_space(other, view=VIEW, left_out=left_out, featurise=words)

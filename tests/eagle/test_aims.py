@@ -49,6 +49,14 @@ def test_a_target_is_the_mean_of_its_items():
     np.testing.assert_array_equal(aims.targets([WEST, SPACE], items), [[1, 1], [5, 5]])
 
 
+def test_what_promises_nothing_finite_is_not_chosen():
+    some = [Aim((str(i),), str(i), (i,)) for i in range(4)]
+    promised = np.array([1.0, -np.inf, 0.0, -np.inf])
+    assert aims.most_promising(promised, some, 2).tolist() == [0, 2]
+    with pytest.raises(ValueError, match="2 aims that differ enough, 3 wanted"):
+        aims.most_promising(promised, some, 3)
+
+
 def test_a_promise_is_the_utility_where_one_lands_less_the_present_one():
     random = np.random.default_rng(0)
     gap = ContentGap(random.normal(size=(9, 3)), random.normal(size=3), 3.5)

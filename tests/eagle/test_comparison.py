@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from fake_steering import fake_task, task_starts
+from fake_steering import blind_judge, fake_task, task_starts
 from fake_world import PROFILES, place
 
 from helpers.eagle import comparison, rivals
 from helpers.eagle.agent import AgentSettings
-from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts
+from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts, load_comparison
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
 
@@ -29,7 +30,16 @@ def test_training_and_test_share_no_movie_no_plot_and_no_user(movies, parts):
     assert (len(train), len(test)) == (20, 16)
     for of in (lambda s: s.item, lambda s: plots[s.item], lambda s: s.text, lambda s: s.user):
         assert not set(map(of, train)) & set(map(of, test))
+    assert len({start.user for start in (*train, *test)}) == 36  # nobody twice
     assert len({start.item for start in train}) == 20 and len({start.item for start in test}) == 8
+
+
+def test_no_start_has_a_twin_among_the_movies(movies):
+    own = halves(movies)[0]
+    train, test = comparison_starts(movies, fit_als(*own.triplets, own.n_users, own.n_items), 60, 24)
+    assert (len(train), len(test)) == (60, 48)
+    times = movies.items["plot_text"].value_counts()
+    assert {times[movies.items["plot_text"][start.item]] for start in (*train, *test)} == {1}
 
 
 def test_every_test_movie_has_a_user_who_dislikes_it_and_one_who_likes_it(parts):
@@ -61,7 +71,7 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     monkeypatch.setattr(comparison, "with_reach", lambda aims, train, n: aims)
     monkeypatch.setattr(comparison, "Rewriter", lambda *arguments, **options: None)
     monkeypatch.setattr(comparison, "Comparison", lambda *parts: parts)
-    aims, plan, train, test = comparison.load_comparison(domain=movies)
+    aims, plan, train, test = load_comparison(domain=movies)
     items = {int(movies.text_items[row]) for aim in aims for row in aim.items}
     assert plan == COMPARISON_PLANS["small"] and len(test) == 2 * plan.test_items and len(train) == plan.train_items
     assert seen["left_out"] == {start.item for start in test} and not items & seen["left_out"]
@@ -83,13 +93,13 @@ def on_the_map(monkeypatch) -> Comparison:
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )
     plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4, group=2))
-    return Comparison(fake_task(), plan, task_starts(8), task_starts(14)[8:])
+    return Comparison(blind_judge(fake_task()), plan, task_starts(8), task_starts(14)[8:])
 
 
 def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
     for name in METHOD_NAMES:
         found = on_the_map.visited(name, 8)
-        trained = name.startswith("agent")
+        trained = name.startswith("agent") or name == "supervised"
         assert len(found) == (len(on_the_map.plan.seeds) if trained else 1), name
         assert all([len(texts) for texts in one.texts] == [8] * 6 for one in found), name
     with pytest.raises(ValueError, match="unknown method 'agent_best': choose one of neutral"):
@@ -99,9 +109,15 @@ def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
 def test_agents_are_trained_once_from_the_supervised_policy(on_the_map):
     policies, curves = on_the_map.agents("uniform")
     assert on_the_map.agents("uniform")[0] is policies and len(curves) == len(on_the_map.plan.seeds)
-    for policy in policies:
-        torch.testing.assert_close(policy.center, on_the_map.supervised().center)
-        assert not torch.equal(policy.log_temperature, on_the_map.supervised().log_temperature)
+    for seed, policy in zip(on_the_map.plan.seeds, policies, strict=True):
+        torch.testing.assert_close(policy.center, on_the_map.supervised(seed).center)
+        assert not torch.equal(policy.log_temperature, on_the_map.supervised(seed).log_temperature)
+    assert not torch.equal(policies[0].center, policies[1].center)  # each seed has training starts of its own
+
+
+def test_nobody_writes_and_reads_as_the_second_encoder(movies, unchecked):
+    with pytest.raises(ValueError, match="gemma-3-270m is the second encoder's"):
+        load_comparison(SimpleNamespace(name="gemma-3-270m"), movies)
 
 
 def test_the_bill_of_an_agent_has_all_calls_of_its_training(on_the_map):

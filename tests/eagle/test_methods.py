@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from fake_steering import fake_task, task_starts
 
@@ -58,6 +59,8 @@ def test_the_promising_aims_are_those_of_highest_promise():
 def test_an_episode_is_emitted_at_its_end():
     found = methods.followed(fake_task(horizon=4), task_starts(3), 8, 0, None, "uniform")
     assert found.emitted.tolist() == [[False, False, False, True] * 2] * 3
+    with pytest.raises(ValueError, match="2 calls for episodes of up to 4 steps"):
+        methods.followed(fake_task(horizon=4), task_starts(3), 2, 0, None, "uniform")
     cut = methods.followed(fake_task(horizon=3), task_starts(3), 8, 0, None, "uniform")
     assert cut.emitted.tolist() == [[False, False, True, False, False, True, False, False]] * 3
 
@@ -92,8 +95,34 @@ def test_a_guided_search_works_on_the_better_of_its_results():
             zip(found.texts[number][:6], task.gained(start, found.texts[number][:6])[:2].sum(axis=0), strict=True)
         )
         parents = [text for text, *_ in asked[6 * number : 6 * number + 6]]
-        assert all((paid | {start.text: 0.0})[text] == max([0.0, *paid.values()]) or text in paid for text in parents)
+        gained = {**paid, start.text: 0.0}
+        assert np.mean([gained[text] for text in parents]) > np.mean(list(gained.values()))
         assert max(paid, key=paid.get) in parents or max(paid.values()) < 0
+
+
+def test_short_episodes_are_not_emitted_more_often_than_they_are_played():
+    short = OptionPolicy(temperature=10.0)  # stops now and then
+    found = methods.followed(fake_task(), task_starts(12), 12, 0, short, "uniform")
+    assert found.emitted.sum(axis=1).tolist() == [4] * 12 and not found.emitted[:, -1].all()
+
+
+def test_the_second_encoder_has_its_say_in_a_search():
+    task, starts = fake_task(), task_starts(8)
+    texts = {second: methods.guided(fake_task(), starts, 12, 0, None, second=second).texts for second in (0.0, 1.0)}
+    best = {second: [max(task.gained(s, some)[:2].sum(0)) for s, some in zip(starts, texts[second], strict=True)]
+            for second in texts}  # fmt: skip
+    assert texts[0.0] != texts[1.0] and np.mean(best[0.0]) > np.mean(best[1.0])
+    alone, both = (methods.promising(task, starts, 5, 0, both=both).texts for both in (False, True))
+    assert alone != both
+
+
+def test_a_search_without_a_policy_follows_the_promise():
+    task, start = fake_task(), task_starts(4)[3]
+    methods.guided(task, [start], 8, 0, None, rounds=2, second=0.0)
+    promised = task.table(State(start, start.text)).features[:, :4].sum(axis=1)
+    assert said(task)[0] == task.aims[promised.argmax()].instruction(task.rewrite.wording)
+    with pytest.raises(ValueError, match="1 calls in 2 rounds"):
+        methods.guided(task, [start], 1, 0, None)
 
 
 def test_a_guided_search_is_no_deeper_than_an_episode():

@@ -16,6 +16,7 @@ RIVALS = {
     "neutral": rivals.neutral,
     "templates": rivals.templates,
     "random_edits": rivals.random_edits,
+    "neutral_edits": rivals.neutral_edits,
     "tree": rivals.tree_search,
     "borrowed": rivals.borrowed,
     "proposed": rivals.proposed,
@@ -66,7 +67,7 @@ def test_every_rival_visits_as_many_texts_as_it_may_make_calls(name, calls, monk
     found = RIVALS[name](task, starts, calls, 0)
     assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
     asked = len(task.rewrite.backend.asked) + len(writes.prompts)
-    assert asked == (45 if (name, calls) == ("random_edits", 8) else calls * 5)  # an episode is played to its end
+    assert asked == (45 if name.endswith("_edits") and calls == 8 else calls * 5)  # an episode is played to its end
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -84,6 +85,22 @@ def test_the_control_only_rephrases():
     assert rivals.neutral(task, starts, 8, 0).emitted.all()
     assert set(said(task)) == set(rivals.NEUTRAL)
     assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in starts}
+
+
+def test_the_control_of_several_steps_only_rephrases_again_and_again():
+    task = fake_task(horizon=3)
+    found = rivals.neutral_edits(task, task_starts(2), 6, 0)
+    assert set(said(task)) == set(rivals.NEUTRAL) and found.emitted.tolist() == [[False, False, True] * 2] * 2
+    assert found.texts[0][0] in {text for text, *_ in task.rewrite.backend.asked}
+    with pytest.raises(ValueError, match="2 calls for episodes of 3 steps"):
+        rivals.neutral_edits(task, task_starts(2), 2, 0)
+
+
+def test_nothing_is_made_up_when_there_are_too_few():
+    with pytest.raises(ValueError, match="101 different instructions from a bank of 100"):
+        rivals.templates(fake_task(), task_starts(1), 101)
+    with pytest.raises(ValueError, match="one instruction or more"):
+        rivals.once(fake_task(), task_starts(2), [["Add tea."], []], 0)
 
 
 def test_templates_are_different_ones_of_the_bank():
@@ -106,10 +123,11 @@ def test_random_episodes_are_emitted_at_their_ends():
 def test_a_tree_goes_on_from_its_best_texts():
     task, start = fake_task(), task_starts(1)[0]
     found = rivals.tree_search(task, [start], 8, 0)
-    paid = task.gained(start, found.texts[0][:4])[:2].sum(axis=0)
-    best = [found.texts[0][i] for i in np.argsort(-paid)[:2]]
+    both = task.gained(start, found.texts[0][:4]).sum(axis=0)
+    best = [found.texts[0][i] for i in np.argsort(-both)[:2]]
     assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
     assert found.emitted.tolist() == [[False] * 4 + [True] * 4]
+    assert len(rivals.tree_search(fake_task(), [start], 11).texts[0]) == 11
 
 
 def test_a_tree_that_prunes_nothing_is_refused():
@@ -146,7 +164,8 @@ def test_opro_shows_the_best_so_far_with_their_scores(monkeypatch):
     writes, task, start = Writes(monkeypatch), fake_task(), task_starts(1)[0]
     found = rivals.opro_search(task, [start], 10, 0)
     assert start.text in writes.prompts[0][-2][1] and writes.prompts[0][-2][1].count("Score:") == 1
-    utility = task.gaps(start)[0](encode(found.texts[0][:5])).total
+    own = task.gaps(start)[0](encode([start.text])).total[0]
+    utility = own + task.gained(start, found.texts[0][:5]).sum(axis=0) / 2
     best = found.texts[0][utility.argmax()]
     shown = writes.prompts[5][-2][1]
     assert shown.count("Score:") == 3 and f"{best}\nScore: {20 * utility.max():.0f}" in shown
@@ -166,7 +185,8 @@ def test_the_best_point_in_reach_is_no_farther_than_half_of_the_items():
 
 def test_elm_shows_the_items_nearest_to_the_optimum_and_not_its_own(monkeypatch):
     writes, task, start = Writes(monkeypatch), fake_task(), task_starts(4)[3]
-    rivals.elm_search(task, [start], 3, 0)
+    found = rivals.elm_search(task, [start], 3, 0)
+    assert set(found.texts[0]) == {start.text}  # the plots of the map have nearly the same words: copies
     gap, space = task.gaps(start)[0], task.encoders.paid
     goal = rivals.best_in_reach(gap, encode([start.text])[0], space.items)
     order = np.argsort(np.linalg.norm(space.items - goal, axis=1))

@@ -38,16 +38,12 @@ def test_a_promise_is_what_the_text_would_gain_where_the_aim_leads():
 def test_the_second_encoder_has_features_of_its_own():
     task = fake_task()
     table = task.table(STATE)
-    for name in ("rating", "novelty", "distance"):  # the fake one is the same map on other axes
+    for name in ("novelty", "distance"):  # the fake one is the same map on other axes
         np.testing.assert_allclose(column(table, f"second_{name}"), column(table, name), atol=1e-6)
-    other = task.encoders.second
-    model = other.model.__class__(3.0, *(getattr(other.model, n) for n in ("user_bias", "item_bias")),
-                                  -other.model.user_factors, other.model.item_factors)  # fmt: skip
-    task = type(task)(task.encoders._replace(second=type(other)(other.domain, model, other.encoder, other.items)),
-                      task.aims, task.reach, task.rewrite)  # fmt: skip
-    changed = task.table(STATE)
-    np.testing.assert_array_equal(column(changed, "rating"), column(table, "rating"))
-    assert not np.allclose(column(changed, "second_rating"), column(table, "second_rating"))
+    gap, z = task.gaps(START)[1], task.embedded([START.text])[1][0]
+    there = gap(z + REACH * (task.targets[1] - z)).rating - gap(z).rating
+    np.testing.assert_allclose(column(table, "second_rating"), there)
+    assert not np.allclose(there, column(table, "rating"))
 
 
 def test_the_words_of_an_aim_are_features():
@@ -119,6 +115,17 @@ def test_the_reach_is_what_texts_go_of_their_way_by_each_encoder():
     assert fitted.reach == pytest.approx((REACH, REACH), abs=0.02)
     promised = fitted.table(STATE).features[:, 0]
     np.testing.assert_allclose(promised, replace(fake_task(), reach=fitted.reach).table(STATE).features[:, 0])
+
+
+def test_a_task_that_is_changed_forgets_what_it_has_kept():
+    task = fake_task()
+    task.options(STATE, "optimistic", 5)
+    assert replace(task, reach=(0.0, 0.0)).options(STATE, "optimistic", 5).features[0, 0] == 0
+
+
+def test_a_reach_needs_answers():
+    with pytest.raises(ValueError, match="no answer could be used"):
+        with_reach(fake_task(bad=1.0), task_starts(3))
 
 
 def test_unknown_supports_and_starts_from_nowhere_are_refused(unchecked):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,8 +61,19 @@ def test_differences_are_paired():
     one, other, single = some(3, 4).values(), some(4, 4).values(), some(5, 1).values()
     np.testing.assert_allclose(paired(one, other), one - other)
     np.testing.assert_allclose(paired(one, single), one - single[0])
-    np.testing.assert_allclose(paired(single, one), single - one.mean(axis=0))
+    np.testing.assert_allclose(paired(single, one), single[0] - one)
+    forth, back = (gain_difference(*pair) for pair in ((some(3, 4), some(5, 1)), (some(5, 1), some(3, 4))))
+    assert forth == pytest.approx((-back.mean, -back.high, -back.low))
     assert gain_difference(some(3, 4), some(3, 4)) == (0, 0, 0)
+    with pytest.raises(ValueError, match="4 and 3 seeds"):
+        paired(one, some(3, 3).values())
+
+
+def test_a_search_that_plans_is_only_what_it_was_run_for():
+    method = replace(some(1, 2), planned=True)
+    assert method.values(calls=4).shape == (2, 10) and method.values().shape == (2, 10)
+    with pytest.raises(ValueError, match="a search of 4 calls is none of 3"):
+        method.values(calls=3)
 
 
 def test_a_table_takes_the_control_off_everywhere():
@@ -77,11 +90,11 @@ def test_a_table_takes_the_control_off_everywhere():
 
 def test_calls_that_a_search_needs():
     curve = np.array([0.1, 0.2, 0.2, 0.3])
-    assert [calls_to_reach(curve, gain) for gain in (0.05, 0.1, 0.15, 0.3, 0.31)] == [1, 1, 2, 4, None]
+    assert [calls_to_reach(curve, gain) for gain in (0.05, 0.1, 0.15, 0.3, 0.31)] == [1, 1, 2, 4, 5]
+    assert calls_to_reach(np.array([0.1, 0.3, 0.2, 0.3]), 0.3) == 4  # it must stay there
 
 
 def test_training_pays_when_it_has_saved_as_many_calls_as_it_cost():
     assert break_even(1000, 10, 30) == 50
     assert break_even(0, 10, 30) == 0
     assert break_even(1000, 10, 10) == break_even(1000, 10, 5) == float("inf")
-    assert (break_even(1000, 10, None), break_even(0, 10, None)) == (1, 0)

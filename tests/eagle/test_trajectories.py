@@ -76,7 +76,7 @@ def test_an_episode_does_not_depend_on_its_neighbours():
 
 def test_options_are_drawn_as_often_as_their_probability_says():
     found = played(Fixed(lambda step: (0.5, 5.0)), n=20)
-    assert 0.2 < (found.chosen[0] == 10).mean() < 0.8  # half of the weight on STOP
+    assert 0.2 < (found.chosen[1] == 10).mean() < 0.8  # half of the weight on STOP
     assert len(set(found.chosen[0].tolist())) > 3
 
 
@@ -91,6 +91,11 @@ def test_unusable_answers_leave_the_text_and_are_marked():
     assert not found.valid.any() and {len(set(texts)) for texts in found.texts} == {1}
     assert found.calls.tolist() == [3] * 12  # an answer that cannot be used has its price
     assert played(None).valid.all()
+
+
+def test_no_policy_can_stop_before_the_first_step():
+    found = played(Fixed(lambda step: (1e-6, 1.0)))
+    assert found.calls.tolist() == [1] * 12
 
 
 def test_one_seed_for_each_start():

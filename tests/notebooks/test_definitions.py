@@ -122,7 +122,7 @@ def test_03_perplexity_and_agreement():
         log_probs = lm.model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
     text = [lm.tokenizer.decode(part) for part in (tokens[:4], tokens[4:])]
     expected = perplexity(lm, [text[1]], [text[0]])[0]
-    assert definitions("03")["hesitation"](log_probs, np.array(tokens), 4) == pytest.approx(expected, rel=1e-3)
+    assert definitions("03")["perplexity"](log_probs, np.array(tokens), 4) == pytest.approx(expected, rel=1e-3)
     a, b = random.normal(size=(5, 9)), random.normal(size=(5, 9))
     assert definitions("03")["agreement"](a, b) == pytest.approx(encoder_agreement(a, b).correlation)
 
