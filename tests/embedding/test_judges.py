@@ -50,6 +50,8 @@ def test_neither_encoder_is_fitted_on_what_is_left_out_nor_shares_targets(movies
         fitted.append((list(texts), targets, featurise))
         return fit(texts, targets, n_ratings, featurise=featurise, head=head)
 
+    corpora, of_terms = [], judges.term_features
+    monkeypatch.setattr(judges, "term_features", lambda texts: corpora.append(list(texts)) or of_terms(texts))
     fit = space.fit_encoder
     monkeypatch.setattr(space, "fit_encoder", noted)
     monkeypatch.setattr(judges, "other_model_features", sentence_features)  # faster than the model, and not looked at
@@ -62,6 +64,8 @@ def test_neither_encoder_is_fitted_on_what_is_left_out_nor_shares_targets(movies
     np.testing.assert_array_equal(paid, second)
     assert paid.shape == judge.shape and not np.allclose(np.abs(paid), np.abs(judge), atol=0.05)
     assert not pairs(encoders.paid.domain) & pairs(encoders.judge.domain)
+    assert all(not set(one.domain.ratings["item"]) & set(left_out) for one in encoders), "ratings teach, too"
+    assert [len(corpus) for corpus in corpora] == [len(ideas) - LEFT_OUT] and not unseen & set(corpora[0])
     assert all(len(one.items) == len(ideas) for one in encoders), "what is left out is still what exists"
 
 
