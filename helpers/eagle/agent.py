@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from helpers.eagle.aims import most_promising
+from helpers.eagle.aims import Aim, most_promising
 from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.steering import FEATURES, Options, State, Steering, Support
+from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table
 from helpers.eagle.training import gae, kl_of
 from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
@@ -85,37 +85,42 @@ def joined(one: LabelledRows, other: LabelledRows) -> LabelledRows:
 def _tried(
     task: Steering, states: Sequence[State], numbers: np.ndarray, promising: int, random: int, seed: int
 ) -> tuple[LabelledRows, list[State]]:
-    """LabelledRows rows of some states, and the states that came of them."""
+    """Rows of aims that were tried in some states, and the states that came of them."""
     task.embedded([state.text for state in states])
-    features, chosen, owner = [], [], []
-    for number, state in enumerate(states):
+    features, before, chosen, owner = [], [], [], []
+    for number, state in zip(numbers, states, strict=True):
         table = task.table(state)
-        best = most_promising(table.features[:, :2].sum(axis=1), task.aims, promising)
-        rng = np.random.default_rng(seed_of(seed, *state.start, state.text))
-        some = rng.permutation(np.setdiff1d(np.arange(len(task.aims)), best))[:random]
-        aims = np.concatenate([best, some])
+        aims = _aims_to_try(table, task.aims, promising, random, seed_of(seed, *state.start, state.text))
         features.append(task.in_time(state, aims, table.features[aims])[:-1])
-        chosen += [int(aim) for aim in aims]
+        chosen.append(aims)
+        before += [state] * len(aims)
         owner += [number] * len(aims)
-    rewrites = task.rewrite(
-        [states[n].text for n in owner],
-        [task.aims[aim].instruction(task.rewrite.wording) for aim in chosen],
-        [seed_of("label", seed, aim) for aim in chosen],
-    )
-    task.embedded(rewrites.texts)
+    aims = np.concatenate(chosen)
+    said = [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
+    rewrites = task.rewrite([state.text for state in before], said, [seed_of("label", seed, aim) for aim in aims])
     after = [
-        states[n]._replace(text=text, step=states[n].step + 1, asked=(*states[n].asked, aim))
-        for n, text, aim in zip(owner, rewrites.texts, chosen, strict=True)
+        state._replace(text=text, step=state.step + 1, asked=(*state.asked, int(aim)))
+        for state, text, aim in zip(before, rewrites.texts, aims, strict=True)
     ]
-    gained = np.array(
-        [
-            task.gained(s.start, [states[n].text, s.text]).reshape(2, 2, 2).sum(1)
-            for n, s in zip(owner, after, strict=True)
-        ]
-    )
-    gain, before = gained[..., 1] - gained[..., 0], [states[n] for n in owner]
-    rows = np.concatenate(features), gain, numbers[owner], rewrites.valid, before, np.array(chosen)
-    return LabelledRows(*rows), after
+    gain = _gains_of_steps(task, before, after)
+    return LabelledRows(np.concatenate(features), gain, np.array(owner), rewrites.valid, before, aims), after
+
+
+def _aims_to_try(table: Table, aims: Sequence[Aim], promising: int, random: int, seed: int) -> Int[np.ndarray, " k"]:
+    """The aims of a state that promise most, best first, and others at random."""
+    best = most_promising(table.features[:, :2].sum(axis=1), aims, promising)
+    others = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(aims)), best))
+    return np.concatenate([best, others[:random]])
+
+
+def _gains_of_steps(
+    task: Steering, before: Sequence[State], after: Sequence[State]
+) -> Float[np.ndarray, "row encoder"]:
+    """Utility after steps minus before them, in stars, by the paid and by the second encoder."""
+    task.embedded([state.text for state in after])
+    steps = [task.gained(old.start, [old.text, new.text]) for old, new in zip(before, after, strict=True)]
+    by_encoder = np.stack(steps).reshape(len(steps), 2, 2, 2).sum(axis=2)  # rating and novelty added up
+    return by_encoder[..., 1] - by_encoder[..., 0]
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -133,7 +138,8 @@ def features_of(options: Sequence[Options]) -> Float[Tensor, "state option featu
 class OptionPolicy(StatePolicy):
     """pi(option | state) = softmax(Q / temperature), with Q linear in the features, in stars, and 0 for STOP.
 
-    Sixteen weights, one of them the temperature. A network in their place learns the noise of a few hundred episodes.
+    A weight for each feature, an intercept and the temperature: a network in their place learns the noise of a few
+    hundred episodes.
     """
 
     center: Float[Tensor, " feature"]
