@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fake_world import DIM, FakeBackend, encode, fake_world, place
+from fake_world import DIM, PROFILES, FakeBackend, encode, fake_world, place
 
 from helpers.eagle.aims import Aim, targets
 from helpers.eagle.rewriting import Rewriter, Start, seed_of
 from helpers.eagle.steering import Steering
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.judges import Encoders
+from helpers.embedding.profiles import Profile
 from helpers.embedding.space import EmbeddingSpace
 
 THEMES = ("war", "faith", "music", "family", "justice", "the sea", "old age", "secrets", "ghosts", "sport")
@@ -35,6 +36,13 @@ class AimedBackend(FakeBackend):
         z = encode([text])[0]
         z = z + REACH * (self.ways[instruction] - z) + self.noise * random.normal(size=DIM)
         return place(z).removeprefix("Genres:") + "\n\nAnything else?"
+
+
+class FakeSteering(Steering):
+    """A task whose users have the profiles of `fake_world`; the small map has no ratings to make them of."""
+
+    def profile(self, user: int) -> Profile:
+        return PROFILES[user]
 
 
 def turned(space: EmbeddingSpace, seed: int) -> EmbeddingSpace:
@@ -65,7 +73,7 @@ def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3) -> Steeri
     wording = fake_world().rewrite.wording
     ways = dict(zip((aim.instruction(wording) for aim in aims), targets(aims, space.items), strict=True))
     encoders = Encoders(space, turned(space, 1), turned(space, 2))
-    return Steering(encoders, aims, (REACH, REACH), Rewriter(AimedBackend(ways, noise, bad)), horizon)
+    return FakeSteering(encoders, aims, (REACH, REACH), Rewriter(AimedBackend(ways, noise, bad)), horizon)
 
 
 def task_starts(n: int) -> list[Start]:

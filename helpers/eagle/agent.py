@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from helpers.eagle.aims import Aim, most_promising
 from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table
+from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table, weighted
 from helpers.eagle.training import gae, kl_of
 from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
 GAIN_PENALTIES = np.logspace(-1, 4, 11)
-NEVER = -1e4  # instead of minus infinity, with which KL and entropy would not be finite
 
 
 class LabelledRows(NamedTuple):
@@ -96,12 +95,9 @@ def _tried(
         before += [state] * len(aims)
         owner += [number] * len(aims)
     aims = np.concatenate(chosen)
-    said = [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
-    rewrites = task.rewrite([state.text for state in before], said, [seed_of("label", seed, aim) for aim in aims])
-    after = [
-        state._replace(text=text, step=state.step + 1, asked=(*state.asked, int(aim)))
-        for state, text, aim in zip(before, rewrites.texts, aims, strict=True)
-    ]
+    worlds = [seed_of("label", seed, aim) for aim in aims]
+    rewrites = task.rewrite([state.text for state in before], task.said(aims), worlds)
+    after = [state.after(*found) for state, *found in zip(before, rewrites.texts, aims, strict=True)]
     gain = _gains_of_steps(task, before, after)
     return LabelledRows(np.concatenate(features), gain, np.array(owner), rewrites.valid, before, aims), after
 
@@ -118,9 +114,8 @@ def _gains_of_steps(
 ) -> Float[np.ndarray, "row encoder"]:
     """Utility after steps minus before them, in stars, by the paid and by the second encoder."""
     task.embedded([state.text for state in after])
-    steps = [task.gained(old.start, [old.text, new.text]) for old, new in zip(before, after, strict=True)]
-    by_encoder = np.stack(steps).reshape(len(steps), 2, 2, 2).sum(axis=2)  # rating and novelty added up
-    return by_encoder[..., 1] - by_encoder[..., 0]
+    gained = [task.gained(old.start, [old.text, new.text]) for old, new in zip(before, after, strict=True)]
+    return np.diff(np.stack(gained), axis=2)[..., 0]
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
@@ -157,14 +152,9 @@ class OptionPolicy(StatePolicy):
         aimed = 1 - features[..., FEATURES.index("stop")]
         return aimed * self.linear((features - self.center) / self.spread)[..., 0]
 
-    def forward(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state option"]:
-        """Log-probabilities of all options; an episode makes at least one step before it may stop."""
-        first = features[..., FEATURES.index("stop")] * features[..., FEATURES.index("left")] == 1
-        return torch.log_softmax((self.values(features) / self.log_temperature.exp()).masked_fill(first, NEVER), dim=-1)
-
-    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
-        """The same for states, of which it sees the features alone."""
-        return self(features_of(options))
+    def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        """Q over the temperature; of a state it sees the features alone."""
+        return self.values(features_of(options)) / self.log_temperature.exp()
 
 
 def fit_offline(rows: LabelledRows, gain: Float[np.ndarray, " row"], temperature: float = 0.01) -> OptionPolicy:
@@ -221,8 +211,9 @@ class OptionValue(nn.Module):
             torch.manual_seed(seed)
             self.network = nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.Tanh(), zeroed(nn.Linear(hidden, 1)))
 
-    def forward(self, features: Float[Tensor, "*state option feature"]) -> Float[Tensor, "*state"]:
-        expected = (self.expected(features).exp() * self.expected.values(features)).sum(dim=-1)
+    def forward(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, " state"]:
+        features = features_of(options)
+        expected = (self.expected.log_probs(states, options).exp() * self.expected.values(features)).sum(dim=-1)
         seen = ((features - self.expected.center) / self.expected.spread)[..., :-1, :].mean(dim=-2)
         return expected + self.network(seen)[..., 0]
 
@@ -231,10 +222,9 @@ def loss_of_episodes(
     policy: StatePolicy, value: OptionValue, reference: StatePolicy, episodes: Trajectories, settings: AgentSettings
 ) -> tuple[Tensor, dict[str, float]]:
     """REINFORCE loss of finished episodes, as `training.loss_of`; steps after a STOP do not count."""
-    running, shape = torch.as_tensor(episodes.running), episodes.chosen.shape
-    weights = np.array([1 - settings.second, settings.second])
-    utility = torch.as_tensor(np.tensordot(weights, episodes.gained, axes=1), dtype=torch.float32)
-    values = value(torch.cat([features_of(step) for step in episodes.options])).reshape(shape) * running
+    running = torch.as_tensor(episodes.running)
+    utility = torch.as_tensor(weighted(episodes.gained, settings.second), dtype=torch.float32)
+    values = torch.stack([value(*seen) for seen in zip(episodes.states, episodes.options, strict=True)]) * running
     with torch.no_grad():
         advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)
         advantages = (advantages - of_the_others(utility[-1] - values[0], settings.group))[running]

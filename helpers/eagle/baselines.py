@@ -27,7 +27,8 @@ from helpers.eagle.design import optimal_design
 from helpers.eagle.effects import Effects
 from helpers.eagle.environment import HORIZON, Choose, Integers, Observation, World, run_episodes, step_texts
 from helpers.eagle.policy import uniform
-from helpers.eagle.rewriting import Start, read_answer, seed_of, start_items, start_of
+from helpers.eagle.rewriting import Rewriter, Start, ranked_ideas, seed_of, start_items
+from helpers.eagle.utility import best_in_reach
 from helpers.embedding.profiles import Profile
 from helpers.language.generation import Prompt, generate
 
@@ -272,33 +273,35 @@ def opro(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int 
     After OPRO (Yang et al. 2024, "Large language models as optimizers"), at our number of calls and with a model
     far smaller than theirs. The first round shows the start alone; an unusable answer costs its call.
     """
-    _refuse_other_than_movies(world, "opro")
+    refuse_other_than_movies(world.rewrite, "opro")
     per_round = _rounds(world, starts, budget)
     found = _scored(world, [start.text for start in starts], _users(starts, 1), 1)
     for number in range(world.horizon):
         best = [{text: known[text] for text in _best(known)[:shown]} for known in found]
         prompts = [opro_prompt(world.profile(s.user), pairs) for s, pairs in zip(starts, best, strict=True)]
-        ideas = _ideas(world, starts, prompts, per_round, seed_of(seed, "opro", number))
+        ideas = ideas_written(world.rewrite, starts, prompts, per_round, seed_of(seed, "opro", number))
         new = _scored(world, ideas, _users(starts, per_round), per_round)
         found = [old | some for old, some in zip(found, new, strict=True)]
     return _outcome(world, starts, _chosen(starts, found), budget)
 
 
-def _refuse_other_than_movies(world: World, method: str) -> None:
-    if world.rewrite.wording != MOVIES:
+def refuse_other_than_movies(rewriter: Rewriter, method: str) -> None:
+    """One line for methods that ask for movies in their own words."""
+    if rewriter.wording != MOVIES:
         raise ValueError(f"{method} asks for movies in its own words: use tree or best_of_n in other domains")
 
 
-def _ideas(world: World, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int) -> list[str]:
+def ideas_written(
+    rewriter: Rewriter, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int
+) -> list[str]:
     """`times` answers to each start's prompt, as ideas; the start's text stands for an unusable answer."""
-    rewriter = world.rewrite
     asked = [prompt for prompt in prompts for _ in range(times)]
     seeds = [seed_of(seed, *start, i) for start in starts for i in range(times)]
     answers = generate(
         rewriter.backend, asked, rewriter.sampling, seeds, memo=rewriter.memo, progress=rewriter.progress
     )
     own = [start.text for start in starts for _ in range(times)]
-    return [read_answer(answer)[0] or text for answer, text in zip(answers, own, strict=True)]
+    return [rewriter.read(answer)[0] or text for answer, text in zip(answers, own, strict=True)]
 
 
 # Going to the optimum in the embedding space -----------------------------------------------------------------------
@@ -320,29 +323,15 @@ def blend_prompt(ideas: Sequence[str]) -> Prompt:
     return (("system", BLEND_SYSTEM), *messages)
 
 
-def optimum(world: World, start: Start, n_fractions: int = 10) -> Float[np.ndarray, " dim"]:
-    """The point of highest utility that one can reach from a start without leaving where items are.
-
-    U grows without bound away from the items, so its optimum needs a region, which the paper does not give. Ours:
-    the segments from the start to every existing item (they lie in the convex hull), as far as the median distance
-    from the start to the items. Best of `n_fractions` points on each.
-    """
-    z = world.space.encoder([start.text])[0]
-    ways = world.space.items - z
-    reach = np.median(np.linalg.norm(ways, axis=1))
-    points = np.concatenate([z + fraction * ways for fraction in np.linspace(0, 1, n_fractions + 1)[1:]])
-    points = points[np.linalg.norm(points - z, axis=1) <= reach * (1 + 1e-9)]
-    return points[world.gap(start.user)(points).total.argmax()]
+def optimum(world: World, start: Start) -> Float[np.ndarray, " dim"]:
+    """The point of highest utility in reach of a start (`utility.best_in_reach`)."""
+    return best_in_reach(world.gap(start.user), world.space.encoder([start.text])[0], world.space.items)
 
 
 def neighbours(world: World, start: Start, z: Float[np.ndarray, " dim"], count: int = N_SHOWN) -> list[str]:
     """The `count` items nearest to a point, as ideas, nearest first; not the start's own item."""
-    domain = world.space.domain
-    usable = world.once("start items", lambda: start_items(domain))
-    usable = usable[usable != start.item]
-    items = world.space.items[np.searchsorted(domain.text_items, usable)]
-    nearest = np.argsort(np.linalg.norm(items - z, axis=1), kind="stable")[:count]
-    return [start_of(domain, item, start.user).text for item in usable[nearest]]
+    usable = world.once("start items", lambda: start_items(world.space.domain))
+    return ranked_ideas(world.space, usable, start, lambda at: np.linalg.norm(at - z, axis=1), count)
 
 
 def elm_like(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: int = 0) -> Outcome:
@@ -352,10 +341,10 @@ def elm_like(world: World, starts: Sequence[Start], budget: int = BUDGET, seed: 
     nearest to it and asks for an idea between them. All `budget` ideas are emitted, because ELM decodes and does
     not search: their mean says what one decoding is worth, and `pick_best` turns it into a search.
     """
-    _refuse_other_than_movies(world, "elm_like")
+    refuse_other_than_movies(world.rewrite, "elm_like")
     _rounds(world, starts, budget)
     prompts = [blend_prompt(neighbours(world, start, optimum(world, start))) for start in starts]
-    ideas = _ideas(world, starts, prompts, budget, seed_of(seed, "elm"))
+    ideas = ideas_written(world.rewrite, starts, prompts, budget, seed_of(seed, "elm"))
     return _outcome(world, starts, [ideas[i : i + budget] for i in range(0, len(ideas), budget)], budget)
 
 

@@ -22,7 +22,7 @@ from helpers.eagle.agent import (
 )
 from helpers.eagle.aims import aims_of
 from helpers.eagle.emission import Visited
-from helpers.eagle.experiment import HIGH, LOW
+from helpers.eagle.experiment import users_by_liking
 from helpers.eagle.methods import followed, followed_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
@@ -37,7 +37,7 @@ from helpers.eagle.rivals import (
     templates,
     tree_search,
 )
-from helpers.eagle.steering import Steering, Support, with_reach
+from helpers.eagle.steering import Steering, Support, weighted, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
@@ -71,9 +71,9 @@ def comparison_starts(
 ) -> tuple[list[Start], list[Start]]:
     """Training and test starts: different movies, different users. Movies that are listed twice are no starts.
 
-    Every test movie has two users, one who is predicted to give it at most `LOW` stars and one who is predicted to give
-    it at least `HIGH`; training movies have one user each, of either kind in turn. In the order of the draw, the first
-    half of the test movies stands before the training movies and the other half behind them.
+    Every test movie has two users, one who is predicted to dislike it and one who is predicted to like it
+    (`experiment.users_by_liking`); training movies have one user each, of either kind in turn. In the order of the
+    draw, the first half of the test movies stands before the training movies and the other half behind them.
     """
     rng = np.random.default_rng(seed)
     users = rng.permutation(domain.n_users)
@@ -86,8 +86,7 @@ def comparison_starts(
         part = "train" if is_train else "test"
         if len(starts["test"]) == 2 * n_test and not is_train:
             break
-        stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
-        kinds = [pools[part][stars <= LOW], pools[part][stars >= HIGH]]
+        kinds = users_by_liking(model, pools[part], item)
         if min(map(len, kinds)) == 0 or plots[item] in listed_twice:
             continue
         wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
@@ -115,7 +114,7 @@ class Comparison:
     def supervised(self, seed: int) -> OptionPolicy:
         """A new policy as the supervised stage leaves it: each seed has training starts drawn with replacement."""
         rows, second = self.labelled.resampled(seed), self.plan.settings.second
-        return fit_offline(rows, rows.gain @ np.array([1 - second, second]))
+        return fit_offline(rows, weighted(rows.gain.T, second))
 
     def agents(
         self, support: Support, on_iteration: Callable[[list[dict[str, float]]], None] | None = None

@@ -71,15 +71,15 @@ def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequen
         raise ValueError("lists of texts of different lengths, or none: give as many texts to each start")
     gaps = [gap_of_start(space, start) for start in starts]
     z = space.encoder([text for start, some in zip(starts, texts, strict=True) for text in (start.text, *some)])
-    rows = [_over_the_first(gap, part) for gap, part in zip(gaps, np.split(z, len(starts)), strict=True)]
+    rows = [over_the_first(gap, part) for gap, part in zip(gaps, np.split(z, len(starts)), strict=True)]
     return Gains(*map(np.stack, zip(*rows, strict=True)))
 
 
-def _over_the_first(gap: ContentGap, z: Float[np.ndarray, "text dim"]) -> tuple[np.ndarray, np.ndarray]:
-    """What the other texts have more than the first: predicted rating, and lambda * novelty."""
-    parts = gap(z)
-    rating, novelty = parts.rating, gap.novelty_weight * parts.novelty
-    return rating[1:] - rating[0], novelty[1:] - novelty[0]
+def over_the_first(gap: ContentGap, z: Float[np.ndarray, "text dim"]) -> Float[np.ndarray, "part other"]:
+    """What the other texts have more than the first, in stars: predicted rating, and lambda * novelty."""
+    found = gap(z)
+    parts = np.stack([found.rating, gap.novelty_weight * found.novelty])
+    return parts[:, 1:] - parts[:, :1]
 
 
 def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:

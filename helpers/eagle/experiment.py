@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int
 
 from helpers.base.settings import by_profile
 from helpers.domains.clothing import load_clothing
@@ -25,6 +26,7 @@ from helpers.eagle.environment import Expansion, World, expand
 from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.training import Agent, Settings, fit_reference, reference_targets, train
+from helpers.embedding.factorization import Factorization
 from helpers.embedding.space import EmbeddingSpace, build_space
 from helpers.language.generation import Backend, default_memo, local_backend
 
@@ -79,6 +81,14 @@ def build_world(
     return World(space, actions, rewriter)
 
 
+def users_by_liking(
+    model: Factorization, users: Int[np.ndarray, " user"], item: int, low: float = LOW, high: float = HIGH
+) -> list[Int[np.ndarray, " some"]]:
+    """Those who are predicted to give an item at most `low` stars, and those who give it at least `high`."""
+    stars = model.user_level[users] + model.user_embeddings[users] @ model.item_embeddings[item]
+    return [users[stars <= low], users[stars >= high]]
+
+
 def split_starts(
     world: World, n_train: int, n_test: int, seed: int = 0, low: float = LOW, high: float = HIGH
 ) -> tuple[list[Start], list[Start]]:
@@ -97,8 +107,7 @@ def split_starts(
         part = "test" if len(starts["test"]) < 2 * n_test else "train"
         if len(starts["train"]) == n_train:
             break
-        stars = model.user_level[pools[part]] + model.user_embeddings[pools[part]] @ model.item_embeddings[item]
-        kinds = [pools[part][stars <= low], pools[part][stars >= high]]
+        kinds = users_by_liking(model, pools[part], item, low, high)
         if min(map(len, kinds)) == 0 or plots[item] in used:
             continue
         used.add(plots[item])

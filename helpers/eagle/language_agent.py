@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.eagle.agent import NEVER, LabelledRows
+from helpers.eagle.agent import LabelledRows
 from helpers.eagle.language_policy import answer_scores, state_prompt
 from helpers.eagle.policy import fitting_threads
 from helpers.eagle.steering import SUPPORT, Options, State, Steering
-from helpers.eagle.trajectories import StatePolicy
-from helpers.embedding.profiles import ProfileWriter
+from helpers.eagle.trajectories import NEVER, StatePolicy
 from helpers.language.adapters import with_adapter
 from helpers.language.models import LoadedModel, inner_model
 
@@ -39,23 +38,20 @@ class LanguageAgent(StatePolicy):
 
     def __init__(self, task: Steering, lm: LoadedModel, *, rank: int = 8, seed: int = 0) -> None:
         super().__init__()
-        self.world, self.profile = task, ProfileWriter(task.encoders.paid.domain)
+        self.world = task
         self.model = with_adapter(lm, rank=rank, seed=seed).model
         self.lm = LoadedModel(inner_model(self.model), lm.tokenizer)
         self.log_temperature = nn.Parameter(torch.zeros(()))
 
-    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
-        """Log-probabilities in nats; states go through the model one by one."""
+    def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        """Nats per token over the temperature; states go through the model one by one."""
         return torch.stack([self._of_state(*pair) for pair in zip(states, options, strict=True)])
 
     def _of_state(self, state: State, options: Options) -> Float[Tensor, " option"]:
         task = self.world
-        prompt = state_prompt(state.text, self.profile(state.start.user), state.step, task.horizon)
-        said = [task.aims[aim].instruction(task.rewrite.wording) for aim in options.aims]
-        scores = answer_scores(self.lm, prompt, [*said, STOP_WORDS]).float() / self.log_temperature.exp()
-        if state.step == 0:  # an episode makes at least one step
-            scores = torch.cat([scores[:-1], scores.new_full((1,), NEVER)])
-        return torch.log_softmax(scores, dim=0)
+        prompt = state_prompt(state.text, task.profile(state.start.user), state.step, task.horizon)
+        answers = [*task.said(options.aims), STOP_WORDS]
+        return answer_scores(self.lm, prompt, answers).float() / self.log_temperature.exp()
 
 
 def fit_language(
@@ -114,4 +110,4 @@ def _tasks(rows: LabelledRows, gain: np.ndarray, k: int, rng: np.random.Generato
     for state, own in by_state.items():
         if len(own) >= k // 2:  # a few unusable answers are no reason to leave a state out
             chosen = rng.permutation(own)[:k]
-            yield state, Options(rows.aims[chosen], rows.features[chosen], (0.0, 0.0)), gain[chosen]
+            yield state, Options(rows.aims[chosen], rows.features[chosen]), gain[chosen]

@@ -14,17 +14,16 @@ from jaxtyping import Float
 from helpers.eagle.agent import OptionPolicy
 from helpers.eagle.aims import most_promising
 from helpers.eagle.emission import Visited
-from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.rivals import once
-from helpers.eagle.steering import State, Steering, Support, Table
+from helpers.eagle.steering import State, Steering, Support, Table, weighted
 from helpers.eagle.trajectories import SideBySide, StatePolicy, play
 
 
 def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """One step each: different random aims."""
     order = [np.random.default_rng(seed_of(seed, "aims", *s)).permutation(len(task.aims))[:calls] for s in starts]
-    return once(task, starts, [_said(task, rows) for rows in order], seed)
+    return once(task, starts, [task.said(rows) for rows in order], seed)
 
 
 def promising(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, both: bool = False) -> Visited:
@@ -32,11 +31,7 @@ def promising(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0
     columns = slice(0, 4) if both else slice(0, 2)
     scores = [task.table(State(start, start.text)).features[:, columns].sum(axis=1) for start in starts]
     alike = max(2, calls // 5)
-    return once(task, starts, [_said(task, most_promising(s, task.aims, calls, alike)) for s in scores], seed)
-
-
-def _said(task: Steering, aims: Integers) -> list[str]:
-    return [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
+    return once(task, starts, [task.said(most_promising(s, task.aims, calls, alike)) for s in scores], seed)
 
 
 # Agents ------------------------------------------------------------------------------------------------------------
@@ -127,14 +122,14 @@ def guided(
         rows = [(number, state, aim) for number, plan in enumerate(plans) for state, aim in plan]
         texts = task.rewrite(
             [state.text for _, state, _ in rows],
-            _said(task, [aim for *_, aim in rows]),
+            task.said([aim for *_, aim in rows]),
             [seed_of(seed, "guided", *state.start, round_number, i % share) for i, (_, state, _) in enumerate(rows)],
         ).texts
         for (number, state, aim), text in zip(rows, texts, strict=True):
             visited[number].append(text)
             tried[number].add((state.text, aim))
             if text not in {other.text for other in known[number]} and state.step + 1 < task.horizon:
-                known[number].append(State(state.start, text, state.step + 1, (*state.asked, aim)))
+                known[number].append(state.after(text, aim))
     emitted = np.zeros((len(starts), calls), dtype=bool)
     emitted[:, -shares[-1] :] = True
     return Visited(visited, emitted, planned=True)
@@ -147,8 +142,7 @@ def _best_pairs(
     scores = []
     for state in states:
         table = task.table(state)
-        gained = (1 - second) * table.gained[0] + second * table.gained[1]
-        value = gained + worth(task, policy, state, table)
+        value = weighted(table.gained[:, None], second) + worth(task, policy, state, table)
         value[[aim for text, aim in tried if text == state.text]] = -np.inf
         scores.append(value)
     best = most_promising(np.concatenate(scores), list(task.aims) * len(states), n, alike)

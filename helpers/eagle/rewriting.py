@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from helpers.domains.domain import Domain
 from helpers.domains.ideas import MAX_PLOT_CHARACTERS, ascii_line, catalogue_genres, idea_of, opening
 from helpers.domains.wording import MOVIES, Wording
+from helpers.embedding.space import EmbeddingSpace
 from helpers.language.generation import Backend, Memo, Prompt, Sampling, generate
 from helpers.language.texts import copied_share, repetition, sentence_ends
 
@@ -159,3 +160,16 @@ def start_of(domain: Domain, item: int, user: int) -> Start:
     row, wording = domain.items.iloc[item], domain.wording
     genres = catalogue_genres(",".join(row["genres"]), wording)
     return Start(idea_of(genres, opening(row["plot_text"]), wording), int(user), int(item))
+
+
+def ranked_ideas(
+    space: EmbeddingSpace,
+    usable: Int[np.ndarray, " item"],
+    start: Start,
+    cost: Callable[[Float[np.ndarray, "other dim"]], Float[np.ndarray, " other"]],
+    n: int,
+) -> list[str]:
+    """The n usable items of least cost, by where they lie, as ideas; never the start's own."""
+    others = usable[usable != start.item]
+    at = space.items[np.searchsorted(space.domain.text_items, others)]
+    return [start_of(space.domain, item, start.user).text for item in others[np.argsort(cost(at), kind="stable")[:n]]]

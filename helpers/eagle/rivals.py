@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from helpers.domains.wording import MOVIES
 from helpers.eagle.actions import accepted, instantiate, propose
 from helpers.eagle.aims import promise
 from helpers.eagle.banks import BANK, CATEGORIES, Action
-from helpers.eagle.baselines import N_SHOWN, blend_prompt, opro_prompt
+from helpers.eagle.baselines import N_SHOWN, blend_prompt, ideas_written, opro_prompt, refuse_other_than_movies
 from helpers.eagle.emission import Visited
-from helpers.eagle.rewriting import MAX_COPIED, Start, seed_of, start_items, start_of
-from helpers.eagle.steering import Steering
-from helpers.eagle.utility import ContentGap
-from helpers.embedding.profiles import ProfileWriter
-from helpers.language.generation import Backend, Prompt, generate
+from helpers.eagle.rewriting import MAX_COPIED, Start, ranked_ideas, seed_of, start_items
+from helpers.eagle.steering import Steering, weighted
+from helpers.eagle.utility import best_in_reach
+from helpers.language.generation import Backend
 from helpers.language.texts import copied_share
 
 SearchMethod = Callable[[Steering, Sequence[Start], int, int], Visited]
@@ -74,9 +72,8 @@ def random_templates(
     """
     if n > len(bank):
         raise ValueError(f"{n} different instructions from a bank of {len(bank)}: ask for no more than it has")
-    writer = ProfileWriter(task.encoders.paid.domain)
     order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
-    every = [instantiate(bank, writer(start.user)) for start in starts]
+    every = [instantiate(bank, task.profile(start.user)) for start in starts]
     return [[texts[i] for i in rows] for texts, rows in zip(every, order, strict=True)]
 
 
@@ -147,17 +144,11 @@ def tree_search(
         seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
         children = by_start(task.rewrite(parents, said, seeds).texts, rewrites)
         beams = [
-            best_first(some, gained_by_both(task, start, some, second))[:width]
+            best_first(some, weighted(task.gained(start, some), second))[:width]
             for start, some in zip(starts, children, strict=True)
         ]
         visited = [old + new for old, new in zip(visited, children, strict=True)]
     return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)), planned=True)
-
-
-def gained_by_both(task: Steering, start: Start, texts: Sequence[str], second: float) -> Float[np.ndarray, " text"]:
-    """Gains of texts over their start by the paid and the second encoder, weighted."""
-    paid_rating, paid_novelty, *by_second = task.gained(start, texts)
-    return (1 - second) * (paid_rating + paid_novelty) + second * sum(by_second)
 
 
 def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> list[str]:
@@ -173,7 +164,8 @@ def borrowed(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0)
 
     An answer that copies the item it should borrow from leaves the text as it was.
     """
-    shown = [_worth_borrowing(task, start, calls) for start in starts]
+    usable = start_items(task.encoders.paid.domain)
+    shown = [_to_borrow_from(task, usable, start, calls) for start in starts]
     asked = [[BORROW.format(idea=" ".join(idea.split("\n"))) for idea in ideas] for ideas in shown]
     found = once(task, starts, asked, seed)
     texts = [
@@ -186,18 +178,14 @@ def borrowed(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0)
 BORROW = "Borrow from this idea: {idea}"
 
 
+def _to_borrow_from(task: Steering, usable: Int[np.ndarray, " item"], start: Start, n: int) -> list[str]:
+    """The n items whose direction promises most to the paid encoder, as ideas."""
+    gap, z = task.gaps(start)[0], task.embedded([start.text])[0][0]
+    return ranked_ideas(task.encoders.paid, usable, start, lambda at: -promise(gap, z, at, task.reach[0]).total, n)
+
+
 def _plot(idea: str) -> str:
     return idea.partition("\n")[2]
-
-
-def _worth_borrowing(task: Steering, start: Start, n: int) -> list[str]:
-    """The n items, other than the start's own, whose direction promises most to the paid encoder, as ideas."""
-    space = task.encoders.paid
-    usable = start_items(space.domain)
-    usable = usable[usable != start.item]
-    items = space.items[np.searchsorted(space.domain.text_items, usable)]
-    promised = promise(task.gaps(start)[0], task.embedded([start.text])[0][0], items, task.reach[0]).total
-    return [start_of(space.domain, item, start.user).text for item in usable[np.argsort(-promised, kind="stable")[:n]]]
 
 
 def proposed(
@@ -222,15 +210,14 @@ def proposals(
     task: Steering, starts: Sequence[Start], seed: int = 0, *, backend: Backend | None = None, tries: int = 6
 ) -> tuple[list[list[str]], float]:
     """Usable instructions for each start, a neutral one where there are none; and the share that was usable."""
-    writer, rewriter = ProfileWriter(task.encoders.paid.domain), task.rewrite
-    kept, n_usable = [], 0
+    rewriter, kept, n_usable = task.rewrite, [], 0
     for start in starts:
         some = [
             action
             for category in CATEGORIES
             for action in propose(
                 backend or rewriter.backend, category, [start.text], tries,
-                profile=writer(start.user), seed=seed_of(seed, "propose", *start), memo=rewriter.memo,
+                profile=task.profile(start.user), seed=seed_of(seed, "propose", *start), memo=rewriter.memo,
             )
         ]  # fmt: skip
         usable = [action.template for action in accepted(some)[0]]
@@ -253,14 +240,14 @@ def opro_search(
     Args:
         second: weight of the second encoder in what a text has gained, which its score shows.
     """
-    writer = ProfileWriter(task.encoders.paid.domain)
+    refuse_other_than_movies(task.rewrite, "opro_search")
     found = [{start.text: _stars(task, start, [start.text], second)[0]} for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
     shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
     for number, share in enumerate(shares):
         best = [dict(sorted(known.items(), key=lambda pair: -pair[1])[:N_SHOWN]) for known in found]
-        prompts = [opro_prompt(writer(start.user), pairs) for start, pairs in zip(starts, best, strict=True)]
-        ideas = _ideas(task, starts, prompts, share, seed_of(seed, "opro", number))
+        prompts = [opro_prompt(task.profile(start.user), pairs) for start, pairs in zip(starts, best, strict=True)]
+        ideas = by_start(ideas_written(task.rewrite, starts, prompts, share, seed_of(seed, "opro", number)), share)
         found = [
             known | dict(zip(some, _stars(task, start, some, second), strict=True))
             for known, start, some in zip(found, starts, ideas, strict=True)
@@ -272,28 +259,7 @@ def opro_search(
 def _stars(task: Steering, start: Start, texts: Sequence[str], second: float) -> list[float]:
     """Utility of texts in stars: that of the start by the paid encoder, and what they gain by both."""
     own = float(task.gaps(start)[0](task.embedded([start.text])[0]).total[0])
-    return (own + gained_by_both(task, start, texts, second)).tolist()
-
-
-def _ideas(
-    task: Steering, starts: Sequence[Start], prompts: Sequence[Prompt], times: int, seed: int
-) -> list[list[str]]:
-    """`times` answers to each start's prompt, as ideas; the start's text stands for an unusable answer.
-
-    Raises:
-        ValueError: the domain is another than movies, of which the prompts speak.
-    """
-    rewriter = task.rewrite
-    if rewriter.wording != MOVIES:
-        raise ValueError("these prompts ask for movies: use tree_search or guided in other domains")
-    asked = [prompt for prompt in prompts for _ in range(times)]
-    seeds = [seed_of(seed, *start, i) for start in starts for i in range(times)]
-    answers = generate(
-        rewriter.backend, asked, rewriter.sampling, seeds, memo=rewriter.memo, progress=rewriter.progress
-    )
-    own = [start.text for start in starts for _ in range(times)]
-    ideas = [rewriter.read(answer)[0] or text for answer, text in zip(answers, own, strict=True)]
-    return by_start(ideas, times)
+    return (own + weighted(task.gained(start, texts), second)).tolist()
 
 
 def without_copies(start: Start, texts: Sequence[str], shown: Sequence[str]) -> list[str]:
@@ -310,34 +276,17 @@ def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 
     The paper's ELM baseline decodes the optimal embedding with a model that was trained to; ours shows the items
     nearest to it and asks for a new one between them. An answer that copies one of them counts as unusable.
     """
-    shown = [_nearest(task, start) for start in starts]
-    ideas = _ideas(task, starts, [blend_prompt(ideas) for ideas in shown], calls, seed_of(seed, "elm"))
+    refuse_other_than_movies(task.rewrite, "elm_search")
+    usable = start_items(task.encoders.paid.domain)
+    shown = [_to_blend(task, usable, start) for start in starts]
+    prompts = [blend_prompt(ideas) for ideas in shown]
+    ideas = by_start(ideas_written(task.rewrite, starts, prompts, calls, seed_of(seed, "elm")), calls)
     texts = [without_copies(*row) for row in zip(starts, ideas, shown, strict=True)]
     return Visited(texts, np.ones((len(starts), calls), dtype=bool))
 
 
-def _nearest(task: Steering, start: Start) -> list[str]:
-    """The items nearest to the optimum of a start, as ideas, nearest first; not the start's own."""
+def _to_blend(task: Steering, usable: Int[np.ndarray, " item"], start: Start) -> list[str]:
+    """The items nearest to the best point in reach of a start, as ideas, nearest first."""
     space = task.encoders.paid
-    usable = start_items(space.domain)
-    usable = usable[usable != start.item]
-    items = space.items[np.searchsorted(space.domain.text_items, usable)]
     goal = best_in_reach(task.gaps(start)[0], task.embedded([start.text])[0][0], space.items)
-    nearest = np.argsort(np.linalg.norm(items - goal, axis=1), kind="stable")[:N_SHOWN]
-    return [start_of(space.domain, item, start.user).text for item in usable[nearest]]
-
-
-def best_in_reach(
-    gap: ContentGap, z: Float[np.ndarray, " dim"], items: Float[np.ndarray, "item dim"], n_fractions: int = 10
-) -> Float[np.ndarray, " dim"]:
-    """The point of highest utility that one can reach from z without leaving where items are.
-
-    U grows without bound away from the items, so its optimum needs a region, which the paper does not give. Ours: the
-    segments from z to every item (they lie in the convex hull), as far as the median distance from z to the items.
-    Best of `n_fractions` points on each.
-    """
-    ways = items - z
-    reach = np.median(np.linalg.norm(ways, axis=1))
-    points = np.concatenate([z + fraction * ways for fraction in np.linspace(0, 1, n_fractions + 1)[1:]])
-    points = points[np.linalg.norm(points - z, axis=1) <= reach * (1 + 1e-9)]
-    return points[gap(points).total.argmax()]
+    return ranked_ideas(space, usable, start, lambda at: np.linalg.norm(at - goal, axis=1), N_SHOWN)

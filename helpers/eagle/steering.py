@@ -20,12 +20,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from helpers.domains.ideas import catalogue_genres
-from helpers.eagle.aims import Aim, fit_reach, landing, most_promising, promise, targets
+from helpers.eagle.aims import Aim, fit_reach, most_promising, promise, targets
 from helpers.eagle.design import optimal_design, prepare, round_design
-from helpers.eagle.emission import gap_of_start
+from helpers.eagle.emission import gap_of_start, over_the_first
+from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Rewriter, Start, seed_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.judges import Encoders
+from helpers.embedding.profiles import Profile, ProfileWriter
 from helpers.embedding.space import EmbeddingSpace
 
 SUPPORT = 10  # aims that an agent chooses among
@@ -48,6 +50,10 @@ class State(NamedTuple):
     step: int = 0
     asked: tuple[int, ...] = ()
 
+    def after(self, text: str, aim: int) -> State:
+        """The state when an aim was asked for, and the text is this."""
+        return State(self.start, text, self.step + 1, (*self.asked, int(aim)))
+
 
 class Table(NamedTuple):
     """All aims in one state.
@@ -60,7 +66,7 @@ class Table(NamedTuple):
 
     ways: Float[np.ndarray, "aim dim"]
     features: Float[np.ndarray, "aim feature"]
-    gained: tuple[float, float]
+    gained: Float[np.ndarray, " encoder"]
 
 
 class Options(NamedTuple):
@@ -68,7 +74,6 @@ class Options(NamedTuple):
 
     aims: Int[np.ndarray, " k"]
     features: Float[np.ndarray, "option feature"]
-    gained: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,18 @@ class Steering:
         """Where the aims lie in each of the two spaces."""
         return [targets(self.aims, space.items) for space in self.spaces]
 
+    @cached_property
+    def _profiles(self) -> ProfileWriter:
+        return ProfileWriter(self.encoders.paid.domain)
+
+    def profile(self, user: int) -> Profile:
+        """What the user likes, in words."""
+        return self._profiles(user)
+
+    def said(self, aims: Integers) -> list[str]:
+        """What the language model is told for some aims."""
+        return [self.aims[aim].instruction(self.rewrite.wording) for aim in aims]
+
     def gaps(self, start: Start) -> list[ContentGap]:
         """Utility of texts made from a start, by each of the two spaces."""
         key = "gaps", start.user, start.item
@@ -112,43 +129,50 @@ class Steering:
             kept |= dict(zip(new, zip(*(space.encoder(new) for space in self.spaces), strict=True), strict=True))
         return [np.stack(rows) for rows in zip(*(kept[text] for text in texts), strict=True)]
 
-    def gained(self, start: Start, texts: Sequence[str]) -> Float[np.ndarray, "part text"]:
-        """Gains over the start's text, in stars: rating and novelty by the paid encoder, then by the second one."""
-        rows = []
-        for gap, z in zip(self.gaps(start), self.embedded([start.text, *texts]), strict=True):
-            parts = gap(z)
-            rows += [parts.rating, gap.novelty_weight * parts.novelty]
-        return np.stack(rows)[:, 1:] - np.stack(rows)[:, :1]
+    def gained(self, start: Start, texts: Sequence[str]) -> Float[np.ndarray, "encoder text"]:
+        """Utility of texts over that of their start's own text, in stars, by the paid and by the second encoder."""
+        return self.gained_parts(start, texts).sum(axis=1)
+
+    def gained_parts(self, start: Start, texts: Sequence[str]) -> Float[np.ndarray, "encoder part text"]:
+        """The same in its two parts: of the predicted rating, and of lambda * novelty."""
+        z = self.embedded([start.text, *texts])
+        return np.stack([over_the_first(gap, rows) for gap, rows in zip(self.gaps(start), z, strict=True)])
 
     def table(self, state: State) -> Table:
         """What is known of every aim in a state."""
         gaps, here = self.gaps(state.start), self.embedded([state.text])
-        columns: list[np.ndarray] = []
-        for gap, z, there, reach in zip(gaps, here, self.targets, self.reach, strict=True):
+        known: dict[str, np.ndarray] = {}
+        for prefix, gap, z, there, reach in zip(("", "second_"), gaps, here, self.targets, self.reach, strict=True):
             parts = promise(gap, z[0], there, reach)
-            columns += [parts.rating, gap.novelty_weight * parts.novelty]
-        for gap, z, there in zip(gaps, here, self.targets, strict=True):
-            columns.append(np.linalg.norm(there - z, axis=1) / gap.typical_distance)
+            known[f"{prefix}rating"], known[f"{prefix}novelty"] = parts.rating, gap.novelty_weight * parts.novelty
+            known[f"{prefix}distance"] = np.linalg.norm(there - z, axis=1) / gap.typical_distance
         own = set(catalogue_genres(state.text.partition("\n")[0].partition(":")[2], self.rewrite.wording))
-        columns.append(np.log2([len(aim.items) for aim in self.aims]))
-        columns.append(np.array([len(aim.labels) for aim in self.aims], dtype=float))
-        columns.append(np.array([len(own & set(aim.labels)) for aim in self.aims], dtype=float))
-        rating, novelty, *second = self.gained(state.start, [state.text])[:, 0]
-        gained = float(rating + novelty), float(sum(second))
+        known["items"] = np.log2([len(aim.items) for aim in self.aims])
+        known["labels"] = np.array([len(aim.labels) for aim in self.aims])
+        known["shared"] = np.array([len(own & set(aim.labels)) for aim in self.aims])
+        gained = self.gained_parts(state.start, [state.text])[..., 0]
+        known["gained_rating"], known["gained_novelty"] = gained[0]
+        known["second_gained"] = gained[1].sum()
         features = np.zeros((len(self.aims), len(FEATURES)))
-        features[:, : len(columns)] = np.stack(columns, axis=1)
-        features[:, len(columns) : len(columns) + 3] = rating, novelty, gained[1]
-        return Table(landing(here[0][0], self.targets[0], self.reach[0]) - here[0][0], features, gained)
+        for name, column in known.items():
+            features[:, FEATURES.index(name)] = column
+        return Table(self.reach[0] * (self.targets[0] - here[0]), features, gained.sum(axis=1))
 
     def options(self, state: State, support: Support, k: int = SUPPORT) -> Options:
-        """The k aims that a support offers in a state, and STOP."""
+        """The k aims that a support offers in a state, and STOP.
+
+        Raises:
+            ValueError: there are fewer aims, or no such support.
+        """
+        if k > len(self.aims):
+            raise ValueError(f"{k} of {len(self.aims)} aims: choose among no more than there are")
         key = "options", support, k, state.start, state.text
         if key not in self._kept:
             table = self.table(state)
             chosen = supported(support, table, self.aims, k, seed_of("support", *state.start, state.text))
-            self._kept[key] = Options(chosen, table.features[chosen], table.gained)
-        aims, features, gained = self._kept[key]
-        return Options(aims, self.in_time(state, aims, features), gained)
+            self._kept[key] = chosen, table.features[chosen]
+        aims, features = self._kept[key]
+        return Options(aims, self.in_time(state, aims, features))
 
     def in_time(
         self, state: State, aims: Int[np.ndarray, " k"], features: Float[np.ndarray, "k feature"]
@@ -159,6 +183,11 @@ class Steering:
         rows[:, FEATURES.index("left")] = 1 - state.step / self.horizon
         rows[-1, FEATURES.index("stop")] = 1.0
         return rows
+
+
+def weighted(gained: Float[np.ndarray, "encoder ..."], second: float) -> Float[np.ndarray, "..."]:
+    """Gains by the paid and the second encoder in one number, with weight `second` for the second one."""
+    return (1 - second) * gained[0] + second * gained[1]
 
 
 def supported(support: Support, table: Table, aims: Sequence[Aim], k: int, seed: int) -> Int[np.ndarray, " k"]:
@@ -190,8 +219,7 @@ def with_reach(task: Steering, starts: Sequence[Start], n: int = 4, seed: int = 
         for aim in np.random.default_rng(seed_of(seed, "reach", *start)).choice(len(task.aims), n, replace=False)
     ]
     before = [start.text for start in starts for _ in range(n)]
-    said = [task.aims[aim].instruction(task.rewrite.wording) for aim in aims]
-    rewrites = task.rewrite(before, said, [seed_of(seed, "reach", aim) for aim in aims])
+    rewrites = task.rewrite(before, task.said(aims), [seed_of(seed, "reach", aim) for aim in aims])
     here, there = task.embedded(before), task.embedded(rewrites.texts)
     usable = rewrites.valid
     if not usable.any():

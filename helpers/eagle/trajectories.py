@@ -14,12 +14,22 @@ from helpers.eagle.policy import fitting_threads
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.steering import Options, State, Steering, Support
 
+NEVER = -1e4  # a score: instead of minus infinity, with which KL and entropy would not be finite
+
 
 class StatePolicy(nn.Module):
-    """Anything that gives the log-probability of every option of some states, STOP as the last one."""
+    """Any policy over the options of a state, STOP as the last one. A policy of one's own says what `scores` are."""
+
+    def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+        """One number for each option; softmax turns them into probabilities."""
+        raise NotImplementedError
 
     def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
-        raise NotImplementedError
+        """Log-probabilities of all options; an episode makes at least one step before it may stop."""
+        scores = self.scores(states, options)
+        stops = torch.zeros_like(scores, dtype=torch.bool)
+        stops[[state.step == 0 for state in states], -1] = True
+        return torch.log_softmax(scores.masked_fill(stops, NEVER), dim=-1)
 
 
 class SideBySide(StatePolicy):
@@ -32,13 +42,13 @@ class SideBySide(StatePolicy):
         super().__init__()
         self.policies = nn.ModuleList(policies)
 
-    def log_probs(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
+    def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
         size = len(states) // len(self.policies)
         parts = [slice(first, first + size) for first in range(0, len(states), size)]
         rows = []
         for own, part in zip(self.policies, parts, strict=True):
             assert isinstance(own, StatePolicy)  # for the type checker: a list of modules has forgotten it
-            rows.append(own.log_probs(states[part], options[part]))
+            rows.append(own.scores(states[part], options[part]))
         return torch.cat(rows)
 
 
@@ -50,7 +60,6 @@ class Trajectories(NamedTuple):
         gained: utility over the start by the paid and by the second encoder, in stars, before each step and at the end.
         states, options: what the policy saw before each step.
         chosen: the option's number, the last one is STOP.
-        valid: whether the answer could be used.
     """
 
     starts: list[Start]
@@ -60,12 +69,11 @@ class Trajectories(NamedTuple):
     options: list[list[Options]]
     chosen: Int[np.ndarray, "step episode"]
     running: Bool[np.ndarray, "step episode"]
-    valid: Bool[np.ndarray, "step episode"]
 
     def part(self, rows: slice) -> Trajectories:
         """Some of the episodes."""
         seen, offered = [step[rows] for step in self.states], [step[rows] for step in self.options]
-        steps = (array[:, rows] for array in (self.chosen, self.running, self.valid))
+        steps = (array[:, rows] for array in (self.chosen, self.running))
         return Trajectories(self.starts[rows], self.texts[rows], self.gained[..., rows], seen, offered, *steps)
 
     @property
@@ -101,11 +109,10 @@ def play(
         options = [task.options(state, support) for state in states]
         chosen = _drawn(_probabilities(policy, states, options), generators)
         going = running & (chosen < len(options[0].aims))
-        after, valid = _stepped(task, states, options, chosen, going, seeds if worlds is None else worlds)
-        steps.append((states, options, chosen, running, valid))
-        states = after
+        steps.append((states, options, chosen, running))
+        states = _stepped(task, states, options, chosen, going, seeds if worlds is None else worlds)
         task.embedded([state.text for state in states])  # all at once, before they are looked at one by one
-        gained.append(np.stack([task.gained(s.start, [s.text]).reshape(2, 2).sum(axis=1) for s in states], axis=1))
+        gained.append(np.concatenate([task.gained(state.start, [state.text]) for state in states], axis=1))
         for row, state in zip(texts, states, strict=True):
             row.append(state.text)
         running = going
@@ -116,13 +123,11 @@ def play(
 def _probabilities(
     policy: StatePolicy | None, states: Sequence[State], options: Sequence[Options]
 ) -> Float[np.ndarray, "episode option"]:
-    """Of all options of each state; no episode stops before its first step, whatever the policy says."""
+    """Of all options of each state."""
     if policy is None:
         return np.tile(np.append(np.ones(len(options[0].aims)), 0.0), (len(options), 1))
     with torch.no_grad(), fitting_threads(policy):
-        found = policy.log_probs(states, options).exp().double().cpu().numpy()
-    found[[state.step == 0 for state in states], -1] = 0.0
-    return found
+        return policy.log_probs(states, options).exp().double().cpu().numpy()
 
 
 def _drawn(p: Float[np.ndarray, "episode option"], generators: Sequence[np.random.Generator]) -> np.ndarray:
@@ -139,20 +144,14 @@ def _stepped(
     chosen: Int[np.ndarray, " episode"],
     going: Bool[np.ndarray, " episode"],
     seeds: Sequence[int],
-) -> tuple[list[State], Bool[np.ndarray, " episode"]]:
-    """The states after one step, those that have stopped as they were, and whether each answer was usable."""
-    rows = np.flatnonzero(going).tolist()
-    after, valid = list(states), np.ones(len(states), dtype=bool)
+) -> list[State]:
+    """The states after one step; those that have stopped stay as they were."""
+    rows, after = np.flatnonzero(going).tolist(), list(states)
     if not rows:
-        return after, valid
-    picked = {row: int(options[row].aims[chosen[row]]) for row in rows}
-    rewrites = task.rewrite(
-        [states[row].text for row in rows],
-        [task.aims[picked[row]].instruction(task.rewrite.wording) for row in rows],
-        [seed_of("step", states[row].step, seeds[row]) for row in rows],
-    )
-    for row, text, problem in zip(rows, rewrites.texts, rewrites.problems, strict=True):
-        old = states[row]
-        after[row] = old._replace(text=text, step=old.step + 1, asked=(*old.asked, picked[row]))
-        valid[row] = not problem
-    return after, valid
+        return after
+    aims = [int(options[row].aims[chosen[row]]) for row in rows]
+    worlds = [seed_of("step", states[row].step, seeds[row]) for row in rows]
+    texts = task.rewrite([states[row].text for row in rows], task.said(aims), worlds).texts
+    for row, aim, text in zip(rows, aims, texts, strict=True):
+        after[row] = states[row].after(text, aim)
+    return after

@@ -121,3 +121,19 @@ class ContentGap:
     def nearest(self, z: Float[np.ndarray, " dim"], k: int = 3) -> np.ndarray:
         """Positions of the k items nearest to one embedding, nearest first."""
         return self._index(np.atleast_2d(z), k)[1][0]
+
+
+def best_in_reach(
+    gap: ContentGap, z: Float[np.ndarray, " dim"], items: Float[np.ndarray, "item dim"], n_fractions: int = 10
+) -> Float[np.ndarray, " dim"]:
+    """The point of highest utility that one can reach from z without leaving where items are.
+
+    U grows without bound away from the items, so its optimum needs a region, which the paper does not give. Ours: the
+    segments from z to every item (they lie in the convex hull), as far as the median distance from z to the items.
+    Best of `n_fractions` points on each.
+    """
+    ways = items - z
+    reach = np.median(np.linalg.norm(ways, axis=1))
+    points = np.concatenate([z + fraction * ways for fraction in np.linspace(0, 1, n_fractions + 1)[1:]])
+    points = points[np.linalg.norm(points - z, axis=1) <= reach * (1 + 1e-9)]
+    return points[gap(points).total.argmax()]

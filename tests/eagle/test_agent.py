@@ -23,7 +23,7 @@ from helpers.eagle.agent import (
     reinforce,
 )
 from helpers.eagle.emission import gains
-from helpers.eagle.steering import FEATURES, State
+from helpers.eagle.steering import FEATURES, Options, State
 from helpers.eagle.trajectories import play
 
 N = len(FEATURES)
@@ -103,25 +103,32 @@ def test_the_regression_finds_a_linear_law():
     np.testing.assert_allclose(policy.values(tensor(features))[valid].detach().numpy(), gain[valid], atol=0.02)
 
 
+def seen(step: int = 1) -> tuple[list[State], list[Options]]:
+    """Three states at a step, with random features of four aims and STOP."""
+    states = [State(start, start.text, step) for start in task_starts(3)]
+    return states, [Options(np.arange(4), features) for features in options(left=1 - step / 3)]
+
+
 def test_a_new_policy_is_even_and_stop_is_worth_nothing_before_training(rows):
-    assert OptionPolicy()(tensor(options())).exp().detach().numpy() == pytest.approx(0.2)
+    assert OptionPolicy().log_probs(*seen()).exp().detach().numpy() == pytest.approx(0.2)
     fitted = fit_offline(rows, rows.gain[:, 0])
     values = fitted.values(tensor(options()))
     assert (values[:, -1] == 0).all() and (values[:, :-1] != 0).all()
-    expected = torch.softmax(values / 0.01, dim=-1)
-    torch.testing.assert_close(fitted(tensor(options())).exp(), expected)
+    states, some = seen()
+    expected = torch.softmax(fitted.values(features_of(some)) / 0.01, dim=-1)
+    torch.testing.assert_close(fitted.log_probs(states, some).exp(), expected)
 
 
 def test_no_episode_stops_before_its_first_step():
-    probability = OptionPolicy()(tensor(options(left=1.0))).exp().detach().numpy()
+    probability = OptionPolicy().log_probs(*seen(step=0)).exp().detach().numpy()
     assert (probability[:, -1] == 0).all() and probability[:, :-1] == pytest.approx(0.25)
 
 
 def test_the_value_starts_as_what_the_policy_expects(rows):
     policy = fit_offline(rows, rows.gain[:, 0])
-    features = tensor(options())
-    expected = (policy(features).exp() * policy.values(features)).sum(-1)
-    torch.testing.assert_close(OptionValue(policy)(features), expected)
+    states, some = seen()
+    expected = (policy.log_probs(states, some).exp() * policy.values(features_of(some))).sum(-1)
+    torch.testing.assert_close(OptionValue(policy)(states, some), expected)
 
 
 def episodes_of(task, policy, n: int = 8):
@@ -142,13 +149,12 @@ def test_the_loss_against_sums_by_hand(rows):
         for episode in range(8):
             if not played.running[step, episode]:
                 continue
-            features = features_of([played.options[step][episode]])[0]
-            log_p = policy(features).detach().numpy()
-            even = reference(features).detach().numpy()
+            here = [played.states[step][episode]], [played.options[step][episode]]
+            log_p, even = (one.log_probs(*here)[0].detach().numpy() for one in (policy, reference))
             to_come = utility[-1, episode] - utility[step, episode]
-            error = to_come - float(value(features).detach())
+            error = to_come - float(value(*here).detach())
             other = episode + 1 if episode % 2 == 0 else episode - 1
-            there = float(value(features_of([played.options[0][other]])[0]).detach())
+            there = float(value([played.states[0][other]], [played.options[0][other]]).detach())
             advantage = error - (utility[-1, other] - there)
             rows_.append((advantage, log_p[played.chosen[step, episode]], (np.exp(log_p) * (log_p - even)).sum(),
                           -(np.exp(log_p) * log_p).sum(), error**2))  # fmt: skip
@@ -156,7 +162,7 @@ def test_the_loss_against_sums_by_hand(rows):
     scaled = (advantage - advantage.mean()) / (advantage.std(ddof=1) + 1e-4)
     assert facts == pytest.approx({"kl": kl.mean(), "entropy": entropy.mean(), "value_loss": error.mean(),
                                    "gain": utility[-1].mean()}, rel=1e-3)  # fmt: skip
-    assert float(loss) == pytest.approx(
+    assert float(loss.detach()) == pytest.approx(
         -(scaled * taken).mean() + 0.3 * kl.mean() - 0.1 * entropy.mean() + error.mean(), rel=1e-3, abs=1e-4
     )
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fake_steering import blind_judge, fake_task, task_starts
-from fake_world import PROFILES, place
+from fake_world import place
 
-from helpers.eagle import comparison, rivals
+from helpers.eagle import baselines, comparison, rewriting, rivals
 from helpers.eagle.agent import AgentSettings
 from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts, load_comparison
 from helpers.embedding.factorization import fit_als
@@ -81,14 +81,13 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
 @pytest.fixture
 def on_the_map(monkeypatch) -> Comparison:
     """The comparison on the small map, which has no ratings and no genres."""
-    monkeypatch.setattr(rivals, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
     monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
-    monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: task_starts(20)[item])
+    monkeypatch.setattr(rewriting, "start_of", lambda domain, item, user: task_starts(20)[item])
     monkeypatch.setattr(
         rivals, "proposals", lambda task, starts, *_, **__: ([["Add tea.", "Add rain."]] * len(starts), 1.0)
     )
     monkeypatch.setattr(
-        rivals,
+        baselines,
         "generate",
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )

@@ -11,18 +11,11 @@ from fake_steering import fake_task, task_starts
 from fake_world import PROFILES
 from tiny_models import tiny
 
-from helpers.eagle import language_agent
 from helpers.eagle.agent import AgentSettings, OptionPolicy, OptionValue, label_rows, reinforce
 from helpers.eagle.language_agent import STOP_WORDS, LanguageAgent, fit_language, target_of
 from helpers.eagle.language_policy import SYSTEM
 from helpers.eagle.steering import State
 from helpers.language.models import LoadedModel
-
-
-@pytest.fixture(autouse=True)
-def no_profiles(monkeypatch):
-    """The small map has no ratings to make profiles of."""
-    monkeypatch.setattr(language_agent, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,7 @@ def test_a_guided_search_works_on_the_better_of_its_results():
     found = methods.guided(task, starts, 12, 0, OptionPolicy(), rounds=2, second=0.0)
     asked = task.rewrite.backend.asked[36:]
     for number, start in enumerate(starts):
-        paid = dict(
-            zip(found.texts[number][:6], task.gained(start, found.texts[number][:6])[:2].sum(axis=0), strict=True)
-        )
+        paid = dict(zip(found.texts[number][:6], task.gained(start, found.texts[number][:6])[0], strict=True))
         parents = [text for text, *_ in asked[6 * number : 6 * number + 6]]
         gained = {**paid, start.text: 0.0}
         assert np.mean([gained[text] for text in parents]) > np.mean(list(gained.values()))
@@ -109,7 +107,7 @@ def test_short_episodes_are_not_emitted_more_often_than_they_are_played():
 def test_the_second_encoder_has_its_say_in_a_search():
     task, starts = fake_task(), task_starts(8)
     texts = {second: methods.guided(fake_task(), starts, 12, 0, None, second=second).texts for second in (0.0, 1.0)}
-    best = {second: [max(task.gained(s, some)[:2].sum(0)) for s, some in zip(starts, texts[second], strict=True)]
+    best = {second: [max(task.gained(s, some)[0]) for s, some in zip(starts, texts[second], strict=True)]
             for second in texts}  # fmt: skip
     assert texts[0.0] != texts[1.0] and np.mean(best[0.0]) > np.mean(best[1.0])
     alone, both = (methods.promising(task, starts, 5, 0, both=both).texts for both in (False, True))

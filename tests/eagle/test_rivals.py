@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fake_steering import fake_task, task_starts
-from fake_world import PROFILES, encode
+from fake_world import encode
 
-from helpers.eagle import rivals
+from helpers.eagle import baselines, rewriting, rivals
 from helpers.eagle.banks import BANK, CATEGORIES, Action
 from helpers.eagle.emission import Visited
-from helpers.eagle.utility import ContentGap
+from helpers.eagle.rewriting import Start
+from helpers.eagle.utility import ContentGap, best_in_reach
 
 RIVALS = {
     "neutral": rivals.neutral,
@@ -28,11 +29,10 @@ EDITS = {name: rivals_ for name, rivals_ in RIVALS.items() if name not in ("opro
 
 @pytest.fixture(autouse=True)
 def small_map(monkeypatch):
-    """The small map has neither ratings to make profiles of nor genres to start from."""
-    monkeypatch.setattr(rivals, "ProfileWriter", lambda domain: lambda user: PROFILES[user])
+    """The small map has no genres to start from."""
     monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
     texts = fake_task().encoders.paid.domain.items["plot_text"]
-    monkeypatch.setattr(rivals, "start_of", lambda domain, item, user: rivals.Start(texts[item], user, int(item)))
+    monkeypatch.setattr(rewriting, "start_of", lambda domain, item, user: Start(texts[item], user, int(item)))
     monkeypatch.setattr(rivals, "propose", lambda backend, category, texts, n, **_: proposals_of(category, n))
 
 
@@ -50,7 +50,7 @@ class Writes:
 
     def __init__(self, monkeypatch) -> None:
         self.prompts = []
-        monkeypatch.setattr(rivals, "generate", self)
+        monkeypatch.setattr(baselines, "generate", self)
 
     def __call__(self, backend, prompts, sampling, seeds, memo, progress) -> list[str]:
         self.prompts += prompts
@@ -176,7 +176,7 @@ def test_the_best_point_in_reach_is_no_farther_than_half_of_the_items():
     random = np.random.default_rng(0)
     gap = ContentGap(random.normal(size=(9, 3)), random.normal(size=3), 3.5)
     for z in random.normal(size=(20, 3)):
-        goal, lengths = rivals.best_in_reach(gap, z, gap.items), np.linalg.norm(gap.items - z, axis=1)
+        goal, lengths = best_in_reach(gap, z, gap.items), np.linalg.norm(gap.items - z, axis=1)
         assert np.linalg.norm(goal - z) <= np.median(lengths) * (1 + 1e-6)
         near = z + np.linspace(0.1, 1, 10)[:, None, None] * (gap.items - z)
         inside = near[np.linalg.norm(near - z, axis=-1) <= np.median(lengths)]
@@ -188,7 +188,7 @@ def test_elm_shows_the_items_nearest_to_the_optimum_and_not_its_own(monkeypatch)
     found = rivals.elm_search(task, [start], 3, 0)
     assert set(found.texts[0]) == {start.text}  # the plots of the map have nearly the same words: copies
     gap, space = task.gaps(start)[0], task.encoders.paid
-    goal = rivals.best_in_reach(gap, encode([start.text])[0], space.items)
+    goal = best_in_reach(gap, encode([start.text])[0], space.items)
     order = np.argsort(np.linalg.norm(space.items - goal, axis=1))
     texts = space.domain.items["plot_text"].to_numpy()[space.domain.text_items]
     expected = [texts[i] for i in order if space.domain.text_items[i] != start.item][:3]

@@ -13,7 +13,7 @@ from helpers.eagle.aims import landing
 from helpers.eagle.design import efficiency, prepare
 from helpers.eagle.emission import gains
 from helpers.eagle.rewriting import Start
-from helpers.eagle.steering import FEATURES, State, Table, supported, with_reach
+from helpers.eagle.steering import FEATURES, State, Table, supported, weighted, with_reach
 
 START = task_starts(4)[3]
 STATE = State(START, START.text)
@@ -55,14 +55,15 @@ def test_the_words_of_an_aim_are_features():
 def test_gains_so_far_are_those_of_the_rule_that_reports_them():
     task = fake_task()
     moved = task_starts(9)[8].text
-    rating, novelty, *second = task.gained(START, [moved])[:, 0]
+    (rating, novelty), second = task.gained_parts(START, [moved])[..., 0]
     found = gains(task.encoders.paid, [START], [[moved]])
     assert (rating, novelty) == pytest.approx((found.rating[0, 0], found.novelty[0, 0]))
     assert sum(second) == pytest.approx(gains(task.encoders.second, [START], [[moved]]).total[0, 0])
+    assert task.gained(START, [moved])[:, 0] == pytest.approx((rating + novelty, sum(second)))
     table = task.table(State(START, moved, 1))
     assert table.gained == pytest.approx((rating + novelty, sum(second)))
     assert set(column(table, "gained_rating")) == {rating} and set(column(table, "gained_novelty")) == {novelty}
-    assert task.table(STATE).gained == (0.0, 0.0)
+    assert task.table(STATE).gained.tolist() == [0, 0]
 
 
 def test_options_end_with_stop_and_know_the_time():
@@ -126,6 +127,23 @@ def test_a_task_that_is_changed_forgets_what_it_has_kept():
 def test_a_reach_needs_answers():
     with pytest.raises(ValueError, match="no answer could be used"):
         with_reach(fake_task(bad=1.0), task_starts(3))
+
+
+def test_more_aims_than_there_are_cannot_be_offered():
+    for support in ("uniform", "optimistic", "goptimal"):
+        with pytest.raises(ValueError, match="21 of 20 aims"):
+            fake_task().options(STATE, support, 21)
+
+
+def test_a_step_leaves_start_and_memory():
+    after = STATE.after("Genres: Drama.\nMore.", 3).after("Genres: Drama.\nStill more.", 3)
+    assert after == State(START, "Genres: Drama.\nStill more.", 2, (3, 3))
+
+
+def test_gains_are_weighed():
+    gained = np.array([[1.0, 2.0], [3.0, 6.0]])
+    assert weighted(gained, 0.25).tolist() == [1.5, 3.0]
+    assert weighted(gained, 0.0).tolist() == [1.0, 2.0]
 
 
 def test_unknown_supports_and_starts_from_nowhere_are_refused(unchecked):

@@ -19,7 +19,7 @@ class Fixed(StatePolicy):
         super().__init__()
         self.weights = weights
 
-    def log_probs(self, states, options) -> torch.Tensor:
+    def scores(self, states, options) -> torch.Tensor:
         rows = [[*[self.weights(state.step)[0]] * len(o.aims), self.weights(state.step)[1]]
                 for state, o in zip(states, options, strict=True)]  # fmt: skip
         return torch.tensor(rows, dtype=torch.float32).log()
@@ -32,7 +32,7 @@ STOPS_AFTER_ONE = Fixed(lambda step: (0.0, 1.0) if step else (1.0, 0.0))
 class First(StatePolicy):
     """Always the first aim."""
 
-    def log_probs(self, states, options) -> torch.Tensor:
+    def scores(self, states, options) -> torch.Tensor:
         return torch.eye(len(options[0].features))[:1].repeat(len(states), 1).log()
 
 
@@ -86,11 +86,11 @@ def test_in_the_same_world_the_same_question_has_the_same_answer():
         assert len({texts[-1] for texts in found.texts}) == expected
 
 
-def test_unusable_answers_leave_the_text_and_are_marked():
+def test_unusable_answers_leave_the_text_and_cost_their_call():
     found = played(None, task=fake_task(bad=1.0))
-    assert not found.valid.any() and {len(set(texts)) for texts in found.texts} == {1}
+    assert {len(set(texts)) for texts in found.texts} == {1}
     assert found.calls.tolist() == [3] * 12  # an answer that cannot be used has its price
-    assert played(None).valid.all()
+    assert {len(set(texts)) for texts in played(None).texts} == {4}
 
 
 def test_no_policy_can_stop_before_the_first_step():
