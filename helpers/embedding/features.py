@@ -102,17 +102,31 @@ def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]
     return _mean_states(texts, hashlib.sha256(local_backend().name.encode()).hexdigest()[:8], language_model, layer)
 
 
+def reading_model() -> LoadedModel:
+    """The model that reads what another one writes: Gemma 3 270M, or SmolLM2 where Gemma is the chat model.
+
+    In float32: a text must measure the same whatever is read beside it, and in bfloat16 the shape of a batch moved an
+    embedding by 4% of how far embeddings differ, enough for a search to choose another text.
+    """
+    return _in_float32(DEFAULT_MODEL if model_name() == SECOND_MODEL else SECOND_MODEL)
+
+
+@functools.cache
+def _in_float32(name: str) -> LoadedModel:
+    return models.load_language_model(name, dtype=torch.float32)
+
+
 def other_model_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-    """The same of a model that does not write: Gemma 3 270M (640 numbers), or SmolLM2 where Gemma is the chat model.
+    """Mean hidden state of `reading_model` over the tokens of each text (640 numbers for Gemma 3 270M).
 
     An encoder on the states of the model that writes the texts would share that model's taste.
     """
-    name, kind = (DEFAULT_MODEL, "smollm2") if model_name() == SECOND_MODEL else (SECOND_MODEL, "gemma3")
-    return _mean_states(texts, kind, functools.partial(language_model, name), HIDDEN_LAYER)
+    kind = "smollm2" if model_name() == SECOND_MODEL else "gemma3"
+    return _mean_states(texts, kind, reading_model, HIDDEN_LAYER, torch.float32)
 
 
 def _mean_states(
-    texts: Sequence[str], kind: str, load: Callable[[], LoadedModel], layer: int
+    texts: Sequence[str], kind: str, load: Callable[[], LoadedModel], layer: int, dtype: torch.dtype | None = None
 ) -> Float[np.ndarray, "text dim"]:
     """Mean states after a block, kept under the model's `kind`; the model is loaded when they are not kept yet."""
     if not len(texts) or not all(map(str.strip, texts)):
@@ -128,8 +142,8 @@ def _mean_states(
 
         return np.stack(in_batches(tokens, 16, means))
 
-    dtype = str(preferred_dtype(default_device())).removeprefix("torch.")
-    return cached_features(f"{kind}-layer{layer}-{dtype}", texts, compute)
+    read_in = str(dtype or preferred_dtype(default_device())).removeprefix("torch.")
+    return cached_features(f"{kind}-layer{layer}-{read_in}", texts, compute)
 
 
 def term_features(corpus: Sequence[str]) -> Callable[[Sequence[str]], Float[np.ndarray, "text term"]]:

@@ -112,6 +112,12 @@ def test_the_second_encoder_reads_with_a_model_that_does_not_write(movies, monke
     assert other_model_features(texts).shape == (3, 576)  # SmolLM2
 
 
+def test_a_text_measures_the_same_whatever_is_read_beside_it(movies):
+    texts = movies.texts("idea")[:12]
+    together, alone = other_model_features(texts), np.concatenate([other_model_features([text]) for text in texts])
+    assert np.abs(together - alone).max() < 1e-4 * together.std()
+
+
 def test_words_that_nobody_knows_are_no_features():
     found = term_features(["red fox runs", "red fox sleeps", "blue"])(["red fox", "unheard words"])
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 0])
