@@ -21,7 +21,7 @@ from helpers.language.engine.attention import (
     shared_prefixes,
 )
 from helpers.language.models import LoadedModel
-from helpers.language.prompts import Prompt, TokenIds, plain_tokens, prompt_tokens
+from helpers.language.prompts import Prompt, TokenIds, opening_tokens, plain_tokens, prompt_tokens
 
 
 def log_likelihoods(lm: LoadedModel, prompt: Prompt, continuations: Sequence[str]) -> Float[Tensor, " continuation"]:
@@ -48,8 +48,9 @@ def perplexity(
     """Perplexity of each text: exp of minus the mean log-probability of its tokens.
 
     Args:
-        given: what stands before each text and is not scored: a string as it is, messages as a chat whose answer
-            is the text. Without it, and where it is empty, a text follows the token that begins every text.
+        given: what stands before each text and is not scored: a string, behind what begins every text
+            (`opening_tokens`), or messages as a chat whose answer is the text. Without it, and where it is empty, a
+            text follows the token that begins every text, or else the one that ends every text.
 
     Raises:
         ValueError: no text, an empty one, another number of `given`, or a text too long for the model.
@@ -59,9 +60,12 @@ def perplexity(
     first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if isinstance(texts, str) or not len(texts) or len(given) != len(texts):
         raise ValueError(f"{len(texts)} texts and {len(given)} givens: give a list of texts and one given for each")
-    rows = []
+    rows, opening = [], opening_tokens(tokenizer)
     for text, before in zip(texts, given, strict=True):
-        context = plain_tokens(tokenizer, before) if isinstance(before, str) else prompt_tokens(tokenizer, before)
+        if isinstance(before, str):
+            context = opening + plain_tokens(tokenizer, before)
+        else:
+            context = prompt_tokens(tokenizer, before)
         rows.append((context or (first,), plain_tokens(tokenizer, text)))
     if not all(tokens for _, tokens in rows):
         raise ValueError("one of the texts is empty: leave it out")

@@ -142,6 +142,16 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenIds:
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> TokenIds:
+    """What a tokenizer puts before every text by itself, such as Gemma's <bos>; nothing for others, such as SmolLM2's.
+
+    A model that has never read a text without it is lost without it.
+    """
+    marked, plain = tokenizer("a", verbose=False)["input_ids"], plain_tokens(tokenizer, "a")
+    begins = (place for place in range(len(marked)) if tuple(marked[place : place + len(plain)]) == plain)
+    return tuple(marked[: next(begins, 0)])
+
+
 def _forms(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """The messages as they are, without a system role, and with roles that alternate."""
     yield list(messages)

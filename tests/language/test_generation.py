@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny as tiny_chat
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.logits_process import TopPLogitsWarper
 
@@ -20,7 +21,7 @@ from helpers.language.engine.plain import prefix_generate
 from helpers.language.engine.sampling import CHECK, candidates, next_tokens
 from helpers.language.generation import Backend, LocalBackend, Memo, Sampling, Stop, generate
 from helpers.language.likelihood import continuation_log_likelihoods, perplexity
-from helpers.language.prompts import QUESTION_AND_ANSWER, messages_of
+from helpers.language.prompts import QUESTION_AND_ANSWER, messages_of, opening_tokens
 
 LONG = "Write one sentence about a detective who is afraid of the dark and has to search a house without light."
 FEW_SHOT = (("system", "You edit movie ideas and answer with the new idea only."), ("user", LONG), ("assistant", "No."))
@@ -492,6 +493,29 @@ def test_gradients_equal_the_naive_ones(tiny, length):
     torch.testing.assert_close(scores, torch.stack(naive), atol=1e-4, rtol=1e-4)
     for ours, theirs in zip(gradients(scores), gradients(torch.stack(naive)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
+
+
+def opened(lm: models.LoadedModel) -> models.LoadedModel:
+    """The model with a tokenizer that puts a token before every text, as Gemma's and Llama's do."""
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    token = tokenizer.convert_ids_to_tokens(7)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{token} $A", special_tokens=[(token, 7)])
+    return models.LoadedModel(lm.model, tokenizer)
+
+
+def test_what_begins_every_text_is_found(lm):
+    assert opening_tokens(lm.tokenizer) == ()
+    assert opening_tokens(opened(lm).tokenizer) == (7,)
+
+
+def test_perplexity_begins_as_the_tokenizer_does(lm):
+    texts, given = ["A dog barks.", "Yes."], ["A cat meows. ", ""]
+    found = perplexity(opened(lm), texts, given)
+    for text, before, value in zip(texts, given, found, strict=True):
+        context, tokens = [7, *lm.tokenizer(before)["input_ids"]], lm.tokenizer(text)["input_ids"]
+        labels = torch.tensor([[-100] * len(context) + tokens])
+        loss = lm.model(torch.tensor([[*context, *tokens]]), labels=labels).loss
+        assert value == pytest.approx(loss.exp().item(), rel=1e-3)
 
 
 def test_perplexity_is_that_of_each_text_alone(lm):
