@@ -125,6 +125,12 @@ def _parsed(source: str) -> ast.Module | None:
         return None
 
 
+def unfold(cell: NotebookNode) -> None:
+    """Show the source of a cell with a solution, which the notebook folds so that its reader is asked first."""
+    if regions(cell):
+        cell.metadata.get("jupyter", {}).pop("source_hidden", None)
+
+
 # The student edition -------------------------------------------------------------------------------------------
 
 
@@ -137,6 +143,7 @@ def student(book: NotebookNode) -> NotebookNode:
     book = copy.deepcopy(book)
     for cell in book.cells:
         if cell.cell_type == "code":
+            unfold(cell)
             cell.update(source=COMPARED.sub("", blank(cell)), outputs=[], execution_count=None)
             continue
         regions(cell)  # refuses marks outside of code
@@ -298,6 +305,7 @@ def for_nbgrader(book: NotebookNode) -> NotebookNode:
     waiting: list[NotebookNode] = []  # solutions whose check has not come yet
     for cell in book.cells:
         if regions(cell):
+            unfold(cell)
             waiting.append(cell)
         elif cell.cell_type == "code" and (found := CHECKED.fullmatch(cell.source)):
             number = found[2].replace(".", "-")

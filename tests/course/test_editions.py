@@ -117,6 +117,19 @@ def test_the_student_edition_has_no_output_and_no_mark_of_the_tests():
     assert cells[1].source == SOLVED and cells[2].outputs, "the notebook itself has changed"
 
 
+def test_a_folded_solution_is_open_where_it_is_to_be_written_and_other_cells_stay_folded():
+    cells = [code(SOLVED), code("x = 1"), code('f = check.exercise("01.1", f)')]
+    for cell in cells[:2]:
+        cell.metadata["jupyter"] = {"source_hidden": True}
+    for edition in (build.student, build.for_nbgrader):
+        made = edition(notebook(*cells))
+        assert [cell.metadata.get("jupyter", {}).get("source_hidden", False) for cell in made.cells[:2]] == [
+            False,
+            True,
+        ]
+    assert cells[0].metadata["jupyter"] == {"source_hidden": True}, "the notebook itself has changed"
+
+
 def test_the_edition_for_tests_is_blank_and_keeps_what_is_compared():
     cells = [code(CHECK, "[OK]\n", 3), code(f"# NBVAL_CHECK_OUTPUT\n{SOLVED}\nf(1)", "2", 4), code("c = 1\nc", "1")]
     made = build.for_tests(notebook(*cells))
