@@ -17,13 +17,13 @@ from helpers.embedding.space import EmbeddingSpace
 
 THEMES = ("war", "faith", "music", "family", "justice", "the sea", "old age", "secrets", "ghosts", "sport")
 LABELS = ("Drama", "Comedy", "Western", "War", "Horror", "Romance")
-REACH = 0.5
+REACH, BORROWED_REACH = 0.5, 0.8
 
 
 class AimedBackend(FakeBackend):
-    """Goes `REACH` of the way to an aim's target; other instructions walk as in `fake_world`."""
+    """Goes some of the way to an aim's target; other instructions walk as in `fake_world`."""
 
-    def __init__(self, ways: dict[str, np.ndarray], noise: float, bad: float) -> None:
+    def __init__(self, ways: dict[str, tuple[np.ndarray, float]], noise: float, bad: float) -> None:
         super().__init__(noise, bad)
         self.ways, self.asked = ways, []
 
@@ -33,8 +33,8 @@ class AimedBackend(FakeBackend):
         random = np.random.default_rng(seed_of(text, instruction, seed))
         if instruction not in self.ways or random.random() < self.bad:
             return super().answer(prompt, seed)
-        z = encode([text])[0]
-        z = z + REACH * (self.ways[instruction] - z) + self.noise * random.normal(size=DIM)
+        z, (there, reach) = encode([text])[0], self.ways[instruction]
+        z = z + reach * (there - z) + self.noise * random.normal(size=DIM)
         return place(z).removeprefix("Genres:") + "\n\nAnything else?"
 
 
@@ -66,14 +66,18 @@ def blind_judge(task: Steering) -> Steering:
     return replace(task, encoders=task.encoders._replace(judge=judge))
 
 
-def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3) -> Steering:
-    """Twenty aims, each towards one of the twenty items."""
+def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3, borrowed: int = 0) -> Steering:
+    """Twenty aims, each towards one of the twenty items, and some that borrow from one."""
     space = fake_world().space
     aims = tuple(Aim((LABELS[i % 6],), f"{THEMES[i % 10]} {'and loss' * (i // 10)}".strip(), (i,)) for i in range(20))
-    wording = fake_world().rewrite.wording
-    ways = dict(zip((aim.instruction(wording) for aim in aims), targets(aims, space.items), strict=True))
-    encoders = Encoders(space, turned(space, 1), turned(space, 2))
-    return FakeSteering(encoders, aims, (REACH, REACH), Rewriter(AimedBackend(ways, noise, bad)), horizon)
+    aims += tuple(replace(aim, idea=f"Genres: War.\nStory {i} of a far land.") for i, aim in enumerate(aims[:borrowed]))
+    wording, places = fake_world().rewrite.wording, targets(aims, space.items)
+    ways = {
+        aim.instruction(wording): (there, BORROWED_REACH if aim.idea else REACH)
+        for aim, there in zip(aims, places, strict=True)
+    }
+    encoders, reach = Encoders(space, turned(space, 1), turned(space, 2)), np.array([[REACH, BORROWED_REACH]] * 2)
+    return FakeSteering(encoders, aims, reach, Rewriter(AimedBackend(ways, noise, bad)), horizon)
 
 
 def task_starts(n: int) -> list[Start]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from helpers.eagle.aims import Aim, most_promising
 from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table, weighted
+from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table, shares, weighted
 from helpers.eagle.training import gae, kl_of
 from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
@@ -61,7 +61,10 @@ class LabelledRows(NamedTuple):
 def label_rows(
     task: Steering, starts: Sequence[Start], promising: int = 8, random: int = 12, deeper: int = 2, seed: int = 0
 ) -> LabelledRows:
-    """Try aims on starts, some that promise most and some at random, and half as many on `deeper` results of each."""
+    """Try aims on starts, some that promise most and some at random, and half as many on `deeper` results of each.
+
+    Of each kind of aim there are as many.
+    """
     states = [State(start, start.text) for start in starts]
     first, results = _tried(task, states, np.arange(len(starts)), promising, random, seed)
     rng = np.random.default_rng(seed)
@@ -96,17 +99,22 @@ def _tried(
         owner += [number] * len(aims)
     aims = np.concatenate(chosen)
     worlds = [seed_of("label", seed, aim) for aim in aims]
-    rewrites = task.rewrite([state.text for state in before], task.said(aims), worlds)
+    rewrites = task.follow([state.text for state in before], aims, worlds)
     after = [state.after(*found) for state, *found in zip(before, rewrites.texts, aims, strict=True)]
     gain = _gains_of_steps(task, before, after)
     return LabelledRows(np.concatenate(features), gain, np.array(owner), rewrites.valid, before, aims), after
 
 
 def _aims_to_try(table: Table, aims: Sequence[Aim], promising: int, random: int, seed: int) -> Int[np.ndarray, " k"]:
-    """The aims of a state that promise most, best first, and others at random."""
-    best = most_promising(table.features[:, :2].sum(axis=1), aims, promising)
-    others = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(len(aims)), best))
-    return np.concatenate([best, others[:random]])
+    """The aims of a state that promise most, best first, and others at random; of each kind as many."""
+    kinds, promised = np.array([aim.kind for aim in aims]), table.features[:, :2].sum(axis=1)
+    present = list(dict.fromkeys(kinds))
+    chosen: list[np.ndarray] = []
+    for kind, n_best, n_others in zip(present, *(shares(n, len(present)) for n in (promising, random)), strict=True):
+        best = most_promising(np.where(kinds == kind, promised, -np.inf), aims, n_best)
+        others = np.random.default_rng(seed).permutation(np.setdiff1d(np.flatnonzero(kinds == kind), best))
+        chosen += [best, others[:n_others]]
+    return np.concatenate(chosen)
 
 
 def _gains_of_steps(

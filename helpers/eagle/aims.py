@@ -7,6 +7,9 @@ its direction is known before the language model is called: from where the text 
 
 with a reach that is fitted on training starts. Items that one would describe in the same words share one aim, and its
 target is their mean: two instructions that read the same are one action.
+
+A second kind of aim shows one existing item and asks to borrow from it. It leads further, and it tempts to copy: an
+answer that repeats the item cannot be used.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,26 +25,38 @@ from jaxtyping import Float, Int
 from helpers.domains.domain import Domain
 from helpers.domains.ideas import catalogue_genres
 from helpers.domains.wording import Wording
+from helpers.eagle.rewriting import start_items, start_of
 from helpers.eagle.utility import ContentGap, UtilityParts
 from helpers.embedding.profiles import in_words, theme_matrix
 
 NAMED = 2  # labels that an instruction names
 
+Kind = Literal["named", "borrowed"]
+KINDS: tuple[Kind, ...] = ("named", "borrowed")
+
 
 @dataclass(frozen=True)
 class Aim:
-    """Where to go, in words: `labels` and a `theme`.
+    """Where to go, in words: `labels` and a `theme`, or an `idea` to borrow from.
 
     Attributes:
-        items: positions, among the items with text, of those that have both.
+        items: positions, among the items with text, of those that have both; of the one item that is the idea.
     """
 
     labels: tuple[str, ...]
     theme: str
     items: tuple[int, ...]
+    idea: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it names a region in words, or borrows from an item."""
+        return "borrowed" if self.idea else "named"
 
     def instruction(self, wording: Wording) -> str:
         """What the language model is told."""
+        if self.idea:
+            return f"Borrow from this idea: {' '.join(self.idea.splitlines())}"
         return f"Move it towards {in_words(self.labels)}, and towards {wording.drawn_to} {self.theme}."
 
 
@@ -52,13 +68,28 @@ def aims_of(domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] =
     Args:
         left_out: numbers of items that are no aim, such as those that a method is tested on.
     """
-    themes = theme_matrix(domain.texts("plot"), n_themes=1, wording=domain.wording).argmax(axis=1)
     found: dict[tuple[tuple[str, ...], str], list[int]] = defaultdict(list)
-    for position, (item, theme) in enumerate(zip(domain.text_items, themes, strict=True)):
-        labels = catalogue_genres(",".join(domain.items["genres"].iloc[item]), domain.wording)[:NAMED]
+    for position, (item, labels, theme) in enumerate(zip(domain.text_items, *_words(domain), strict=True)):
         if labels and item not in left_out:
-            found[tuple(sorted(labels)), domain.wording.themes[theme]].append(position)
+            found[tuple(sorted(labels[:NAMED])), theme].append(position)
     return tuple(Aim(*words, tuple(items)) for words, items in sorted(found.items()))
+
+
+def borrowing_aims(domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] = ()) -> tuple[Aim, ...]:
+    """One aim for each item that could be a start, in the items' order (`left_out` as for `aims_of`)."""
+    usable = set(start_items(domain)) - set(left_out)
+    return tuple(
+        Aim(tuple(sorted(labels[:NAMED])), theme, (position,), start_of(domain, item, user=-1).text)
+        for position, (item, labels, theme) in enumerate(zip(domain.text_items, *_words(domain), strict=True))
+        if item in usable
+    )
+
+
+def _words(domain: Domain) -> tuple[list[list[str]], list[str]]:
+    """Labels of the catalogue, and the theme that fits the plot best, of every item with text."""
+    themes = theme_matrix(domain.texts("plot"), n_themes=1, wording=domain.wording).argmax(axis=1)
+    genres = [",".join(domain.items["genres"].iloc[item]) for item in domain.text_items]
+    return [catalogue_genres(line, domain.wording) for line in genres], [domain.wording.themes[i] for i in themes]
 
 
 def targets(aims: Sequence[Aim], items: Float[np.ndarray, "text_item dim"]) -> Float[np.ndarray, "aim dim"]:
@@ -67,14 +98,17 @@ def targets(aims: Sequence[Aim], items: Float[np.ndarray, "text_item dim"]) -> F
 
 
 def landing(
-    z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float
+    z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float | Float[np.ndarray, " aim"]
 ) -> Float[np.ndarray, "aim dim"]:
-    """Where each aim is expected to bring a text that lies at z."""
-    return z + reach * (targets - z)
+    """Where each aim is expected to bring a text that lies at z; one reach for all aims, or one for each."""
+    return z + np.reshape(reach, (-1, 1)) * (targets - z)
 
 
 def promise(
-    gap: ContentGap, z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float
+    gap: ContentGap,
+    z: Float[np.ndarray, " dim"],
+    targets: Float[np.ndarray, "aim dim"],
+    reach: float | Float[np.ndarray, " aim"],
 ) -> UtilityParts:
     """Utility that each aim promises to a user over that of a text at z; no call of the language model."""
     there, here = gap(landing(z, targets, reach)), gap(z)
@@ -118,4 +152,4 @@ def most_promising(
             chosen.append(int(index))
     if len(chosen) < k:
         raise ValueError(f"{len(chosen)} aims that differ enough, {k} wanted: allow more that are alike")
-    return np.array(chosen)
+    return np.array(chosen, dtype=int)

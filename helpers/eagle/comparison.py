@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +21,13 @@ from helpers.eagle.agent import (
     label_rows,
     reinforce,
 )
-from helpers.eagle.aims import aims_of
+from helpers.eagle.aims import KINDS, aims_of, borrowing_aims
 from helpers.eagle.emission import Visited
 from helpers.eagle.experiment import users_by_liking
 from helpers.eagle.methods import followed, followed_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
     SearchMethod,
-    borrowed,
     elm_search,
     neutral,
     neutral_edits,
@@ -43,7 +43,7 @@ from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
 
 AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
-FIRST_REACH = (0.3, 0.3)  # before it is fitted
+FIRST_REACH = np.full((2, 2), 0.3)  # before it is fitted
 REACH_TRIES = 4  # aims tried on each training start to fit it
 CALLS = 10  # of the language model, for each start and method
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
@@ -52,48 +52,56 @@ SEARCHED: Support = "optimistic"  # chosen on training starts
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """Sizes of the comparison: movies to train on (one user each) and to test on (two users each)."""
+    """Sizes of the comparison: movies to train on (one user each), to try on and to test on (two users each)."""
 
     train_items: int
+    trial_items: int
     test_items: int
     seeds: tuple[int, ...]
     settings: AgentSettings
 
 
 COMPARISON_PLANS = {
-    "small": ComparisonPlan(6, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
-    "full": ComparisonPlan(60, 24, tuple(range(8)), AgentSettings()),
+    "small": ComparisonPlan(6, 4, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
+    "full": ComparisonPlan(60, 24, 24, tuple(range(8)), AgentSettings()),
 }
 
 
-def comparison_starts(
-    domain: Domain, model: Factorization, n_train: int, n_test: int, seed: int = 0
-) -> tuple[list[Start], list[Start]]:
-    """Training and test starts: different movies, different users. Movies that are listed twice are no starts.
+class StartParts(NamedTuple):
+    """Starts of different movies and different users: to train on, to try and choose on, and to report on."""
 
-    Every test movie has two users, one who is predicted to dislike it and one who is predicted to like it
-    (`experiment.users_by_liking`); training movies have one user each, of either kind in turn. In the order of the
-    draw, the first half of the test movies stands before the training movies and the other half behind them.
+    train: list[Start]
+    trial: list[Start]
+    test: list[Start]
+
+
+def comparison_starts(
+    domain: Domain, model: Factorization, n_train: int, n_trial: int, n_test: int, seed: int = 0
+) -> StartParts:
+    """The three parts, drawn at random. Movies that are listed twice are no starts.
+
+    Every movie of the trial and the test part has two users, one who is predicted to dislike it and one who is
+    predicted to like it (`experiment.users_by_liking`); training movies have one user each, of either kind in turn.
     """
+    first = n_trial // 2  # the draw stays as it was when the trial starts were those of a test
+    order = iter([*["trial"] * first, *["train"] * n_train, *["trial"] * (n_trial - first), *["test"] * n_test])
     rng = np.random.default_rng(seed)
     users = rng.permutation(domain.n_users)
-    pools = {"test": users[: domain.n_users // 2], "train": users[domain.n_users // 2 :]}
-    starts: dict[str, list[Start]] = {"test": [], "train": []}
+    others, for_training = users[: domain.n_users // 2], users[domain.n_users // 2 :]
+    parts, part = StartParts([], [], []), next(order)
     plots = domain.items["plot_text"]
     listed_twice = set(plots[plots.duplicated(keep=False)])  # the twin would stay among what exists and what is known
     for item in rng.permutation(start_items(domain)):
-        is_train = len(starts["test"]) >= 2 * (n_test // 2) and len(starts["train"]) < n_train
-        part = "train" if is_train else "test"
-        if len(starts["test"]) == 2 * n_test and not is_train:
-            break
-        kinds = users_by_liking(model, pools[part], item)
+        kinds = users_by_liking(model, for_training if part == "train" else others, item)
         if min(map(len, kinds)) == 0 or plots[item] in listed_twice:
             continue
-        wanted = kinds if part == "test" else [kinds[len(starts["train"]) % 2]]
+        wanted = [kinds[len(parts.train) % 2]] if part == "train" else kinds
         chosen = [rng.choice(kind) for kind in wanted]
-        pools[part] = np.setdiff1d(pools[part], chosen)  # nobody is asked twice
-        starts[part] += [start_of(domain, item, user) for user in chosen]
-    return starts["train"], starts["test"]
+        others, for_training = (np.setdiff1d(pool, chosen) for pool in (others, for_training))  # nobody is asked twice
+        getattr(parts, part).extend(start_of(domain, item, user) for user in chosen)
+        if (part := next(order, "")) == "":
+            return parts
+    raise ValueError(f"too few movies for {n_train} + {n_trial} + {n_test} starts: ask for fewer")
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class Comparison:
     task: Steering
     plan: ComparisonPlan
     train: list[Start]
+    trial: list[Start]
     test: list[Start]
     _kept: dict = field(default_factory=dict, repr=False, compare=False)
 
@@ -133,24 +142,25 @@ class Comparison:
 
         Fitting the reach, the labelled rows, and the episodes of its training.
         """
-        before = REACH_TRIES * len(self.train) + len(self.labelled.gain)
+        before = REACH_TRIES * len(KINDS) * len(self.train) + len(self.labelled.gain)
         if support is None:
             return before
         curves = self.agents(support)[1]
         episodes = [self.plan.settings.episodes * row["calls"] for curve in curves for row in curve]
         return before + round(sum(episodes) / len(curves))
 
-    def visited(self, method: str, calls: int = CALLS) -> list[Visited]:
-        """What a method visits on the test starts: one `Visited` for each seed, or one where nothing is trained.
+    def visited(self, method: str, calls: int = CALLS, starts: Sequence[Start] | None = None) -> list[Visited]:
+        """What a method visits on some starts: one `Visited` for each seed, or one where nothing is trained.
 
         Args:
             method: one of `METHOD_NAMES`; `supervised` uses the support `SEARCHED`. A search adds Q to stars, so
                 `agent_search` is proposed to by the supervised policies: rewards fit Q up to its scale alone.
+            starts: the test starts where not given.
 
         Raises:
             ValueError: no such method.
         """
-        task, test, seeds = self.task, self.test, self.plan.seeds
+        task, test, seeds = self.task, self.test if starts is None else starts, self.plan.seeds
         kind, _, support = method.partition("_")
         if method in FIXED_METHODS:
             return [FIXED_METHODS[method](task, test, calls, 0)]
@@ -175,11 +185,12 @@ FIXED_METHODS: dict[str, SearchMethod] = {
     "tree": tree_search,
     "opro": opro_search,
     "elm_like": elm_search,
-    "borrowed": borrowed,
     "proposed": proposed,
     "random_aims": random_aims,
     "promising": promising,
     "promising_both": partial(promising, both=True),
+    "borrowed": partial(promising, kind="borrowed"),
+    "borrowed_both": partial(promising, kind="borrowed", both=True),
 }
 """Methods that learn nothing."""
 
@@ -210,10 +221,11 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     domain, plan = domain or load_movies(), by_profile(**COMPARISON_PLANS)
     own = halves(domain)[0]
     model = fit_als(*own.triplets, own.n_users, own.n_items)
-    train, test = comparison_starts(domain, model, plan.train_items, plan.test_items)
-    left_out = sorted({start.item for start in test})
+    parts = comparison_starts(domain, model, plan.train_items, plan.trial_items, plan.test_items)
+    left_out = sorted({start.item for start in parts.trial + parts.test})
     rewriter = Rewriter(
         backend or local_backend(), AIMED_SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
     )
-    task = Steering(independent_encoders(domain, left_out), aims_of(domain, left_out), FIRST_REACH, rewriter)
-    return Comparison(with_reach(task, train, REACH_TRIES), plan, train, test)
+    aims = aims_of(domain, left_out) + borrowing_aims(domain, left_out)
+    task = Steering(independent_encoders(domain, left_out), aims, FIRST_REACH, rewriter)
+    return Comparison(with_reach(task, parts.train, REACH_TRIES), plan, *parts)

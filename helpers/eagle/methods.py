@@ -9,29 +9,40 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from helpers.eagle.agent import OptionPolicy
-from helpers.eagle.aims import most_promising
+from helpers.eagle.aims import Kind, most_promising
 from helpers.eagle.emission import Visited
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.rivals import once
-from helpers.eagle.steering import State, Steering, Support, Table, weighted
+from helpers.eagle.rivals import by_start
+from helpers.eagle.steering import State, Steering, Support, Table, shares, weighted
 from helpers.eagle.trajectories import SideBySide, StatePolicy, play
 
 
-def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """One step each: different random aims."""
+def each_once(task: Steering, starts: Sequence[Start], aims: Sequence[Int[np.ndarray, " call"]], seed: int) -> Visited:
+    """Every aim tried on its start, one step each; everything is emitted."""
+    rows = [(start, aim, number) for start, some in zip(starts, aims, strict=True) for number, aim in enumerate(some)]
+    seeds = [seed_of(seed, "once", *start, number) for start, _, number in rows]
+    found = task.follow([start.text for start, *_ in rows], [aim for _, aim, _ in rows], seeds)
+    return Visited(by_start(found.texts, n := len(aims[0])), np.ones((len(starts), n), dtype=bool))
+
+
+def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, kind: Kind = "named") -> Visited:
+    """One step each: different random aims of a kind."""
+    task = task.of_kind(kind)
     order = [np.random.default_rng(seed_of(seed, "aims", *s)).permutation(len(task.aims))[:calls] for s in starts]
-    return once(task, starts, [task.said(rows) for rows in order], seed)
+    return each_once(task, starts, order, seed)
 
 
-def promising(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, both: bool = False) -> Visited:
+def promising(
+    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, kind: Kind = "named", both: bool = False
+) -> Visited:
     """One step each: the aims of highest promise that differ, by the paid encoder or by both; nothing is learnt."""
-    columns = slice(0, 4) if both else slice(0, 2)
+    task, columns = task.of_kind(kind), slice(0, 4) if both else slice(0, 2)
     scores = [task.table(State(start, start.text)).features[:, columns].sum(axis=1) for start in starts]
     alike = max(2, calls // 5)
-    return once(task, starts, [task.said(most_promising(s, task.aims, calls, alike)) for s in scores], seed)
+    return each_once(task, starts, [most_promising(score, task.aims, calls, alike) for score in scores], seed)
 
 
 # Agents ------------------------------------------------------------------------------------------------------------
@@ -112,17 +123,17 @@ def guided(
     """
     if calls < rounds:
         raise ValueError(f"{calls} calls in {rounds} rounds: give at least one to each")
-    shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
+    parts = shares(calls, rounds)
     known: list[list[State]] = [[State(start, start.text)] for start in starts]
     tried: list[set] = [set() for _ in starts]
     visited: list[list[str]] = [[] for _ in starts]
-    for round_number, share in enumerate(shares):
+    for round_number, share in enumerate(parts):
         task.embedded([state.text for states in known for state in states])
         plans = [_best_pairs(task, policy, *row, share, alike, second) for row in zip(known, tried, strict=True)]
         rows = [(number, state, aim) for number, plan in enumerate(plans) for state, aim in plan]
-        texts = task.rewrite(
+        texts = task.follow(
             [state.text for _, state, _ in rows],
-            task.said([aim for *_, aim in rows]),
+            [aim for *_, aim in rows],
             [seed_of(seed, "guided", *state.start, round_number, i % share) for i, (_, state, _) in enumerate(rows)],
         ).texts
         for (number, state, aim), text in zip(rows, texts, strict=True):
@@ -131,7 +142,7 @@ def guided(
             if text not in {other.text for other in known[number]} and state.step + 1 < task.horizon:
                 known[number].append(state.after(text, aim))
     emitted = np.zeros((len(starts), calls), dtype=bool)
-    emitted[:, -shares[-1] :] = True
+    emitted[:, -parts[-1] :] = True
     return Visited(visited, emitted, planned=True)
 
 

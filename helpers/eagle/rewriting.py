@@ -120,9 +120,12 @@ class Rewriter:
 
 def copies_an_example(idea: str, wording: Wording = MOVIES) -> bool:
     """Whether too much of an idea's plot stands in a worked example of the prompt."""
-    plot = idea.partition("\n")[2]
-    shown = [text.partition("\n")[2] for before, _, after in wording.examples for text in (before, after)]
-    return max(copied_share(plot, text) for text in shown) > MAX_COPIED
+    return any(copies(idea, text) for before, _, after in wording.examples for text in (before, after))
+
+
+def copies(idea: str, shown: str) -> bool:
+    """Whether too much of an idea's plot stands in the plot of another; nothing copies an empty text."""
+    return copied_share(idea.partition("\n")[2], shown.partition("\n")[2]) > MAX_COPIED
 
 
 def seed_of(*parts: int | str) -> int:

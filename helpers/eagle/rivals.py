@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from helpers.eagle.actions import accepted, instantiate, propose
-from helpers.eagle.aims import promise
 from helpers.eagle.banks import BANK, CATEGORIES, Action
 from helpers.eagle.baselines import N_SHOWN, blend_prompt, ideas_written, opro_prompt, refuse_other_than_movies
 from helpers.eagle.emission import Visited
-from helpers.eagle.rewriting import MAX_COPIED, Start, ranked_ideas, seed_of, start_items
-from helpers.eagle.steering import Steering, weighted
+from helpers.eagle.rewriting import Start, copies, ranked_ideas, seed_of
+from helpers.eagle.steering import Steering, shares, weighted
 from helpers.eagle.utility import best_in_reach
 from helpers.language.generation import Backend
-from helpers.language.texts import copied_share
 
 SearchMethod = Callable[[Steering, Sequence[Start], int, int], Visited]
 
@@ -133,12 +131,12 @@ def tree_search(
     Raises:
         ValueError: fewer than four rewrites a depth, with which nothing would be pruned.
     """
-    shares = [len(part) for part in np.array_split(np.arange(calls), depth)]
-    if shares[-1] < 4:
-        raise ValueError(f"{shares[-1]} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
+    parts = shares(calls, depth)
+    if parts[-1] < 4:
+        raise ValueError(f"{parts[-1]} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
     beams = [[start.text] for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
-    for level, rewrites in enumerate(shares):
+    for level, rewrites in enumerate(parts):
         parents = [beam[i % len(beam)] for beam in beams for i in range(rewrites)]
         said = [text for some in random_templates(task, starts, rewrites, seed_of(seed, level)) for text in some]
         seeds = [seed_of(seed, "tree", *start, level, i) for start in starts for i in range(rewrites)]
@@ -148,7 +146,7 @@ def tree_search(
             for start, some in zip(starts, children, strict=True)
         ]
         visited = [old + new for old, new in zip(visited, children, strict=True)]
-    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)), planned=True)
+    return Visited(visited, np.tile(np.arange(calls) >= calls - parts[-1], (len(starts), 1)), planned=True)
 
 
 def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> list[str]:
@@ -157,35 +155,6 @@ def best_first(texts: Sequence[str], utility: Float[np.ndarray, " text"]) -> lis
 
 
 # Other instructions --------------------------------------------------------------------------------------------------
-
-
-def borrowed(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """One step each: borrow from the items that promise most, which are shown as ideas.
-
-    An answer that copies the item it should borrow from leaves the text as it was.
-    """
-    usable = start_items(task.encoders.paid.domain)
-    shown = [_to_borrow_from(task, usable, start, calls) for start in starts]
-    asked = [[BORROW.format(idea=" ".join(idea.split("\n"))) for idea in ideas] for ideas in shown]
-    found = once(task, starts, asked, seed)
-    texts = [
-        [without_copies(start, [text], [idea])[0] for text, idea in zip(*row, strict=True)]
-        for start, *row in zip(starts, found.texts, shown, strict=True)
-    ]
-    return Visited(texts, found.emitted)
-
-
-BORROW = "Borrow from this idea: {idea}"
-
-
-def _to_borrow_from(task: Steering, usable: Int[np.ndarray, " item"], start: Start, n: int) -> list[str]:
-    """The n items whose direction promises most to the paid encoder, as ideas."""
-    gap, z = task.gaps(start)[0], task.embedded([start.text])[0][0]
-    return ranked_ideas(task.encoders.paid, usable, start, lambda at: -promise(gap, z, at, task.reach[0]).total, n)
-
-
-def _plot(idea: str) -> str:
-    return idea.partition("\n")[2]
 
 
 def proposed(
@@ -243,8 +212,8 @@ def opro_search(
     refuse_other_than_movies(task.rewrite, "opro_search")
     found = [{start.text: _stars(task, start, [start.text], second)[0]} for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
-    shares = [len(part) for part in np.array_split(np.arange(calls), rounds)]
-    for number, share in enumerate(shares):
+    parts = shares(calls, rounds)
+    for number, share in enumerate(parts):
         best = [dict(sorted(known.items(), key=lambda pair: -pair[1])[:N_SHOWN]) for known in found]
         prompts = [opro_prompt(task.profile(start.user), pairs) for start, pairs in zip(starts, best, strict=True)]
         ideas = by_start(ideas_written(task.rewrite, starts, prompts, share, seed_of(seed, "opro", number)), share)
@@ -253,7 +222,7 @@ def opro_search(
             for known, start, some in zip(found, starts, ideas, strict=True)
         ]
         visited = [old + new for old, new in zip(visited, ideas, strict=True)]
-    return Visited(visited, np.tile(np.arange(calls) >= calls - shares[-1], (len(starts), 1)), planned=True)
+    return Visited(visited, np.tile(np.arange(calls) >= calls - parts[-1], (len(starts), 1)), planned=True)
 
 
 def _stars(task: Steering, start: Start, texts: Sequence[str], second: float) -> list[float]:
@@ -264,10 +233,7 @@ def _stars(task: Steering, start: Start, texts: Sequence[str], second: float) ->
 
 def without_copies(start: Start, texts: Sequence[str], shown: Sequence[str]) -> list[str]:
     """The texts, but the start's own in place of those that copy one of the ideas that were shown."""
-    return [
-        start.text if max(copied_share(_plot(text), _plot(idea)) for idea in shown) > MAX_COPIED else text
-        for text in texts
-    ]
+    return [start.text if any(copies(text, idea) for idea in shown) else text for text in texts]
 
 
 def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
@@ -277,16 +243,18 @@ def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 
     nearest to it and asks for a new one between them. An answer that copies one of them counts as unusable.
     """
     refuse_other_than_movies(task.rewrite, "elm_search")
-    usable = start_items(task.encoders.paid.domain)
-    shown = [_to_blend(task, usable, start) for start in starts]
+    shown = [_to_blend(task, start) for start in starts]
     prompts = [blend_prompt(ideas) for ideas in shown]
     ideas = by_start(ideas_written(task.rewrite, starts, prompts, calls, seed_of(seed, "elm")), calls)
     texts = [without_copies(*row) for row in zip(starts, ideas, shown, strict=True)]
     return Visited(texts, np.ones((len(starts), calls), dtype=bool))
 
 
-def _to_blend(task: Steering, usable: Int[np.ndarray, " item"], start: Start) -> list[str]:
-    """The items nearest to the best point in reach of a start, as ideas, nearest first."""
-    space = task.encoders.paid
+def _to_blend(task: Steering, start: Start) -> list[str]:
+    """The items nearest to the best point in reach of a start, as ideas, nearest first; never the start's own."""
+    space, known = task.encoders.paid, [aim for aim in task.aims if aim.idea]
+    if not known:
+        raise ValueError("the task has no ideas to show: give it those of aims.borrowing_aims as well")
     goal = best_in_reach(task.gaps(start)[0], task.embedded([start.text])[0][0], space.items)
+    usable = np.array([space.domain.text_items[aim.items[0]] for aim in known])
     return ranked_ideas(space, usable, start, lambda at: np.linalg.norm(at - goal, axis=1), N_SHOWN)

@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from helpers.domains.ideas import catalogue_genres
-from helpers.eagle.aims import Aim, fit_reach, most_promising, promise, targets
+from helpers.eagle.aims import KINDS, Aim, Kind, fit_reach, landing, most_promising, promise, targets
 from helpers.eagle.design import optimal_design, prepare, round_design
 from helpers.eagle.emission import gap_of_start, over_the_first
 from helpers.eagle.environment import Integers
-from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.eagle.rewriting import Rewriter, Rewrites, Start, copies, seed_of
 from helpers.eagle.utility import ContentGap
 from helpers.embedding.judges import Encoders
 from helpers.embedding.profiles import Profile, ProfileWriter
@@ -35,11 +35,12 @@ Support = Literal["uniform", "optimistic", "goptimal"]
 
 FEATURES = (
     "rating", "novelty", "second_rating", "second_novelty", "distance", "second_distance", "items", "labels", "shared",
-    "gained_rating", "gained_novelty", "second_gained", "asked", "left", "stop",
+    "borrowed", "gained_rating", "gained_novelty", "second_gained", "asked", "left", "stop",
 )  # fmt: skip
 """What is known of an option: promised gains in stars, distances in those of neighbouring items, log2 of the number of
-items behind an aim, labels that it names, those that the text has already, gains so far in stars, whether it was asked
-for before, the share of steps left, and whether it is STOP, of which everything but the last two is 0."""
+items behind an aim, labels that it names, those that the text has already, whether it borrows, gains so far in stars,
+whether it was asked for before, the share of steps left, and whether it is STOP, of which everything but the last two
+is 0."""
 
 
 class State(NamedTuple):
@@ -82,13 +83,13 @@ class Steering:
 
     Attributes:
         encoders: `paid` and `second` are used, `judge` is not.
-        reach: how far a text goes towards its target, by the paid and by the second encoder.
+        reach: how far a text goes towards its target, by the paid and by the second encoder, for each of `KINDS`.
         horizon: steps of an episode that does not stop before.
     """
 
     encoders: Encoders
     aims: tuple[Aim, ...]
-    reach: tuple[float, float]
+    reach: Float[np.ndarray, "encoder kind"]
     rewrite: Rewriter
     horizon: int = 3
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -114,6 +115,26 @@ class Steering:
     def said(self, aims: Integers) -> list[str]:
         """What the language model is told for some aims."""
         return [self.aims[aim].instruction(self.rewrite.wording) for aim in aims]
+
+    def of_kind(self, kind: Kind) -> Steering:
+        """The same task with aims of one kind alone."""
+        return replace(self, aims=tuple(aim for aim in self.aims if aim.kind == kind))
+
+    @cached_property
+    def _reaches(self) -> Float[np.ndarray, "encoder aim"]:
+        """How far a text goes towards each aim, by each of the two encoders."""
+        return self.reach[:, [KINDS.index(aim.kind) for aim in self.aims]]
+
+    def follow(self, texts: Sequence[str], aims: Integers, seeds: Sequence[int]) -> Rewrites:
+        """Rewrite each text towards an aim; an answer that copies the idea it should borrow from cannot be used."""
+        found = self.rewrite(texts, self.said(aims), seeds)
+        copied = [copies(text, self.aims[aim].idea) for text, aim in zip(found.texts, aims, strict=True)]
+        problems = [
+            problem or "copies the idea" * is_copy for problem, is_copy in zip(found.problems, copied, strict=True)
+        ]
+        return Rewrites(
+            [old if is_copy else new for old, new, is_copy in zip(texts, found.texts, copied, strict=True)], problems
+        )
 
     def gaps(self, start: Start) -> list[ContentGap]:
         """Utility of texts made from a start, by each of the two spaces."""
@@ -142,7 +163,7 @@ class Steering:
         """What is known of every aim in a state."""
         gaps, here = self.gaps(state.start), self.embedded([state.text])
         known: dict[str, np.ndarray] = {}
-        for prefix, gap, z, there, reach in zip(("", "second_"), gaps, here, self.targets, self.reach, strict=True):
+        for prefix, gap, z, there, reach in zip(("", "second_"), gaps, here, self.targets, self._reaches, strict=True):
             parts = promise(gap, z[0], there, reach)
             known[f"{prefix}rating"], known[f"{prefix}novelty"] = parts.rating, gap.novelty_weight * parts.novelty
             known[f"{prefix}distance"] = np.linalg.norm(there - z, axis=1) / gap.typical_distance
@@ -150,13 +171,15 @@ class Steering:
         known["items"] = np.log2([len(aim.items) for aim in self.aims])
         known["labels"] = np.array([len(aim.labels) for aim in self.aims])
         known["shared"] = np.array([len(own & set(aim.labels)) for aim in self.aims])
+        known["borrowed"] = np.array([aim.kind == "borrowed" for aim in self.aims])
         gained = self.gained_parts(state.start, [state.text])[..., 0]
         known["gained_rating"], known["gained_novelty"] = gained[0]
         known["second_gained"] = gained[1].sum()
         features = np.zeros((len(self.aims), len(FEATURES)))
         for name, column in known.items():
             features[:, FEATURES.index(name)] = column
-        return Table(self.reach[0] * (self.targets[0] - here[0]), features, gained.sum(axis=1))
+        ways = landing(here[0][0], self.targets[0], self._reaches[0]) - here[0]
+        return Table(ways, features, gained.sum(axis=1))
 
     def options(self, state: State, support: Support, k: int = SUPPORT) -> Options:
         """The k aims that a support offers in a state, and STOP.
@@ -185,6 +208,11 @@ class Steering:
         return rows
 
 
+def shares(n: int, parts: int) -> list[int]:
+    """n in as many whole numbers as there are parts, alike but for 1, the larger ones first."""
+    return [n // parts + (part < n % parts) for part in range(parts)]
+
+
 def weighted(gained: Float[np.ndarray, "encoder ..."], second: float) -> Float[np.ndarray, "..."]:
     """Gains by the paid and the second encoder in one number, with weight `second` for the second one."""
     return (1 - second) * gained[0] + second * gained[1]
@@ -208,24 +236,28 @@ def supported(support: Support, table: Table, aims: Sequence[Aim], k: int, seed:
 
 
 def with_reach(task: Steering, starts: Sequence[Start], n: int = 4, seed: int = 0) -> Steering:
-    """The same task with `reach` fitted by each encoder: n random aims are tried on every start.
+    """The same task with `reach` fitted by each encoder: n random aims of each kind are tried on every start.
 
     Raises:
-        ValueError: no answer could be used.
+        ValueError: of some kind no answer could be used.
     """
-    aims = [
-        int(aim)
-        for start in starts
-        for aim in np.random.default_rng(seed_of(seed, "reach", *start)).choice(len(task.aims), n, replace=False)
-    ]
+    reach = np.array(task.reach, dtype=float)
+    for column, kind in enumerate(KINDS):
+        own = [number for number, aim in enumerate(task.aims) if aim.kind == kind]
+        if own:
+            reach[:, column] = _reach_of(task, own, starts, n, seed_of(seed, "reach", kind))
+    return replace(task, reach=reach)
+
+
+def _reach_of(
+    task: Steering, own: Sequence[int], starts: Sequence[Start], n: int, seed: int
+) -> Float[np.ndarray, " encoder"]:
+    """How far texts go towards some of the aims, by each of the two encoders."""
+    aims = np.concatenate([np.random.default_rng(seed_of(seed, *s)).choice(own, n, replace=False) for s in starts])
     before = [start.text for start in starts for _ in range(n)]
-    rewrites = task.rewrite(before, task.said(aims), [seed_of(seed, "reach", aim) for aim in aims])
-    here, there = task.embedded(before), task.embedded(rewrites.texts)
-    usable = rewrites.valid
+    rewrites = task.follow(before, aims, [seed_of(seed, aim) for aim in aims])
+    here, there, usable = task.embedded(before), task.embedded(rewrites.texts), rewrites.valid
     if not usable.any():
         raise ValueError("no answer could be used: another model, or more tries, are needed to fit the reach")
-    reach = [
-        fit_reach(z[usable], after[usable], goals[aims][usable])
-        for z, after, goals in zip(here, there, task.targets, strict=True)
-    ]
-    return replace(task, reach=(reach[0], reach[1]))
+    triples = zip(here, there, task.targets, strict=True)
+    return np.array([fit_reach(z[usable], after[usable], goals[aims][usable]) for z, after, goals in triples])

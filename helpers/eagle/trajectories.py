@@ -151,7 +151,7 @@ def _stepped(
         return after
     aims = [int(options[row].aims[chosen[row]]) for row in rows]
     worlds = [seed_of("step", states[row].step, seeds[row]) for row in rows]
-    texts = task.rewrite([states[row].text for row in rows], task.said(aims), worlds).texts
+    texts = task.follow([states[row].text for row in rows], aims, worlds).texts
     for row, aim, text in zip(rows, aims, texts, strict=True):
         after[row] = states[row].after(text, aim)
     return after

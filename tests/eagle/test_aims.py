@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from helpers.domains.domain import Domain
 from helpers.domains.wording import CLOTHES, MOVIES
 from helpers.eagle import aims
-from helpers.eagle.aims import Aim, aims_of
+from helpers.eagle.aims import Aim, aims_of, borrowing_aims
+from helpers.eagle.rewriting import start_items
 from helpers.eagle.utility import ContentGap
 
 WEST, SPACE = Aim(("Western",), "betrayal and revenge", (0, 2)), Aim(("Drama", "Sci-Fi"), "faith and doubt", (1,))
@@ -42,6 +43,23 @@ def test_what_is_left_out_is_no_aim(movies, of_movies):
     left_out = movies.text_items[list(of_movies[0].items)]
     fewer = aims_of(movies, left_out)
     assert set(of_movies) - set(fewer) == {of_movies[0]}
+
+
+def test_every_item_that_could_be_a_start_can_be_borrowed_from_unless_it_is_left_out(movies):
+    left_out = start_items(movies)[5:9].tolist()
+    found = borrowing_aims(movies, left_out)
+    assert [movies.text_items[aim.items[0]] for aim in found] == [i for i in start_items(movies) if i not in left_out]
+    for aim in found[::40]:
+        assert len(aim.items) == 1 and aim.kind == "borrowed"
+        assert aim.idea == movies.texts("idea")[aim.items[0]]
+        assert aim.instruction(MOVIES) == "Borrow from this idea: " + aim.idea.replace("\n", " ")
+    assert {aim.kind for aim in aims_of(movies)} == {"named"}
+
+
+def test_a_reach_for_each_aim():
+    goals, z = np.array([[4.0, 0.0], [0.0, 4.0]]), np.zeros(2)
+    np.testing.assert_array_equal(aims.landing(z, goals, np.array([0.5, 0.25])), [[2, 0], [0, 1]])
+    np.testing.assert_array_equal(aims.landing(z, goals, 0.5), [[2, 0], [0, 2]])
 
 
 def test_a_target_is_the_mean_of_its_items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from fake_world import place
 
 from helpers.eagle import baselines, comparison, rewriting, rivals
 from helpers.eagle.agent import AgentSettings
+from helpers.eagle.aims import KINDS
 from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts, load_comparison
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
@@ -21,41 +23,48 @@ from helpers.embedding.judges import halves
 def parts(movies):
     own = halves(movies)[0]
     model = fit_als(*own.triplets, own.n_users, own.n_items)
-    return model, *comparison_starts(movies, model, 20, 8)
+    return model, comparison_starts(movies, model, 20, 6, 8)
 
 
-def test_training_and_test_share_no_movie_no_plot_and_no_user(movies, parts):
-    _, train, test = parts
+def test_parts_share_no_movie_no_plot_and_no_user(movies, parts):
     plots = movies.items["plot_text"]
-    assert (len(train), len(test)) == (20, 16)
+    assert [len(part) for part in parts[1]] == [20, 12, 16]
     for of in (lambda s: s.item, lambda s: plots[s.item], lambda s: s.text, lambda s: s.user):
-        assert not set(map(of, train)) & set(map(of, test))
-    assert len({start.user for start in (*train, *test)}) == 36  # nobody twice
-    assert len({start.item for start in train}) == 20 and len({start.item for start in test}) == 8
+        for one, other in combinations(parts[1], 2):
+            assert not set(map(of, one)) & set(map(of, other))
+    assert len({start.user for part in parts[1] for start in part}) == 48  # nobody twice
+    assert [len({start.item for start in part}) for part in parts[1]] == [20, 6, 8]
 
 
 def test_no_start_has_a_twin_among_the_movies(movies):
     own = halves(movies)[0]
-    train, test = comparison_starts(movies, fit_als(*own.triplets, own.n_users, own.n_items), 60, 24)
-    assert (len(train), len(test)) == (60, 48)
+    found = comparison_starts(movies, fit_als(*own.triplets, own.n_users, own.n_items), 60, 24, 24)
+    assert [len(part) for part in found] == [60, 48, 48]
     times = movies.items["plot_text"].value_counts()
-    assert {times[movies.items["plot_text"][start.item]] for start in (*train, *test)} == {1}
+    assert {times[movies.items["plot_text"][start.item]] for part in found for start in part} == {1}
 
 
 def test_every_test_movie_has_a_user_who_dislikes_it_and_one_who_likes_it(parts):
-    model, train, test = parts
+    model, (train, trial, test) = parts
 
     def stars(start) -> float:
         return model.user_level[start.user] + model.user_embeddings[start.user] @ model.item_embeddings[start.item]
 
-    assert all(stars(a) <= 3 and stars(b) >= 4 for a, b in zip(test[::2], test[1::2], strict=True))
+    assert all(
+        stars(a) <= 3 and stars(b) >= 4 for part in (trial, test) for a, b in zip(part[::2], part[1::2], strict=True)
+    )
     assert [stars(start) >= 4 for start in train] == [False, True] * 10
 
 
 def test_the_same_starts_again_and_more_of_them_begin_alike(movies, parts):
-    model, train, test = parts
-    assert comparison_starts(movies, model, 20, 8) == (train, test)
-    assert comparison_starts(movies, model, 30, 8)[0][:20] == train
+    model, found = parts
+    assert comparison_starts(movies, model, 20, 6, 8) == found
+    assert comparison_starts(movies, model, 30, 6, 8).train[:20] == found.train
+
+
+def test_more_starts_than_there_are_movies_are_refused(movies, parts):
+    with pytest.raises(ValueError, match=r"too few movies for 900 \+ 2 \+ 2 starts"):
+        comparison_starts(movies, parts[0], 900, 2, 2)
 
 
 def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked):
@@ -71,17 +80,17 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     monkeypatch.setattr(comparison, "with_reach", lambda aims, train, n: aims)
     monkeypatch.setattr(comparison, "Rewriter", lambda *arguments, **options: None)
     monkeypatch.setattr(comparison, "Comparison", lambda *parts: parts)
-    aims, plan, train, test = load_comparison(domain=movies)
+    aims, plan, train, trial, test = load_comparison(domain=movies)
     items = {int(movies.text_items[row]) for aim in aims for row in aim.items}
     assert plan == COMPARISON_PLANS["small"] and len(test) == 2 * plan.test_items and len(train) == plan.train_items
-    assert seen["left_out"] == {start.item for start in test} and not items & seen["left_out"]
+    assert seen["left_out"] == {start.item for start in trial + test} and not items & seen["left_out"]
+    assert {aim.kind for aim in aims} == set(KINDS)
     assert {start.item for start in train} <= items
 
 
 @pytest.fixture
 def on_the_map(monkeypatch) -> Comparison:
     """The comparison on the small map, which has no ratings and no genres."""
-    monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
     monkeypatch.setattr(rewriting, "start_of", lambda domain, item, user: task_starts(20)[item])
     monkeypatch.setattr(
         rivals, "proposals", lambda task, starts, *_, **__: ([["Add tea.", "Add rain."]] * len(starts), 1.0)
@@ -92,7 +101,8 @@ def on_the_map(monkeypatch) -> Comparison:
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )
     plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4, group=2))
-    return Comparison(blind_judge(fake_task()), plan, task_starts(8), task_starts(14)[8:])
+    starts = task_starts(14)
+    return Comparison(blind_judge(fake_task(borrowed=12)), plan, starts[:8], starts[11:], starts[8:])
 
 
 def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
@@ -121,7 +131,7 @@ def test_nobody_writes_and_reads_as_the_second_encoder(movies, unchecked):
 
 def test_the_bill_of_an_agent_has_all_calls_of_its_training(on_the_map):
     backend = on_the_map.task.rewrite.backend
-    assert on_the_map.training_calls() == 4 * 8 + len(backend.asked)
+    assert on_the_map.training_calls() == 2 * 4 * 8 + len(backend.asked)
     on_the_map.labelled  # noqa: B018 (known by now: it asks for nothing more)
     before, (_, curves) = len(backend.asked), on_the_map.agents("optimistic")
     per_agent = on_the_map.training_calls("optimistic") - on_the_map.training_calls()

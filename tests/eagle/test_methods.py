@@ -15,6 +15,7 @@ POLICY = OptionPolicy(temperature=1.0)
 METHODS = {
     "random_aims": methods.random_aims,
     "promising": methods.promising,
+    "borrowed": lambda *a: methods.promising(*a, kind="borrowed"),
     "reference": lambda *a: methods.followed(*a, None, "goptimal"),
     "agent": lambda *a: methods.followed(*a, POLICY, "optimistic"),
     "guided": lambda *a: methods.guided(*a, POLICY),
@@ -29,7 +30,7 @@ def fitted() -> OptionPolicy:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("calls", [8, 12])
 def test_every_method_visits_as_many_texts_as_it_may_make_calls(name, calls):
-    task, starts = fake_task(), task_starts(5)
+    task, starts = fake_task(borrowed=20), task_starts(5)
     found = METHODS[name](task, starts, calls, 0)
     assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
     asked = len(task.rewrite.backend.asked)
@@ -39,7 +40,7 @@ def test_every_method_visits_as_many_texts_as_it_may_make_calls(name, calls):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_does_the_same_again_and_something_else_with_another_seed(name):
     starts = task_starts(4)
-    first, again, other = (METHODS[name](fake_task(), starts, 8, seed).texts for seed in (0, 0, 1))
+    first, again, other = (METHODS[name](fake_task(borrowed=20), starts, 8, seed).texts for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -54,6 +55,14 @@ def test_the_promising_aims_are_those_of_highest_promise():
     best = task.aims[features[:, :2].sum(axis=1).argmax()]
     assert said(task)[0] == best.instruction(task.rewrite.wording)
     assert len(set(said(task))) == 4
+
+
+def test_a_method_keeps_to_the_kind_of_aims_that_it_is_asked_for():
+    for kind, first in (("named", "Move it"), ("borrowed", "Borrow")):
+        for method in (methods.promising, methods.random_aims):
+            task = fake_task(borrowed=20)
+            method(task, task_starts(2), 4, 0, kind=kind)
+            assert {text.startswith(first) for text in said(task)} == {True}
 
 
 def test_an_episode_is_emitted_at_its_end():

@@ -19,7 +19,6 @@ RIVALS = {
     "random_edits": rivals.random_edits,
     "neutral_edits": rivals.neutral_edits,
     "tree": rivals.tree_search,
-    "borrowed": rivals.borrowed,
     "proposed": rivals.proposed,
     "opro": rivals.opro_search,
     "elm_like": rivals.elm_search,
@@ -30,7 +29,6 @@ EDITS = {name: rivals_ for name, rivals_ in RIVALS.items() if name not in ("opro
 @pytest.fixture(autouse=True)
 def small_map(monkeypatch):
     """The small map has no genres to start from."""
-    monkeypatch.setattr(rivals, "start_items", lambda domain: domain.text_items)
     texts = fake_task().encoders.paid.domain.items["plot_text"]
     monkeypatch.setattr(rewriting, "start_of", lambda domain, item, user: Start(texts[item], user, int(item)))
     monkeypatch.setattr(rivals, "propose", lambda backend, category, texts, n, **_: proposals_of(category, n))
@@ -63,7 +61,7 @@ class Writes:
 @pytest.mark.parametrize("name", RIVALS)
 @pytest.mark.parametrize("calls", [8, 12])
 def test_every_rival_visits_as_many_texts_as_it_may_make_calls(name, calls, monkeypatch):
-    writes, task, starts = Writes(monkeypatch), fake_task(), task_starts(5)
+    writes, task, starts = Writes(monkeypatch), fake_task(borrowed=20), task_starts(5)
     found = RIVALS[name](task, starts, calls, 0)
     assert isinstance(found, Visited) and [len(texts) for texts in found.texts] == [calls] * 5
     asked = len(task.rewrite.backend.asked) + len(writes.prompts)
@@ -135,19 +133,10 @@ def test_a_tree_that_prunes_nothing_is_refused():
         rivals.tree_search(fake_task(), task_starts(1), 6)
 
 
-def test_what_is_borrowed_from_promises_most_and_is_not_copied(monkeypatch):
-    task, start = fake_task(), task_starts(4)[3]
-    monkeypatch.setattr(rivals, "MAX_COPIED", 0.0)
-    found = rivals.borrowed(task, [start], 5, 0)
-    gap, space = task.gaps(start)[0], task.encoders.paid
-    z = encode([start.text])[0]
-    total = gap(z + task.reach[0] * (space.items - z)).total
-    texts = space.domain.items["plot_text"].to_numpy()[space.domain.text_items]
-    best = [texts[i] for i in np.argsort(-total) if space.domain.text_items[i] != start.item][:5]
-    assert said(task) == [rivals.BORROW.format(idea=text.replace("\n", " ")) for text in best]
-    assert set(found.texts[0]) == {start.text}  # all plots of the map begin alike, so all are copies
-    monkeypatch.setattr(rivals, "MAX_COPIED", 1.0)
-    assert len(set(rivals.borrowed(task, [start], 5, 0).texts[0])) == 5
+def test_without_ideas_there_is_nothing_to_blend(monkeypatch):
+    Writes(monkeypatch)
+    with pytest.raises(ValueError, match=r"no ideas to show: give it those of aims\.borrowing_aims"):
+        rivals.elm_search(fake_task(), task_starts(1), 3, 0)
 
 
 def test_proposals_are_filtered_and_used_in_turn(monkeypatch):
@@ -184,7 +173,7 @@ def test_the_best_point_in_reach_is_no_farther_than_half_of_the_items():
 
 
 def test_elm_shows_the_items_nearest_to_the_optimum_and_not_its_own(monkeypatch):
-    writes, task, start = Writes(monkeypatch), fake_task(), task_starts(4)[3]
+    writes, task, start = Writes(monkeypatch), fake_task(borrowed=20), task_starts(4)[3]
     found = rivals.elm_search(task, [start], 3, 0)
     assert set(found.texts[0]) == {start.text}  # the plots of the map have nearly the same words: copies
     gap, space = task.gaps(start)[0], task.encoders.paid

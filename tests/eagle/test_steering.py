@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_steering import REACH, fake_task, task_starts
+from fake_steering import BORROWED_REACH, REACH, fake_task, task_starts
 from fake_world import encode
 
 from helpers.eagle.aims import landing
@@ -104,6 +104,28 @@ def test_the_designed_support_spans_more_than_random_ones():
     assert designed > max(random)
 
 
+def test_an_aim_that_borrows_promises_by_a_reach_of_its_own():
+    task = fake_task(borrowed=3)
+    table, z = task.table(STATE), encode([START.text])[0]
+    ways = (task.targets[0] - z) * np.repeat([REACH, BORROWED_REACH], [20, 3])[:, None]
+    np.testing.assert_allclose(table.ways, ways)
+    gap = task.gaps(START)[0]
+    np.testing.assert_allclose(column(table, "rating"), gap(z + ways).rating - gap(z).rating)
+    assert column(table, "borrowed").tolist() == [0] * 20 + [1] * 3
+    assert [len(task.of_kind(kind).aims) for kind in ("named", "borrowed")] == [20, 3]
+    np.testing.assert_allclose(task.of_kind("borrowed").table(STATE).ways, ways[20:])
+
+
+def test_an_answer_that_copies_what_it_should_borrow_from_is_refused():
+    task = fake_task(borrowed=3)
+    copied = replace(task.aims[21], idea=START.text)  # all texts of the map have nearly the same words
+    task = replace(task, aims=(*task.aims[:21], copied, task.aims[22]))
+    found = task.follow([START.text] * 3, [20, 21, 0], [1, 2, 3])
+    assert found.problems == ["", "copies the idea", ""]
+    assert [text == START.text for text in found.texts] == [False, True, False]
+    assert found.texts[0] == task.rewrite([START.text], task.said([20]), [1]).texts[0]
+
+
 def test_random_supports_differ_from_state_to_state():
     task = fake_task()
     others = [State(start, start.text) for start in task_starts(6)]
@@ -111,17 +133,19 @@ def test_random_supports_differ_from_state_to_state():
 
 
 def test_the_reach_is_what_texts_go_of_their_way_by_each_encoder():
-    task = replace(fake_task(noise=0.01, bad=0.2), reach=(0.1, 0.9))
+    task = replace(fake_task(noise=0.01, bad=0.2, borrowed=12), reach=np.array([[0.1, 0.9], [0.3, 0.3]]))
     fitted = with_reach(task, task_starts(10))
-    assert fitted.reach == pytest.approx((REACH, REACH), abs=0.02)
+    np.testing.assert_allclose(fitted.reach, [[REACH, BORROWED_REACH]] * 2, atol=0.02)
     promised = fitted.table(STATE).features[:, 0]
-    np.testing.assert_allclose(promised, replace(fake_task(), reach=fitted.reach).table(STATE).features[:, 0])
+    np.testing.assert_allclose(
+        promised, replace(fake_task(borrowed=12), reach=fitted.reach).table(STATE).features[:, 0]
+    )
 
 
 def test_a_task_that_is_changed_forgets_what_it_has_kept():
     task = fake_task()
     task.options(STATE, "optimistic", 5)
-    assert replace(task, reach=(0.0, 0.0)).options(STATE, "optimistic", 5).features[0, 0] == 0
+    assert replace(task, reach=np.zeros((2, 2))).options(STATE, "optimistic", 5).features[0, 0] == 0
 
 
 def test_a_reach_needs_answers():
