@@ -131,6 +131,16 @@ def test_the_value_starts_as_what_the_policy_expects(rows):
     torch.testing.assert_close(OptionValue(policy)(states, some), expected)
 
 
+def test_the_value_corrects_what_a_frozen_policy_expects_by_the_mean_of_the_aims(rows):
+    policy = fit_offline(rows, rows.gain[:, 0])
+    value, (states, some) = OptionValue(policy), seen()
+    assert not any(weight.requires_grad for weight in value.expected.parameters())
+    before = value(states, some)
+    torch.nn.init.ones_(value.network[2].weight)
+    aims = ((features_of(some) - policy.center) / policy.spread)[:, :4].mean(dim=1)  # STOP is none of them
+    torch.testing.assert_close(value(states, some) - before, value.network(aims)[:, 0])
+
+
 def episodes_of(task, policy, n: int = 8):
     return play(task, task_starts(n), "optimistic", policy, range(n))
 

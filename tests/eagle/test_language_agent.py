@@ -80,6 +80,20 @@ def test_unusable_rows_teach_nothing(agent):
     assert fit_language(agent, rows._replace(valid=np.zeros_like(rows.valid)), rows.gain[:, 0]) == []
 
 
+def test_half_of_the_options_are_enough_to_learn_from(agent):
+    rows = label_rows(fake_task(), task_starts(2), promising=2, random=4, deeper=1)
+    assert np.bincount([state.step for state in rows.states]).tolist() == [12, 6]
+    losses = [len(fit_language(agent, rows, rows.gain[:, 0], batch=1, k=k)) for k in (12, 13, 14)]
+    assert losses == [2, 2, 0]
+
+
+def test_the_temperature_divides(agent):
+    some = states()
+    before = agent.scores(some, offered(agent.world, some))
+    torch.nn.init.constant_(agent.log_temperature, np.log(2))
+    torch.testing.assert_close(agent.scores(some, offered(agent.world, some)), before / 2)
+
+
 def test_rewards_train_it_with_the_loop_of_the_small_agent(agent):
     weights = {name: w.clone() for name, w in agent.named_parameters() if w.requires_grad}
     settings = replace(AgentSettings(), iterations=2, episodes=4, group=2)

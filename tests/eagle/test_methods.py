@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from fake_steering import fake_task, task_starts
+from fake_steering import LABELS, fake_task, task_starts
 
 from helpers.eagle import methods
 from helpers.eagle.agent import OptionPolicy, fit_offline, label_rows
+from helpers.eagle.aims import Aim
 from helpers.eagle.emission import Visited
 from helpers.eagle.steering import State
 
@@ -57,6 +60,15 @@ def test_the_promising_aims_are_those_of_highest_promise():
     assert len(set(said(task))) == 4
 
 
+def test_more_calls_may_name_the_same_label_more_often():
+    aims = tuple(Aim((LABELS[i % 5],), f"story {i}", (i % 20,)) for i in range(60))  # each label twelve times
+    task = replace(fake_task(), aims=aims)
+    methods.promising(task, task_starts(1), 60, 0)
+    assert len(set(said(task))) == 60
+    with pytest.raises(ValueError, match="15 aims that differ enough, 19 wanted"):
+        methods.promising(task, task_starts(1), 19, 0)
+
+
 def test_a_method_keeps_to_the_kind_of_aims_that_it_is_asked_for():
     for kind, first in (("named", "Move it"), ("borrowed", "Borrow")):
         for method in (methods.promising, methods.random_aims):
@@ -93,6 +105,11 @@ def test_a_guided_search_asks_for_what_its_policy_values_most():
     assert {text for text, *_ in asked[:4]} == {start.text}
     assert any(text != start.text for text, *_ in asked[4:])
     assert len({(text, instruction) for text, instruction, _ in asked}) == 8
+
+
+def test_a_guided_search_emits_its_last_round():
+    found = methods.guided(fake_task(), task_starts(3), 9, 0, POLICY, rounds=2)
+    assert found.emitted.tolist() == [[False] * 5 + [True] * 4] * 3 and found.planned
 
 
 def test_a_guided_search_works_on_the_better_of_its_results():

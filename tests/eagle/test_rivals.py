@@ -90,6 +90,7 @@ def test_the_control_of_several_steps_only_rephrases_again_and_again():
     found = rivals.neutral_edits(task, task_starts(2), 6, 0)
     assert set(said(task)) == set(rivals.NEUTRAL) and found.emitted.tolist() == [[False, False, True] * 2] * 2
     assert found.texts[0][0] in {text for text, *_ in task.rewrite.backend.asked}
+    assert rivals.neutral_edits(task, task_starts(2), 3, 0).emitted.tolist() == [[False, False, True]] * 2
     with pytest.raises(ValueError, match="2 calls for episodes of 3 steps"):
         rivals.neutral_edits(task, task_starts(2), 2, 0)
 
@@ -125,7 +126,8 @@ def test_a_tree_goes_on_from_its_best_texts():
     best = [found.texts[0][i] for i in np.argsort(-both)[:2]]
     assert [text for text, *_ in task.rewrite.backend.asked[4:]] == [best[0], best[1]] * 2
     assert found.emitted.tolist() == [[False] * 4 + [True] * 4]
-    assert len(rivals.tree_search(fake_task(), [start], 11).texts[0]) == 11
+    odd = rivals.tree_search(fake_task(), [start], 11)
+    assert len(odd.texts[0]) == 11 and odd.emitted.tolist() == [[False] * 6 + [True] * 5]
 
 
 def test_a_tree_that_prunes_nothing_is_refused():

@@ -39,3 +39,10 @@ def test_one_draw_or_no_change_is_refused():
         signal_share(table(1, 1, 1)[:, :, :1])
     with pytest.raises(ValueError, match="nothing ever changes"):
         signal_share(np.ones((3, 4, 2)))
+
+
+def test_shares_of_a_few_starts_by_hand():
+    effects = np.array([[1.0, -1.0], [3.0, -3.0]])  # two starts, two actions; on average +-2, and +-1 beside that
+    found = signal_share(effects[..., None] + np.array([1.0, -1.0]))  # draws whose variance is 2
+    main, interaction = 8 - 4 / 2, 4 - 2 / 2
+    assert found == pytest.approx(((main + interaction) / 11, main / 11))

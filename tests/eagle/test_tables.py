@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_steering import fake_task, task_starts
 
 from helpers.base.intervals import clustered_interval, crossed_interval
-from helpers.eagle.emission import Gains
+from helpers.eagle.emission import Gains, gains
 from helpers.eagle.rewriting import Start
+from helpers.eagle.rivals import neutral, tree_search
 from helpers.eagle.tables import (
     GAIN_COLUMNS,
     Measured,
@@ -18,6 +20,7 @@ from helpers.eagle.tables import (
     gain_difference,
     gain_table,
     mean_interval,
+    measured,
     paired,
 )
 
@@ -32,6 +35,22 @@ def some(seed: int, n_seeds: int, lead: float = 0.0) -> Measured:
         for name in ("paid", "second", "judge")
     }
     return Measured(STARTS, gains, [np.tile([False, True, False, True], (10, 1)) for _ in range(n_seeds)])
+
+
+def test_every_encoder_measures_the_texts_of_every_seed():
+    task, starts = fake_task(), task_starts(4)
+    visited = [tree_search(task, starts, 8, seed) for seed in (0, 1)]
+    method = measured(task.encoders, starts, visited)
+    assert (
+        method.starts == tuple(starts)
+        and method.planned
+        and not measured(task.encoders, starts, [neutral(task, starts, 8)]).planned
+    )
+    for name, space in task.encoders._asdict().items():
+        for seed in (0, 1):
+            expected = gains(space, starts, visited[seed].texts)
+            np.testing.assert_allclose(method.gains[name][seed], expected)
+            np.testing.assert_allclose(method.values(name)[seed], expected.total[:, 4:].mean(axis=1))
 
 
 def test_unselected_values_are_means_of_what_is_emitted():
