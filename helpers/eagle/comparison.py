@@ -8,8 +8,10 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from helpers.base.settings import SECOND_MODEL, by_profile, model_name
+from helpers.domains.clothing import load_clothing
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.agent import (
@@ -23,7 +25,6 @@ from helpers.eagle.agent import (
 )
 from helpers.eagle.aims import KINDS, aims_of, borrowing_aims
 from helpers.eagle.emission import Visited
-from helpers.eagle.experiment import users_by_liking
 from helpers.eagle.methods import followed, followed_each, guided, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
@@ -46,8 +47,11 @@ AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = np.full((2, 2), 0.3)  # before it is fitted
 REACH_TRIES = 4  # aims tried on each training start to fit it
 CALLS = 10  # of the language model, for each start and method
+HORIZON = 5  # steps of an episode at most, as in the paper
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
 SEARCHED: Support = "optimistic"  # chosen on training starts
+LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
+CLOTHING_LOW, CLOTHING_HIGH = 3.9, 4.4  # a shop's customers are content: a fifth of the predictions is below
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ COMPARISON_PLANS = {
 }
 
 
+CLOTHING_COMPARISON_PLANS = {
+    "small": ComparisonPlan(6, 2, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
+    "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings()),
+}
+
+
 class StartParts(NamedTuple):
     """Starts of different movies and different users: to train on, to try and choose on, and to report on."""
 
@@ -75,13 +85,33 @@ class StartParts(NamedTuple):
     test: list[Start]
 
 
+def users_by_liking(
+    model: Factorization, users: Int[np.ndarray, " user"], item: int, low: float = LOW, high: float = HIGH
+) -> list[Int[np.ndarray, " some"]]:
+    """Those who are predicted to give an item at most `low` stars, and those who give it at least `high`."""
+    stars = model.user_level[users] + model.user_embeddings[users] @ model.item_embeddings[item]
+    return [users[stars <= low], users[stars >= high]]
+
+
 def comparison_starts(
-    domain: Domain, model: Factorization, n_train: int, n_trial: int, n_test: int, seed: int = 0
+    domain: Domain,
+    model: Factorization,
+    n_train: int,
+    n_trial: int,
+    n_test: int,
+    seed: int = 0,
+    *,
+    low: float = LOW,
+    high: float = HIGH,
+    again: bool = False,
 ) -> StartParts:
     """The three parts, drawn at random. Movies that are listed twice are no starts.
 
     Every movie of the trial and the test part has two users, one who is predicted to dislike it and one who is
-    predicted to like it (`experiment.users_by_liking`); training movies have one user each, of either kind in turn.
+    predicted to like it (`users_by_liking`); training movies have one user each, of either kind in turn.
+
+    Args:
+        again: whether a user may have several starts of one kind, to train on or not: for a domain with few users.
     """
     first = n_trial // 2  # the draw stays as it was when the trial starts were those of a test
     order = iter([*["trial"] * first, *["train"] * n_train, *["trial"] * (n_trial - first), *["test"] * n_test])
@@ -92,12 +122,13 @@ def comparison_starts(
     plots = domain.items["plot_text"]
     listed_twice = set(plots[plots.duplicated(keep=False)])  # the twin would stay among what exists and what is known
     for item in rng.permutation(start_items(domain)):
-        kinds = users_by_liking(model, for_training if part == "train" else others, item)
+        kinds = users_by_liking(model, for_training if part == "train" else others, item, low, high)
         if min(map(len, kinds)) == 0 or plots[item] in listed_twice:
             continue
         wanted = [kinds[len(parts.train) % 2]] if part == "train" else kinds
         chosen = [rng.choice(kind) for kind in wanted]
-        others, for_training = (np.setdiff1d(pool, chosen) for pool in (others, for_training))  # nobody is asked twice
+        if not again:
+            others, for_training = (np.setdiff1d(pool, chosen) for pool in (others, for_training))
         getattr(parts, part).extend(start_of(domain, item, user) for user in chosen)
         if (part := next(order, "")) == "":
             return parts
@@ -214,18 +245,40 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     Raises:
         ValueError: the second encoder would read with the model that writes.
     """
+    return comparison_on(domain or load_movies(), by_profile(**COMPARISON_PLANS), backend, progress)
+
+
+def load_clothing_comparison(
+    backend: Backend | None = None, domain: Domain | None = None, progress: bool = False
+) -> Comparison:
+    """The comparison on women's clothing, where a user is an age (arguments and errors as for `load_comparison`).
+
+    There are fifty ages, so one may have several starts; training starts share none with the others.
+    """
+    plan = by_profile(**CLOTHING_COMPARISON_PLANS)
+    liking = {"low": CLOTHING_LOW, "high": CLOTHING_HIGH, "again": True}
+    return comparison_on(domain or load_clothing(), plan, backend, progress, **liking)
+
+
+def comparison_on(
+    domain: Domain, plan: ComparisonPlan, backend: Backend | None = None, progress: bool = False, **starts
+) -> Comparison:
+    """The comparison on any domain (`starts` as for `comparison_starts`).
+
+    Raises:
+        ValueError: the second encoder would read with the model that writes.
+    """
     if backend and SECOND_MODEL in backend.name and model_name() != SECOND_MODEL:
         raise ValueError(
             f"{SECOND_MODEL} is the second encoder's: set STEER_MODEL to it, and the encoder takes another"
         )
-    domain, plan = domain or load_movies(), by_profile(**COMPARISON_PLANS)
     own = halves(domain)[0]
     model = fit_als(*own.triplets, own.n_users, own.n_items)
-    parts = comparison_starts(domain, model, plan.train_items, plan.trial_items, plan.test_items)
+    parts = comparison_starts(domain, model, plan.train_items, plan.trial_items, plan.test_items, **starts)
     left_out = sorted({start.item for start in parts.trial + parts.test})
     rewriter = Rewriter(
         backend or local_backend(), AIMED_SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
     )
     aims = aims_of(domain, left_out) + borrowing_aims(domain, left_out)
-    task = Steering(independent_encoders(domain, left_out), aims, FIRST_REACH, rewriter)
+    task = Steering(independent_encoders(domain, left_out), aims, FIRST_REACH, rewriter, HORIZON)
     return Comparison(with_reach(task, parts.train, REACH_TRIES), plan, *parts)

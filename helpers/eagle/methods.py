@@ -104,7 +104,7 @@ def guided(
     calls: int,
     seed: int,
     policy: OptionPolicy | None,
-    rounds: int = 2,
+    rounds: int = 5,
     alike: int = 2,
     second: float = 0.5,
 ) -> Visited:

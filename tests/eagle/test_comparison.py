@@ -76,7 +76,7 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
 
     monkeypatch.setattr(comparison, "independent_encoders", encoders)
     monkeypatch.setattr(comparison, "local_backend", lambda: "backend")
-    monkeypatch.setattr(comparison, "Steering", lambda encoders, aims, reach, rewriter: aims)
+    monkeypatch.setattr(comparison, "Steering", lambda encoders, aims, *rest: aims)
     monkeypatch.setattr(comparison, "with_reach", lambda aims, train, n: aims)
     monkeypatch.setattr(comparison, "Rewriter", lambda *arguments, **options: None)
     monkeypatch.setattr(comparison, "Comparison", lambda *parts: parts)

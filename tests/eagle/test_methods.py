@@ -132,7 +132,7 @@ def test_short_episodes_are_not_emitted_more_often_than_they_are_played():
 
 def test_the_second_encoder_has_its_say_in_a_search():
     task, starts = fake_task(), task_starts(8)
-    texts = {second: methods.guided(fake_task(), starts, 12, 0, None, second=second).texts for second in (0.0, 1.0)}
+    texts = {second: methods.guided(fake_task(), starts, 12, 0, None, rounds=2, second=second).texts for second in (0.0, 1.0)}
     best = {second: [max(task.gained(s, some)[0]) for s, some in zip(starts, texts[second], strict=True)]
             for second in texts}  # fmt: skip
     assert texts[0.0] != texts[1.0] and np.mean(best[0.0]) > np.mean(best[1.0])
@@ -145,7 +145,7 @@ def test_a_search_without_a_policy_follows_the_promise():
     methods.guided(task, [start], 8, 0, None, rounds=2, second=0.0)
     promised = task.table(State(start, start.text)).features[:, :4].sum(axis=1)
     assert said(task)[0] == task.aims[promised.argmax()].instruction(task.rewrite.wording)
-    with pytest.raises(ValueError, match="1 calls in 2 rounds"):
+    with pytest.raises(ValueError, match="1 calls in 5 rounds"):
         methods.guided(task, [start], 1, 0, None)
 
 
