@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
+from helpers.base.checkpoints import load_checkpoint, save_checkpoint, trainable_state
+from helpers.base.storage import CourseError
 from helpers.eagle.aims import Aim, most_promising
 from helpers.eagle.policy import fitting_threads, frozen_copy
 from helpers.eagle.rewriting import Start, seed_of
@@ -165,13 +168,22 @@ class OptionPolicy(StatePolicy):
         return self.values(features_of(options)) / self.log_temperature.exp()
 
 
-def fit_offline(rows: LabelledRows, gain: Float[np.ndarray, " row"], temperature: float = 0.01) -> OptionPolicy:
-    """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows."""
+def fit_offline(
+    rows: LabelledRows,
+    gain: Float[np.ndarray, " row"],
+    temperature: float = 0.01,
+    penalties: Sequence[float] | Float[np.ndarray, " penalty"] = GAIN_PENALTIES,
+) -> OptionPolicy:
+    """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows.
+
+    Args:
+        penalties: the one that predicts a left-out row best is taken.
+    """
     policy = OptionPolicy(temperature)
     x, y = rows.features[rows.valid], gain[rows.valid]
     center, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    model = RidgeCV(GAIN_PENALTIES).fit((x - center) / spread, y)
+    model = RidgeCV(penalties).fit((x - center) / spread, y)
     with torch.no_grad():
         policy.center.copy_(torch.as_tensor(center))
         policy.spread.copy_(torch.as_tensor(spread))
@@ -286,6 +298,7 @@ def reinforce(
     *,
     seeds: Sequence[int] = (0,),
     on_iteration: Callable[[list[dict[str, float]]], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[list[dict[str, float]]]:
     """Train policies in place from where they stand, one for each seed and none with an eye on another.
 
@@ -293,30 +306,65 @@ def reinforce(
 
     Args:
         values: the baseline of each policy, trained with it.
+        checkpoint: a file that is written after every iteration, and from which a run that was killed goes on: every
+            iteration draws from generators of its own, so it ends where an undisturbed run ends.
 
     Returns:
         A learning curve for each policy, with one row per iteration.
+
+    Raises:
+        CourseError: the checkpoint is damaged, of a run with other settings, data or first weights, or cannot be
+            written.
     """
     references = [frozen_copy(policy) for policy in policies]
-    optimisers = [torch.optim.Adam(paces(*pair, settings.learning_rate)) for pair in zip(policies, values, strict=True)]
-    curves: list[list[dict[str, float]]] = [[] for _ in policies]
-    for iteration in range(settings.iterations):
+    trained = nn.ModuleList([*policies, *values])
+    groups = [group for pair in zip(policies, values, strict=True) for group in paces(*pair, settings.learning_rate)]
+    optimiser = torch.optim.Adam(groups)  # one for all: Adam looks at each weight alone
+    run = run_of(task, policies, values, support, starts, settings, seeds) if checkpoint else {}
+    done = [row["policies"] for row in load_checkpoint(checkpoint, trained, optimiser, run)]
+    if len(done) > settings.iterations:
+        raise CourseError(f"the checkpoint has {len(done)} iterations already: ask for as many, or choose another")
+    for iteration in range(len(done), settings.iterations):
         batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
         rows, numbers = [start for batch, _ in batches for start in batch], [n for _, some in batches for n in some]
         worlds = [(seed + number) % settings.draws for seed in seeds for number in range(settings.episodes)]
         played = play(task, rows, support, SideBySide(policies), numbers, worlds)
-        size = len(rows) // len(policies)
-        for index, (policy, value, reference) in enumerate(zip(policies, values, references, strict=True)):
+        size, facts = len(rows) // len(policies), []
+        optimiser.zero_grad()
+        for index, parts in enumerate(zip(policies, values, references, strict=True)):
             episodes = played.part(slice(index * size, (index + 1) * size))
-            with fitting_threads(policy):
-                loss, facts = loss_of_episodes(policy, value, reference, episodes, settings)
-                optimisers[index].zero_grad()
+            with fitting_threads(parts[0]):
+                loss, known = loss_of_episodes(*parts, episodes, settings)
                 loss.backward()
-                optimisers[index].step()
-            curves[index].append({"iteration": iteration, "calls": float(episodes.calls.mean()), **facts})
+            facts.append({"iteration": iteration, "calls": float(episodes.calls.mean()), **known})
+        optimiser.step()
+        done.append(facts)
+        save_checkpoint(checkpoint, trained, optimiser, run, [{"policies": row} for row in done])
         if on_iteration:
-            on_iteration([curve[-1] for curve in curves])
-    return curves
+            on_iteration(facts)
+    return [list(curve) for curve in zip(*done, strict=True)] or [[] for _ in policies]
+
+
+def run_of(
+    task: Steering,
+    policies: Sequence[StatePolicy],
+    values: Sequence[OptionValue],
+    support: Support,
+    starts: Sequence[Start],
+    settings: AgentSettings,
+    seeds: Sequence[int],
+) -> dict:
+    """What a checkpoint must agree on with the run that goes on from it: everything but the number of iterations."""
+    known = {name: value for name, value in asdict(settings).items() if name != "iterations"}
+    parts = [*policies, *values]
+    weights = [weight.tolist() for part in parts for weight in trainable_state(part).values()]
+    rewriter = task.rewrite
+    world = str(task.aims), str(task.reach.tolist()), task.horizon, rewriter.backend.name, str(rewriter.sampling)
+    of_starts = str([(start.text, int(start.user), int(start.item)) for start in starts])
+    return {
+        "settings": known, "seeds": [int(seed) for seed in seeds], "support": support,
+        "task": seed_of(*world, of_starts), "first weights": seed_of(str(weights)),
+    }  # fmt: skip
 
 
 def drawn_starts(
