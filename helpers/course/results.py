@@ -166,3 +166,18 @@ def with_section(page: str, section: str) -> str:
     sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
     sections[section.splitlines()[0]] = section
     return "\n".join([PREFACE, *sections.values()])
+
+
+def published(prefix: str, page: Path = settings.PROJECT / "notebooks" / "RESULTS.md") -> dict[str, tuple[float, float, float]]:
+    """(value, low, high) of the rows of the results page whose names begin with a prefix, under the rest of the name.
+
+    What the full profile has found, for a notebook that shows it beside its own run. Rows without an interval are left
+    out, and there is none where there is no page, as in an installed package.
+    """
+    found = {}
+    for line in page.read_text(encoding="utf-8").splitlines() if page.exists() else []:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0].startswith(prefix) and len(cells) == len(COLUMNS) and cells[2]:
+            low, high = (float(end) for end in cells[2].strip("[]").split(","))
+            found[cells[0].removeprefix(prefix)] = float(cells[1]), low, high
+    return found

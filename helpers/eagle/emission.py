@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from helpers.eagle.rewriting import Start
-from helpers.eagle.utility import ContentGap
+from helpers.eagle.utility import NOVELTY_WEIGHT, ContentGap
 from helpers.embedding.judges import Encoders
 from helpers.embedding.space import EmbeddingSpace
 
@@ -82,7 +82,7 @@ def over_the_first(gap: ContentGap, z: Float[np.ndarray, "text dim"]) -> Float[n
     return parts[:, 1:] - parts[:, :1]
 
 
-def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:
+def gap_of_start(space: EmbeddingSpace, start: Start, novelty_weight: float = NOVELTY_WEIGHT) -> ContentGap:
     """The utility of texts made from a start, for its user: its own item is not among what exists.
 
     Raises:
@@ -91,7 +91,7 @@ def gap_of_start(space: EmbeddingSpace, start: Start) -> ContentGap:
     (places,) = np.nonzero(space.domain.text_items == start.item)
     if not len(places):
         raise ValueError(f"item {start.item} has no text: start from one of domain.text_items")
-    return ContentGap.of_user(space, start.user, without=int(places[0]))
+    return ContentGap.of_user(space, start.user, without=int(places[0]), novelty_weight=novelty_weight)
 
 
 def gains_by_all(encoders: Encoders, starts: Sequence[Start], visited: Visited) -> dict[str, Gains]:

@@ -25,7 +25,7 @@ from helpers.eagle.design import optimal_design, prepare, round_design
 from helpers.eagle.emission import gap_of_start, over_the_first
 from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Rewriter, Rewrites, Start, copies, seed_of
-from helpers.eagle.utility import ContentGap
+from helpers.eagle.utility import NOVELTY_WEIGHT, ContentGap
 from helpers.embedding.judges import Encoders
 from helpers.embedding.profiles import Profile, ProfileWriter
 from helpers.embedding.space import EmbeddingSpace
@@ -85,6 +85,7 @@ class Steering:
         encoders: `paid` and `second` are used, `judge` is not.
         reach: how far a text goes towards its target, by the paid and by the second encoder, for each of `KINDS`.
         horizon: steps of an episode that does not stop before.
+        k: aims that an agent chooses among; novelty_weight: lambda, in stars.
     """
 
     encoders: Encoders
@@ -92,6 +93,8 @@ class Steering:
     reach: Float[np.ndarray, "encoder kind"]
     rewrite: Rewriter
     horizon: int = 3
+    k: int = SUPPORT
+    novelty_weight: float = NOVELTY_WEIGHT
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -140,7 +143,7 @@ class Steering:
         """Utility of texts made from a start, by each of the two spaces."""
         key = "gaps", start.user, start.item
         if key not in self._kept:
-            self._kept[key] = [gap_of_start(space, start) for space in self.spaces]
+            self._kept[key] = [gap_of_start(space, start, self.novelty_weight) for space in self.spaces]
         return self._kept[key]
 
     def embedded(self, texts: Sequence[str]) -> list[Float[np.ndarray, "text dim"]]:
@@ -181,12 +184,13 @@ class Steering:
         ways = landing(here[0][0], self.targets[0], self._reaches[0]) - here[0]
         return Table(ways, features, gained.sum(axis=1))
 
-    def options(self, state: State, support: Support, k: int = SUPPORT) -> Options:
-        """The k aims that a support offers in a state, and STOP.
+    def options(self, state: State, support: Support, k: int | None = None) -> Options:
+        """The k aims that a support offers in a state, and STOP; as many as the task says where k is not given.
 
         Raises:
             ValueError: there are fewer aims, or no such support.
         """
+        k = self.k if k is None else k
         if k > len(self.aims):
             raise ValueError(f"{k} of {len(self.aims)} aims: choose among no more than there are")
         key = "options", support, k, state.start, state.text

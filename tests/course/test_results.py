@@ -133,3 +133,13 @@ def test_a_section_takes_the_place_of_its_older_self_only():
     assert "| new |" in page and "| kept |" in page and "| old |" not in page
     assert page.count("# Results") == 1 and page.index("## First half") < page.index("## Second half")
     assert results.with_section(page, section("First half", "new")) == page
+
+
+def test_published_rows_are_those_of_the_page_under_a_prefix(tmp_path):
+    rows = {"a.x": row("a.x", ci=(0.1, 0.2)), "a.y": row("a.y", ci=None), "b.x": row("b.x", ci=(-1.0, 0.2))}
+    page = tmp_path / "RESULTS.md"
+    page.write_text(results.as_markdown(rows, title="Half", machine="m", date="d", commit="c"), encoding="utf-8")
+    value = float(f"{rows['a.x']['value']:.4g}")
+    assert results.published("a.", page) == {"x": (value, 0.1, 0.2)}
+    assert results.published("b.", page) == {"x": (value, -1.0, 0.2)}
+    assert results.published("c.", page) == results.published("a.", tmp_path / "missing.md") == {}

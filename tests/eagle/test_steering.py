@@ -66,6 +66,17 @@ def test_gains_so_far_are_those_of_the_rule_that_reports_them():
     assert task.table(STATE).gained.tolist() == [0, 0]
 
 
+def test_a_task_says_how_many_aims_there_are_to_choose_from_and_what_novelty_is_worth():
+    task = replace(fake_task(), k=4, novelty_weight=2.0)
+    assert len(task.options(STATE, "optimistic").aims) == 4 and len(task.options(STATE, "optimistic", 7).aims) == 7
+    usual, more = column(fake_task().table(STATE), "novelty"), column(task.table(STATE), "novelty")
+    np.testing.assert_allclose(more, 4 * usual)
+    moved = task_starts(9)[8].text
+    parts, usual_parts = task.gained_parts(START, [moved]), fake_task().gained_parts(START, [moved])
+    np.testing.assert_allclose(parts[:, 0], usual_parts[:, 0])
+    np.testing.assert_allclose(parts[:, 1], 4 * usual_parts[:, 1])
+
+
 def test_options_end_with_stop_and_know_the_time():
     task = fake_task(horizon=4)
     first = task.options(STATE, "optimistic", 5)
