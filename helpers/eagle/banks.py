@@ -210,7 +210,7 @@ _PERSONALISED_CLOTHING_EDITS = {
         "Change the kind to {liked2}, and the cut to match.",
         "Give it {theme}.",
         "Mix the cuts of {liked} and {liked2}.",
-        "Take away what reminds of {disliked}.",
+        "Take away what reminds one of {disliked}.",
     ),
     "fabric": (
         "Make it of the fabric that good {liked} are made of.",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
 
 from helpers.base.settings import by_profile
 from helpers.domains.clothing import load_clothing
@@ -21,12 +20,12 @@ from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK, Action
 from helpers.eagle.banks import CLOTHING_BANK
+from helpers.eagle.comparison import CLOTHING_HIGH, CLOTHING_LOW, HIGH, LOW, users_by_liking
 from helpers.eagle.effects import Effects, fit_effects
 from helpers.eagle.environment import Expansion, World, expand
 from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.training import Agent, Settings, fit_reference, reference_targets, train
-from helpers.embedding.factorization import Factorization
 from helpers.embedding.space import EmbeddingSpace, build_space
 from helpers.language.generation import Backend, default_memo, local_backend
 
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
 # Early stopping: more steps learn the training starts by heart. Chosen by leaving out a quarter of the full profile's
 # training starts at a time (notebook 06 shows the curve).
 REFERENCE_STEPS, REFERENCE_RATE = 60, 1e-3
-LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
-CLOTHING_LOW, CLOTHING_HIGH = (
-    3.9,
-    4.4,
-)  # a shop's customers are content: a fifth of the predictions is below, a third above
 
 
 @dataclass(frozen=True)
@@ -79,14 +73,6 @@ def build_world(
         backend or local_backend(), memo=default_memo(), progress=progress, wording=space.domain.wording
     )
     return World(space, actions, rewriter)
-
-
-def users_by_liking(
-    model: Factorization, users: Int[np.ndarray, " user"], item: int, low: float = LOW, high: float = HIGH
-) -> list[Int[np.ndarray, " some"]]:
-    """Those who are predicted to give an item at most `low` stars, and those who give it at least `high`."""
-    stars = model.user_level[users] + model.user_embeddings[users] @ model.item_embeddings[item]
-    return [users[stars <= low], users[stars >= high]]
 
 
 def split_starts(

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from helpers.domains.wording import CLOTHES, MOVIES, Wording
 from helpers.eagle.actions import accepted, instantiate, propose
-from helpers.eagle.banks import BANK, CATEGORIES, Action
+from helpers.eagle.banks import BANK, CATEGORIES, CLOTHING_BANK, Action
 from helpers.eagle.baselines import N_SHOWN, blend_prompt, ideas_written, opro_prompt, refuse_other_than_movies
 from helpers.eagle.emission import Visited
 from helpers.eagle.rewriting import Start, copies, ranked_ideas, seed_of
@@ -30,6 +31,30 @@ NEUTRAL = (
     "Tell the same with different words.",
     "Rephrase it and keep everything else.",
 )
+NEUTRAL_FOR_ITEMS = (
+    "Say the same in other words.",
+    "Rewrite it without changing what it is.",
+    "Keep the item and change only the wording.",
+    "Tell the same with different words.",
+    "Rephrase it and keep everything else.",
+)
+
+
+def neutral_for(wording: Wording) -> tuple[str, ...]:
+    """The instructions of a domain that ask for the same in other words: only movies have a story to keep."""
+    return NEUTRAL if wording == MOVIES else NEUTRAL_FOR_ITEMS
+
+
+def bank_for(wording: Wording) -> tuple[Action, ...]:
+    """The instructions of a domain that were written by hand.
+
+    Raises:
+        ValueError: there are none.
+    """
+    banks = {MOVIES.system: BANK, CLOTHES.system: CLOTHING_BANK}
+    if wording.system not in banks:
+        raise ValueError(f"no bank of instructions for texts that open with {wording.field!r}: write one first")
+    return banks[wording.system]
 
 
 def by_start(texts: Sequence[str], per_start: int) -> list[list[str]]:
@@ -57,17 +82,17 @@ def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequenc
 
 def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """The control: the same said in other words. What this gains, any rewrite gains."""
-    return once(task, starts, [[NEUTRAL[n % len(NEUTRAL)] for n in range(calls)]] * len(starts), seed)
+    said = neutral_for(task.rewrite.wording)
+    return once(task, starts, [[said[n % len(said)] for n in range(calls)]] * len(starts), seed)
 
 
-def random_templates(
-    task: Steering, starts: Sequence[Start], n: int, seed: int, bank: Sequence[Action] = BANK
-) -> list[list[str]]:
-    """n different instructions of the bank for each start, at random.
+def random_templates(task: Steering, starts: Sequence[Start], n: int, seed: int) -> list[list[str]]:
+    """n different instructions of the domain's bank for each start, at random.
 
     Raises:
-        ValueError: the bank has fewer.
+        ValueError: the bank has fewer, or the domain has none.
     """
+    bank = bank_for(task.rewrite.wording)
     if n > len(bank):
         raise ValueError(f"{n} different instructions from a bank of {len(bank)}: ask for no more than it has")
     order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
@@ -89,8 +114,8 @@ def random_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int 
 
 def neutral_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
     """The control for methods of several steps: episodes that only rephrase."""
-    n = task.horizon * -(-calls // task.horizon)
-    return _episodes(task, starts, [[NEUTRAL[i % len(NEUTRAL)] for i in range(n)]] * len(starts), calls, seed)
+    n, said = task.horizon * -(-calls // task.horizon), neutral_for(task.rewrite.wording)
+    return _episodes(task, starts, [[said[i % len(said)] for i in range(n)]] * len(starts), calls, seed)
 
 
 def _episodes(

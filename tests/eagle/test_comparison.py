@@ -11,10 +11,22 @@ import torch
 from fake_steering import blind_judge, fake_task, task_starts
 from fake_world import place
 
+from helpers.domains.clothing import load_clothing
+from helpers.domains.wording import CLOTHES
 from helpers.eagle import baselines, comparison, rewriting, rivals
 from helpers.eagle.agent import AgentSettings
 from helpers.eagle.aims import KINDS
-from helpers.eagle.comparison import COMPARISON_PLANS, METHOD_NAMES, Comparison, comparison_starts, load_comparison
+from helpers.eagle.comparison import (
+    CLOTHING_COMPARISON_PLANS,
+    CLOTHING_HIGH,
+    CLOTHING_LOW,
+    COMPARISON_PLANS,
+    METHOD_NAMES,
+    Comparison,
+    comparison_starts,
+    load_clothing_comparison,
+    load_comparison,
+)
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
 
@@ -67,6 +79,22 @@ def test_more_starts_than_there_are_movies_are_refused(movies, parts):
         comparison_starts(movies, parts[0], 900, 2, 2)
 
 
+def test_ages_may_have_several_starts_but_none_of_both_kinds():
+    clothes = load_clothing()
+    own = halves(clothes)[0]
+    model = fit_als(*own.triplets, own.n_users, own.n_items)
+    plan, liking = CLOTHING_COMPARISON_PLANS["full"], {"low": CLOTHING_LOW, "high": CLOTHING_HIGH}
+    sizes = plan.train_items, plan.trial_items, plan.test_items
+    train, trial, test = comparison_starts(clothes, model, *sizes, **liking, again=True)
+    assert [len(train), len(trial), len(test)] == [sizes[0], 2 * sizes[1], 2 * sizes[2]]
+    assert not {start.user for start in train} & {start.user for start in trial + test}
+    assert not {start.item for start in train + trial} & {start.item for start in test}
+    stars = [model.user_level[s.user] + model.user_embeddings[s.user] @ model.item_embeddings[s.item] for s in test]
+    assert max(stars[::2]) <= CLOTHING_LOW and min(stars[1::2]) >= CLOTHING_HIGH
+    with pytest.raises(ValueError, match="too few movies"):
+        comparison_starts(clothes, model, *sizes, **liking)
+
+
 def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked):
     seen = {}
 
@@ -86,6 +114,21 @@ def test_no_encoder_and_no_aim_knows_a_test_movie(movies, monkeypatch, unchecked
     assert seen["left_out"] == {start.item for start in trial + test} and not items & seen["left_out"]
     assert {aim.kind for aim in aims} == set(KINDS)
     assert {start.item for start in train} <= items
+
+
+def test_clothes_have_aims_and_starts_of_their_own(monkeypatch, unchecked):
+    monkeypatch.setattr(comparison, "independent_encoders", lambda domain, left_out: left_out)
+    monkeypatch.setattr(comparison, "local_backend", lambda: "backend")
+    monkeypatch.setattr(comparison, "Steering", lambda left_out, aims, reach, rewriter, *_: (left_out, aims, rewriter))
+    monkeypatch.setattr(comparison, "with_reach", lambda task, train, n: task)
+    found = load_clothing_comparison()
+    left_out, aims, rewriter = found.task
+    assert found.plan == CLOTHING_COMPARISON_PLANS["small"] and rewriter.wording == CLOTHES
+    assert set(left_out) == {start.item for start in found.trial + found.test}
+    assert {aim.kind for aim in aims} == set(KINDS)
+    said = [aim.instruction(CLOTHES) for aim in aims]
+    assert any("towards clothes with" in text for text in said) and any("idea: Kind:" in text for text in said)
+    assert all(start.text.startswith("Kind: ") for start in found.train + found.trial + found.test)
 
 
 @pytest.fixture

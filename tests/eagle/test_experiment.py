@@ -12,8 +12,9 @@ from helpers.domains.clothing import load_clothing
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK
+from helpers.eagle.comparison import CLOTHING_HIGH, CLOTHING_LOW, HIGH, LOW
 from helpers.eagle.environment import World
-from helpers.eagle.experiment import CLOTHING_HIGH, CLOTHING_LOW, HIGH, LOW, split_starts
+from helpers.eagle.experiment import split_starts
 from helpers.eagle.rewriting import Rewriter, Start
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.factorization import fit_als

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_steering import fake_task, task_starts
-from fake_world import encode
+from fake_world import PROFILES, encode
 
+from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
 from helpers.eagle import baselines, rewriting, rivals
-from helpers.eagle.banks import BANK, CATEGORIES, Action
+from helpers.eagle.actions import instantiate
+from helpers.eagle.banks import BANK, CATEGORIES, CLOTHING_BANK, Action
 from helpers.eagle.emission import Visited
 from helpers.eagle.rewriting import Start
 from helpers.eagle.utility import ContentGap, best_in_reach
@@ -76,6 +80,26 @@ def test_a_rival_does_the_same_again_and_something_else_with_another_seed(name):
 
 def said(task) -> list[str]:
     return [instruction for _, instruction, _ in task.rewrite.backend.asked]
+
+
+def dressed(task):
+    """The task with the words of clothes."""
+    return replace(task, rewrite=replace(task.rewrite, wording=CLOTHES))
+
+
+def test_every_domain_has_its_own_words():
+    for rival, known in (
+        (rivals.neutral, set(rivals.NEUTRAL_FOR_ITEMS)),
+        (rivals.neutral_edits, set(rivals.NEUTRAL_FOR_ITEMS)),
+        (rivals.templates, {text for profile in PROFILES for text in instantiate(CLOTHING_BANK, profile)}),
+    ):
+        task = dressed(fake_task())
+        rival(task, task_starts(4), 8, 0)
+        assert set(said(task)) <= known, rival.__name__
+    assert not any("story" in text for text in rivals.NEUTRAL_FOR_ITEMS)
+    assert rivals.neutral_for(MOVIES) == rivals.NEUTRAL and rivals.bank_for(MOVIES) == BANK
+    with pytest.raises(ValueError, match="no bank of instructions for texts that open with 'Kind'"):
+        rivals.bank_for(PRODUCTS)
 
 
 def test_the_control_only_rephrases():
