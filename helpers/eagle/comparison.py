@@ -25,7 +25,7 @@ from helpers.eagle.agent import (
 )
 from helpers.eagle.aims import KINDS, aims_of, borrowing_aims
 from helpers.eagle.emission import Visited
-from helpers.eagle.methods import followed, followed_each, guided, promising, random_aims
+from helpers.eagle.methods import followed, followed_each, guided, guided_each, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
     SearchMethod,
@@ -200,7 +200,7 @@ class Comparison:
         if method == "promise_search":
             return [guided(task, test, calls, 0, None)]
         if method == "agent_search":
-            return [guided(task, test, calls, 0, self.supervised(seed)) for seed in seeds]
+            return guided_each(task, test, calls, 0, [self.supervised(seed) for seed in seeds])
         if support in SUPPORTS and kind == "reference":
             return [followed(task, test, calls, 0, None, support)]
         if support in SUPPORTS and kind == "agent":

@@ -108,28 +108,43 @@ def guided(
     alike: int = 2,
     second: float = 0.5,
 ) -> Visited:
+    """`guided_each` with one policy."""
+    return guided_each(task, starts, calls, seed, [policy], rounds, alike, second)[0]
+
+
+def guided_each(
+    task: Steering,
+    starts: Sequence[Start],
+    calls: int,
+    seed: int,
+    policies: Sequence[OptionPolicy | None],
+    rounds: int = 5,
+    alike: int = 2,
+    second: float = 0.5,
+) -> list[Visited]:
     """Search that a policy proposes to: the calls go where utility so far plus Q is highest.
 
-    In each round all texts that were visited compete, each with all its aims, so that a good result is worked on
-    further and a bad one is not. Both encoders say what has been reached, with weight `second` for the second one.
-    What is emitted are the texts of the last round.
+    There is one search for each policy, all side by side. In each round all texts that were visited compete, each with
+    all its aims, so that a good result is worked on further and a bad one is not. Both encoders say what has been
+    reached, with weight `second` for the second one. What is emitted are the texts of the last round.
 
     Args:
-        policy: its Q must be in stars, as the supervised stage leaves it; None takes the mean promise of both encoders
-            for Q, and nothing is learnt.
+        policies: their Q must be in stars, as the supervised stage leaves it; None takes the mean promise of both
+            encoders for Q, and nothing is learnt.
 
     Raises:
         ValueError: fewer calls than rounds.
     """
     if calls < rounds:
         raise ValueError(f"{calls} calls in {rounds} rounds: give at least one to each")
-    parts = shares(calls, rounds)
-    known: list[list[State]] = [[State(start, start.text)] for start in starts]
-    tried: list[set] = [set() for _ in starts]
-    visited: list[list[str]] = [[] for _ in starts]
+    parts, owners = shares(calls, rounds), [policy for policy in policies for _ in starts]
+    known: list[list[State]] = [[State(start, start.text)] for _ in policies for start in starts]
+    tried: list[set] = [set() for _ in owners]
+    visited: list[list[str]] = [[] for _ in owners]
     for round_number, share in enumerate(parts):
         task.embedded([state.text for states in known for state in states])
-        plans = [_best_pairs(task, policy, *row, share, alike, second) for row in zip(known, tried, strict=True)]
+        searches = zip(owners, known, tried, strict=True)
+        plans = [_best_pairs(task, *search, share, alike, second) for search in searches]
         rows = [(number, state, aim) for number, plan in enumerate(plans) for state, aim in plan]
         texts = task.follow(
             [state.text for _, state, _ in rows],
@@ -143,7 +158,10 @@ def guided(
                 known[number].append(state.after(text, aim))
     emitted = np.zeros((len(starts), calls), dtype=bool)
     emitted[:, -parts[-1] :] = True
-    return Visited(visited, emitted, planned=True)
+    return [
+        Visited(visited[first : first + len(starts)], emitted, planned=True)
+        for first in range(0, len(visited), len(starts))
+    ]
 
 
 def _best_pairs(

@@ -132,7 +132,9 @@ def test_short_episodes_are_not_emitted_more_often_than_they_are_played():
 
 def test_the_second_encoder_has_its_say_in_a_search():
     task, starts = fake_task(), task_starts(8)
-    texts = {second: methods.guided(fake_task(), starts, 12, 0, None, rounds=2, second=second).texts for second in (0.0, 1.0)}
+    texts = {
+        second: methods.guided(fake_task(), starts, 12, 0, None, rounds=2, second=second).texts for second in (0.0, 1.0)
+    }
     best = {second: [max(task.gained(s, some)[0]) for s, some in zip(starts, texts[second], strict=True)]
             for second in texts}  # fmt: skip
     assert texts[0.0] != texts[1.0] and np.mean(best[0.0]) > np.mean(best[1.0])
@@ -153,3 +155,10 @@ def test_a_guided_search_is_no_deeper_than_an_episode():
     task = fake_task(horizon=1)
     methods.guided(task, task_starts(2), 9, 0, POLICY, rounds=3)
     assert {text for text, *_ in task.rewrite.backend.asked} == {start.text for start in task_starts(2)}
+
+
+def test_searches_side_by_side_are_those_one_after_the_other():
+    policies, starts = [fitted(), OptionPolicy(), None], task_starts(4)
+    alone = [methods.guided(fake_task(), starts, 10, 3, policy).texts for policy in policies]
+    together = methods.guided_each(fake_task(), starts, 10, 3, policies)
+    assert [found.texts for found in together] == alone and alone[0] != alone[2]
