@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from helpers.base.intervals import Interval
+
 
 class SignalShare(NamedTuple):
     """Shares of the variance within starts, of one text's moves or gains.
@@ -22,6 +24,13 @@ class SignalShare(NamedTuple):
 
     within: float
     across: float
+
+
+class ShareIntervals(NamedTuple):
+    """`SignalShare` with an interval over starts for each share."""
+
+    within: Interval
+    across: Interval
 
 
 def signal_share(values: Float[np.ndarray, "start action draw *dim"]) -> SignalShare:
@@ -48,3 +57,21 @@ def signal_share(values: Float[np.ndarray, "start action draw *dim"]) -> SignalS
     if total == 0:
         raise ValueError("nothing ever changes: there is no variance to share out")
     return SignalShare(float((main + interaction) / total), float(main / total))
+
+
+def share_intervals(values: Float[np.ndarray, "start action draw *dim"]) -> ShareIntervals:
+    """Both shares with intervals over starts, by leaving out one start at a time (the jackknife).
+
+    A bootstrap would draw starts twice, and two copies of a start agree about every action.
+
+    Raises:
+        ValueError: fewer than three starts, or as for `signal_share`.
+    """
+    n = len(values)
+    if n < 3:
+        raise ValueError(f"{n} starts: leave one out of three or more")
+    without = np.array([signal_share(np.delete(values, start, axis=0)) for start in range(n)])
+    error = 1.96 * np.sqrt((n - 1) * without.var(axis=0))
+    return ShareIntervals(
+        *(Interval(s, s - e, s + e) for s, e in zip(signal_share(values), error.tolist(), strict=True))
+    )

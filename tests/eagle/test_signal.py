@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.eagle.signal import signal_share
+from helpers.eagle.signal import SignalShare, share_intervals, signal_share
 
 
 def table(main: float, interaction: float, noise: float, dims: int = 1, seed: int = 0) -> np.ndarray:
@@ -46,3 +46,26 @@ def test_shares_of_a_few_starts_by_hand():
     found = signal_share(effects[..., None] + np.array([1.0, -1.0]))  # draws whose variance is 2
     main, interaction = 8 - 4 / 2, 4 - 2 / 2
     assert found == pytest.approx(((main + interaction) / 11, main / 11))
+
+
+def test_intervals_are_of_leaving_out_one_start():
+    values = table(1, 1, 2)
+    found = share_intervals(values)
+    for interval, share in zip(found, signal_share(values), strict=True):
+        assert interval.mean == share and interval.low < share < interval.high
+        assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
+    assert found.within.low < 0.5 < found.within.high
+    few = share_intervals(values[:4])
+    assert few.across.high - few.across.low > found.across.high - found.across.low
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error(monkeypatch):
+    monkeypatch.setattr("helpers.eagle.signal.signal_share", lambda values: SignalShare(values.mean(), values.max()))
+    values = np.random.default_rng(0).normal(size=(9, 1, 1))
+    interval = share_intervals(values).within
+    assert interval.high - interval.mean == pytest.approx(1.96 * values.std(ddof=1) / 3)
+
+
+def test_two_starts_have_no_interval():
+    with pytest.raises(ValueError, match="2 starts"):
+        share_intervals(table(1, 1, 1)[:2])
