@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.base import intervals
-from helpers.base.intervals import clustered_interval, crossed_interval
+from helpers.base.intervals import clustered_interval, crossed_interval, nested_interval
 from helpers.base.storage import CourseError
 
 
@@ -111,3 +111,29 @@ def test_what_all_seeds_and_items_share_is_sure():
 def test_bad_tables_are_refused(values, clusters, error, words):
     with pytest.raises(error, match=words):
         crossed_interval(values, clusters)
+
+
+def test_intervals_over_worlds_and_their_rows_cover_and_those_over_rows_do_not():
+    random, hits, naive = np.random.default_rng(0), [], []
+    for _ in range(100):
+        values = 2 + 0.5 * random.normal(size=(15, 1)) + random.normal(size=(15, 8))
+        found = nested_interval(values, n_resamples=500)
+        assert found.mean == pytest.approx(values.mean())
+        hits.append(found.low <= 2 <= found.high)
+        rows = clustered_interval(values.ravel())
+        naive.append(rows.low <= 2 <= rows.high)
+    assert 0.86 <= np.mean(hits) <= 1
+    assert np.mean(naive) < np.mean(hits)
+
+
+def test_rows_are_drawn_in_their_own_world():
+    alike = np.repeat([[0.0], [1.0]], 50, axis=1)  # nothing differs within a world: only which are drawn counts
+    assert nested_interval(alike) == (0.5, 0.0, 1.0)
+    assert nested_interval(np.full((3, 4), 7.0)) == (7, 7, 7)
+    for values, error, words in (
+        (np.full((2, 2), np.nan), ValueError, "not finite"),
+        (np.zeros((1, 4)), CourseError, "1 worlds of 4 rows"),
+        (np.zeros((4, 1)), CourseError, "4 worlds of 1 rows"),
+    ):
+        with pytest.raises(error, match=words):
+            nested_interval(values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
+from helpers.base.intervals import nested_interval
 from helpers.course.judge import Exercise, normal_values
 
 SCALE_EXERCISES: dict[str, Exercise] = {}
@@ -160,27 +163,191 @@ SCALE_EXERCISES["18.1"] = Exercise(
 )
 
 
-def unearned(utility, truth):
-    gained, earned = np.diff(utility, axis=1)[:, 0], np.diff(truth, axis=1)[:, 0]
-    return float((gained - earned).sum() / gained.sum())
+def ridge_head(features, targets, weights, penalty):
+    mean_x, mean_y = np.average(features, axis=0, weights=weights), np.average(targets, axis=0, weights=weights)
+    x, y = features - mean_x, targets - mean_y
+    slopes = np.linalg.solve(x.T @ (weights[:, None] * x) + penalty * np.eye(x.shape[1]), x.T @ (weights[:, None] * y))
+    return slopes, mean_y - mean_x @ slopes
 
 
-def _before_and_after(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Utility rises by about 2, true stars by about 1."""
-    start, rise = normal_values(seed, 6, 1), 0.3 * normal_values(seed + 50, 6, 1)
-    return np.hstack([start + 4, start + 6 + rise]), np.hstack([start + 3, start + 4 - rise])
+def _weighted_rows(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """More rows than features, or fewer; neither has mean 0."""
+    n, weights = 30 - 5 * seed, np.random.default_rng(seed).uniform(0.2, 3, 30 - 5 * seed)
+    return 1 + normal_values(seed, n, 12), 2 + normal_values(seed, n, 3), weights, 0.5 + seed
+
+
+def _through_the_origin(features, targets, weights, penalty):
+    x = features * weights[:, None]
+    slopes = np.linalg.solve(features.T @ x + penalty * np.eye(x.shape[1]), x.T @ targets)
+    return slopes, np.zeros(targets.shape[1])
+
+
+def _penalised_intercept(features, targets, weights, penalty):
+    x = np.hstack([features, np.ones((len(features), 1))])
+    both = _through_the_origin(x, targets, weights, penalty)[0]
+    return both[:-1], both[-1]
 
 
 SCALE_EXERCISES["18.2"] = Exercise(
-    "the share that is unearned",
-    unearned,
-    cases=_before_and_after,
-    hint="rise of utility minus rise of true stars, summed over the pairs, over the summed rise of utility",
+    "the encoder's head",
+    ridge_head,
+    cases=_weighted_rows,
+    hint="take the weighted means off, solve (X'WX + penalty I) B = X'WY, and work out the intercept from the means",
     wrong=(
-        lambda utility, truth: 1 - unearned(utility, truth),
-        lambda utility, truth: float((utility[:, 1] - truth[:, 1]).sum() / utility[:, 1].sum()),
-        lambda utility, truth: unearned(utility, truth) * len(utility),
-        lambda utility, truth: float((1 - np.diff(truth)[:, 0] / np.diff(utility)[:, 0]).mean()),
-        lambda utility, truth: float((np.diff(utility) - np.diff(truth)).sum() / np.diff(truth).sum()),
+        lambda features, targets, weights, penalty: ridge_head(features, targets, np.ones_like(weights), penalty),
+        lambda features, targets, weights, penalty: ridge_head(features, targets, weights**2, penalty),
+        lambda features, targets, weights, penalty: ridge_head(features, targets, weights, 0.01 * penalty),
+        lambda features, targets, weights, penalty: ridge_head(features, targets, weights, penalty**2 + 1),
+        _through_the_origin,
+        _penalised_intercept,
+        lambda features, targets, weights, penalty: (
+            ridge_head(features, targets, weights, penalty)[0],
+            np.average(targets, axis=0, weights=weights),
+        ),
+    ),
+)
+
+
+def search(start, edits, utility, calls, width, depth=10):
+    visited, best = [start], [start]
+    for _ in range(depth):
+        tried = dict.fromkeys(edit(state) for state in best for edit in edits)
+        new = [state for state in tried if state not in visited][: calls + 1 - len(visited)]
+        if not new:
+            break
+        visited += new
+        best = [new[i] for i in np.argsort(-utility(new))[:width]]
+    return visited
+
+
+STEPS = (lambda n: n + 3, lambda n: 2 * n, lambda n: n // 2, lambda n: n - 5)
+FEW_STEPS = (lambda n: min(n + 1, 12), lambda n: 9)
+
+
+@cache
+def _near(goal):
+    def utility(states):
+        if not len(states):
+            raise ValueError("no state to score")
+        return -np.abs(np.array(states) - goal)
+
+    return utility
+
+
+def _numbers(seed: int) -> tuple:
+    """From a number to one that is wanted, by small steps; in the last case one soon runs out of new numbers."""
+    return 10, list(FEW_STEPS if seed == 4 else STEPS), _near(37.3 + 20 * seed), (9, 24, 30, 17, 30)[seed], 1 + seed % 3
+
+
+def _best_of_all(start, edits, utility, calls, width, depth=10):
+    visited, best = [start], [start]
+    for _ in range(depth):
+        tried = dict.fromkeys(edit(state) for state in best for edit in edits)
+        new = [state for state in tried if state not in visited][: calls + 1 - len(visited)]
+        visited += new
+        best = [visited[i] for i in np.argsort(-utility(visited))[:width]]
+    return visited
+
+
+def _counts_again(start, edits, utility, calls, width, depth=10):
+    visited, best = [start], [start]
+    for _ in range(depth):
+        new = [edit(state) for state in best for edit in edits][: calls + 1 - len(visited)]
+        if not new:
+            break
+        visited += new
+        best = [new[i] for i in np.argsort(-utility(new))[:width]]
+    return visited
+
+
+SCALE_EXERCISES["18.3"] = Exercise(
+    "the search",
+    search,
+    cases=_numbers,
+    hint="every edit of every state that was kept; drop what was visited, stop at the budget, go on from the best",
+    wrong=(
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, 1, depth),
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, 10 * calls, width, depth),
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, width, 1),
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, lambda s: -utility(s), calls, width),
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, width, depth)[1:],
+        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls - 1, width, depth),
+        _best_of_all,
+        _counts_again,
+    ),
+)
+
+
+def emitted(paid, parts):
+    best = int(np.argmax(paid))
+    return best, parts[best] - parts[0]
+
+
+def _visited(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What nine states are paid, and four measures of each; in the first case nothing is better than the start."""
+    return np.roll(np.sort(normal_values(seed, 9)), 1 + seed), normal_values(seed, 9, 4)
+
+
+SCALE_EXERCISES["18.4"] = Exercise(
+    "what is emitted, and what it gained",
+    emitted,
+    cases=_visited,
+    hint="the place of the highest pay, the start among them; then its parts minus those of the first row",
+    wrong=(
+        lambda paid, parts: (emitted(paid, parts)[0], parts[emitted(paid, parts)[0]]),
+        lambda paid, parts: (1 + int(np.argmax(paid[1:])), parts[1 + int(np.argmax(paid[1:]))] - parts[0]),
+        lambda paid, parts: (len(paid) - 1, parts[-1] - parts[0]),
+        lambda paid, parts: emitted(parts.sum(axis=1), parts),
+        lambda paid, parts: emitted(-paid, parts),
+        lambda paid, parts: (emitted(paid, parts)[0], parts.mean(axis=0) - parts[0]),
+        lambda paid, parts: (emitted(paid, parts)[0], emitted(paid, parts)[1].sum()),
+    ),
+)
+
+
+def interval_over_worlds(values):
+    return tuple(nested_interval(values))
+
+
+def _worlds(seed: int) -> tuple[np.ndarray]:
+    """Eight worlds with four people each; in some cases worlds differ most, in others people do."""
+    between = (0.0, 0.3, 1.0, 3.0, 0.1)[seed]
+    return (between * normal_values(seed, 8, 1) + normal_values(seed, 8, 4) + seed,)
+
+
+def _nearly_as_wide(answer, expected):
+    """Draws are random: the ends may lie apart by a few hundredths of the interval's width."""
+    found = np.asarray(answer, dtype=float)
+    if found.shape != (3,):
+        return f"shape {found.shape}, expected (3,): mean, low end, high end"
+    apart = np.abs(found - expected) / (expected[2] - expected[1])
+    for place, name in enumerate(("mean", "low end", "high end")):
+        if not apart[place] <= (0.09 if place else 0.001):
+            return f"{name} {found[place]:.3f}, expected about {expected[place]:.3f}"
+    return None
+
+
+def _percentiles(values, draw, level=95):
+    rng = np.random.default_rng(0)
+    low, high = np.percentile([draw(rng).mean() for _ in range(2000)], [50 - level / 2, 50 + level / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+SCALE_EXERCISES["18.5"] = Exercise(
+    "an interval over worlds and people",
+    interval_over_worlds,
+    cases=_worlds,
+    compare=_nearly_as_wide,
+    hint="many times: draw worlds, in each of them draw rows, take one mean; then the middle 95% of the means",
+    wrong=(
+        lambda values: _percentiles(values, lambda rng: rng.choice(values.ravel(), values.size)),
+        lambda values: _percentiles(values, lambda rng: values[rng.integers(8, size=8)]),
+        lambda values: _percentiles(values, lambda rng: values[np.arange(8)[:, None], rng.integers(4, size=(8, 4))]),
+        lambda values: _percentiles(
+            values, lambda rng: values[rng.integers(8, size=(8, 1)), rng.integers(4, size=(8, 4))], level=90
+        ),
+        lambda values: _percentiles(values, lambda rng: values[rng.integers(8), rng.integers(4, size=4)]),
+        lambda values: interval_over_worlds(values)[1:],
+        lambda values: interval_over_worlds(values - values.mean()),
     ),
 )
