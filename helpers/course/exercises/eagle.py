@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sklearn.neighbors import NearestNeighbors
 
-from helpers.course.judge import Exercise, normal_values
+from helpers.course.judge import Exercise, difference, normal_values
+from helpers.domains.ideas import ascii_line, catalogue_genres, idea_of
+from helpers.eagle.rewriting import MAX_REPETITION, MIN_WORDS
+from helpers.language.texts import repetition, sentence_ends
 
 EAGLE_EXERCISES: dict[str, Exercise] = {}
 
@@ -154,59 +158,297 @@ EAGLE_EXERCISES["03.5"] = Exercise(
 # --- 04 ----------------------------------------------------------------------------------------------------
 
 
-def repeated_share(words, n):
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+def chat_of(text, instruction, system, examples, field):
+    messages = [("system", system)]
+    for before, change, after in examples:
+        messages += [("user", f"{before}\n\nInstruction: {change}"), ("assistant", after)]
+    return [*messages, ("user", f"{text}\n\nInstruction: {instruction}"), ("assistant", f"{field}:")]
 
 
-def _loops(seed: int) -> tuple[list[str], int]:
-    """A text of few words, so that sequences come again; the last one is shorter than a sequence."""
-    rng = np.random.default_rng([4, seed])
-    return [str(word) for word in rng.choice(list("abc"), size=2 if seed == 4 else 20 + seed)], 2 + seed % 3
+def _chat_case(seed: int) -> tuple:
+    examples = [
+        (f"Genres: War.\nBefore {n}.", f"Change {n}.", f"Genres: Drama.\nAfter {n}.") for n in range(2 + seed % 2)
+    ]
+    return f"Genres: Comedy.\nText {seed}.", f"Do {seed}.", "You edit ideas.", examples, "Genres"
 
 
 EAGLE_EXERCISES["04.1"] = Exercise(
-    "repetition",
-    repeated_share,
-    cases=_loops,
-    hint="list all n-word sequences as tuples; compare their number with that of the distinct ones",
+    "the prompt",
+    chat_of,
+    cases=_chat_case,
+    hint="system; for each example a user's and an assistant's message; the task; an assistant's message that begins",
+    compare=lambda answer, expected: difference([tuple(message) for message in answer], expected),
     wrong=(
-        lambda words, n: 1 - repeated_share(words, n),
-        lambda words, n: repeated_share(words, 1),
-        lambda words, n: repeated_share(words, n + 1),
-        lambda words, n: repeated_share(words[:-1], n),  # the last sequence forgotten
-        lambda words, n: repeated_share(words, n) * max(0, len(words) - n + 1) / len(words),
-        lambda words, n: repeated_share(words[::n], 1),  # sequences that do not overlap
-        lambda words, n: repeated_share(words, n) if len(words) >= n else 1.0,
+        lambda *case: chat_of(*case)[:-1],
+        lambda *case: chat_of(*case)[1:],
+        lambda *case: [chat_of(*case)[0], *chat_of(*case)[-2:]],
+        lambda *case: [*chat_of(*case)[:1], *chat_of(*case)[-2:], *chat_of(*case)[1:-2]],
+        lambda *case: [*chat_of(*case)[:-2], ("user", f"Instruction: {case[1]}\n\n{case[0]}"), chat_of(*case)[-1]],
+        lambda *case: [*chat_of(*case)[:-1], ("assistant", case[4])],
+        lambda *case: [("user" if role == "system" else role, said) for role, said in chat_of(*case)],
     ),
 )
 
 
-def returns_to_go(utility, reward):
-    rewards = np.diff(utility, axis=0)
-    if reward == "terminal":
-        rewards = np.concatenate([np.zeros_like(rewards[1:]), utility[-1:]])
-    return np.cumsum(rewards[::-1], axis=0)[::-1]
+def idea_or_problem(answer):
+    line, _, rest = answer.strip().partition("\n")
+    genres, plot = catalogue_genres(line), ascii_line(rest.strip().partition("\n")[0])
+    ends = sentence_ends(plot)
+    if not genres:
+        return "", "no genre"
+    if len(plot.split()) >= MIN_WORDS and not ends:
+        return "", "unfinished"
+    plot = plot[: ends[-1]] if ends else plot
+    if len(plot.split()) < MIN_WORDS:
+        return "", "no plot"
+    if repetition(plot) > MAX_REPETITION:
+        return "", "repeats itself"
+    return idea_of(genres, plot), ""
 
 
-def _utilities(seed: int) -> tuple[np.ndarray, str]:
-    return 4 + normal_values(seed, 6, 3), "dense" if seed % 2 else "terminal"
+ANSWERS = (
+    " Crime, Drama.\nA robber opens a theme park with living dinosaurs. And then\n\nAnything else?",
+    " Exciting.\nA robber opens a theme park with living dinosaurs.",
+    " Crime.\nA robber. Then he opens a theme park with",
+    " Crime.\nA robber opens a theme park with living dinosaurs and then",
+    " Crime.\nA park of dinosaurs, a park of dinosaurs, a park of dinosaurs.",
+)
+"""Of the first an idea can be read; of each of the others one thing is wrong."""
+
+
+def _but_for(problem):
+    """Reads as it should, but knows one problem less: the answer is then an idea."""
+
+    def read(answer):
+        idea, found = idea_or_problem(answer)
+        return (answer.strip(), "") if found == problem else (idea, found)
+
+    return read
 
 
 EAGLE_EXERCISES["04.2"] = Exercise(
-    "what is still to come",
-    returns_to_go,
-    cases=_utilities,
-    hint="make the rewards first (np.diff, or zeros and the last utility), then add them up from the end",
+    "reading an answer",
+    idea_or_problem,
+    cases=lambda seed: (ANSWERS[seed],),
+    hint="first line: genres; second line: plot, cut behind its last whole sentence; each problem returns at once",
     wrong=(
-        lambda u, r: returns_to_go(u, "dense"),
-        lambda u, r: returns_to_go(u, "terminal"),
-        lambda u, r: np.diff(u, axis=0) if r == "dense" else returns_to_go(u, r),
-        lambda u, r: np.cumsum(np.diff(u, axis=0), axis=0) if r == "dense" else returns_to_go(u, r),
-        lambda u, r: returns_to_go(u, r)[::-1],
-        lambda u, r: returns_to_go(u, r)[0],
-        lambda u, r: returns_to_go(u - u[:1], r),
-        lambda u, r: returns_to_go(u.T, r).T,
+        *map(_but_for, ("no genre", "unfinished", "no plot", "repeats itself")),
+        lambda answer: (f"Genres:{answer}", ""),
+        lambda answer: idea_or_problem(answer.replace(". And then", " and then.")),
+        lambda answer: idea_or_problem(answer)[0],
+        lambda answer: idea_or_problem(answer)[::-1],
+    ),
+)
+
+
+class EditingEpisode:
+    """Episodes of editing, with STOP as the last action."""
+
+    def __init__(self, rewrite, utility, n_aims, horizon):
+        self.rewrite, self.utility, self.n_aims, self.horizon = rewrite, utility, n_aims, horizon
+
+    def reset(self, text):
+        self.text, self.steps, self.ended = text, 0, False
+        return text
+
+    def step(self, action):
+        if self.ended:
+            raise RuntimeError("the episode is over: reset first")
+        before = self.text
+        if action < self.n_aims:
+            self.text = self.rewrite(before, action, self.steps)
+            self.steps += 1
+        self.ended = action == self.n_aims or self.steps == self.horizon
+        return self.text, self.utility(self.text) - self.utility(before), self.ended
+
+
+def append_letter(text, action, step):
+    return f"{text}{'abcd'[action]}{step}"
+
+
+def letters_worth(text):
+    return float(sum(0.1 * (ord(letter) % 7) ** 2 for letter in text))
+
+
+class CountedRewrites:
+    """Asks `append_letter`, and counts how often."""
+
+    calls = 0
+
+    def __call__(self, text, action, step):
+        self.calls += 1
+        return append_letter(text, action, step)
+
+
+def _other_episode(answer, expected) -> str | None:
+    """What differs when both play: to the end, STOP at once, and STOP after a step."""
+    answer.rewrite, expected.rewrite = CountedRewrites(), CountedRewrites()
+    for number, actions in enumerate(([0, 1, 2, 3, 1, 2][: expected.horizon], [4], [2, 4])):
+        steps = [("reset", env.reset(f"text {number}")) for env in (answer, expected)]
+        if steps[0] != steps[1]:
+            return f"reset returns {steps[0][1]!r}, expected {steps[1][1]!r}"
+        for step, action in enumerate(actions):
+            name = "STOP" if action == 4 else f"action {action}"
+            if problem := difference(answer.step(action), expected.step(action)):
+                return f"{name} in step {step}, (text, reward, ended): {problem}"
+        if answer.rewrite.calls != expected.rewrite.calls:
+            return f"{answer.rewrite.calls} rewrites, expected {expected.rewrite.calls}"
+        if not _refuses(answer):
+            return "a step after the end of an episode should raise an error"
+    return None
+
+
+def _refuses(env) -> bool:
+    try:
+        env.step(0)
+    except NotImplementedError:
+        raise
+    except Exception:
+        return True
+    return False
+
+
+def _episode_with(**changed):
+    """The environment with some methods changed."""
+    return type("Changed", (EditingEpisode,), changed)
+
+
+def _paid_over_the_start(env, action):
+    if env.steps == 0:
+        env.first = env.text
+    text, _, ended = EditingEpisode.step(env, action)
+    return text, env.utility(text) - env.utility(env.first), ended
+
+
+EAGLE_EXERCISES["04.3"] = Exercise(
+    "an environment with STOP",
+    EditingEpisode,
+    cases=lambda seed: (append_letter, letters_worth, 4, 2 + seed),
+    hint="reset keeps text, steps and whether it has ended; step rewrites, unless it is STOP, and pays the difference",
+    compare=_other_episode,
+    wrong=(
+        _episode_with(step=lambda env, a: (lambda text, reward, ended: (text, env.utility(text), ended))(
+            *EditingEpisode.step(env, a))),
+        _episode_with(step=_paid_over_the_start),
+        _episode_with(step=lambda env, a: (*EditingEpisode.step(env, a)[:2], a == env.n_aims)),
+        _episode_with(step=lambda env, a: (*EditingEpisode.step(env, a)[:2], env.steps == env.horizon)),
+        _episode_with(step=lambda env, a: (env.rewrite("", 0, 0), EditingEpisode.step(env, a))[1]),
+        _episode_with(step=lambda env, a: (setattr(env, "ended", False), EditingEpisode.step(env, a))[1]),
+        _episode_with(reset=lambda env, text: EditingEpisode.reset(env, text).upper()),
+        _episode_with(reset=lambda env, text: (EditingEpisode.reset(env, text), setattr(env, "steps", 1))[0]),
+    ),
+)  # fmt: skip
+
+
+def share_copied(words, source, n):
+    known = {tuple(source[i : i + n]) for i in range(len(source) - n + 1)}
+    own = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return sum(sequence in known for sequence in own) / len(own) if own else 0.0
+
+
+def _two_texts(seed: int) -> tuple[list[str], list[str], int]:
+    """Two texts of few words, so that they share sequences; the last one is shorter than a sequence."""
+    rng = np.random.default_rng([4, seed])
+    one, other = ([str(word) for word in rng.choice(list("abcd"), size=size)] for size in (20 + seed, 15))
+    return (one[:2] if seed == 4 else one), other, 3
+
+
+EAGLE_EXERCISES["04.4"] = Exercise(
+    "copying",
+    share_copied,
+    cases=_two_texts,
+    hint="all sequences of n words of both texts as tuples; how many of the first text's stand in the second's set?",
+    wrong=(
+        lambda words, source, n: share_copied(source, words, n),
+        lambda words, source, n: share_copied(words, source, 1),
+        lambda words, source, n: share_copied(words, source, n + 1),
+        lambda words, source, n: share_copied(words, source, n) if len(words) >= n else 1.0,
+        lambda words, source, n: share_copied(words[:-1], source, n),
+        lambda words, source, n: 1 - share_copied(words, source, n),
+        lambda words, source, n: float(sum(word in source for word in words) / len(words)),
+    ),
+)
+
+
+def reach_of(before, after, targets):
+    ways = targets - before
+    return float(((after - before) * ways).sum() / (ways * ways).sum())
+
+
+def _moves_towards(seed: int) -> tuple:
+    before, targets = normal_values(seed, 6, 4), 3 * normal_values(seed + 50, 6, 4)
+    return before, before + 0.4 * (targets - before) + 0.3 * normal_values(seed + 90, 6, 4), targets
+
+
+def _ratios(before, after, targets):
+    ways = targets - before
+    return ((after - before) * ways).sum(axis=1) / (ways * ways).sum(axis=1)
+
+
+EAGLE_EXERCISES["04.5"] = Exercise(
+    "reach",
+    reach_of,
+    cases=_moves_towards,
+    hint="one number by least squares: moves times ways, summed over everything, over ways times ways",
+    wrong=(
+        lambda before, after, targets: float(_ratios(before, after, targets).mean()),
+        lambda before, after, targets: _ratios(before, after, targets),
+        lambda before, after, targets: float(
+            np.linalg.norm(after - before, axis=1).sum() / np.linalg.norm(targets - before, axis=1).sum()
+        ),
+        lambda before, after, targets: reach_of(0 * before, after, targets),
+        lambda before, after, targets: reach_of(before, targets, after),
+        lambda before, after, targets: 1 - reach_of(before, after, targets),
+    ),
+)
+
+
+def shares_of_variance(values):
+    n_starts, n_actions, n_draws = values.shape[:3]
+    noise = values.var(axis=2, ddof=1).mean(axis=(0, 1)).sum()
+    means = values.mean(axis=2)
+    means = means - means.mean(axis=1, keepdims=True)
+    common = means.mean(axis=0)
+    rest = ((means - common) ** 2).sum() / ((n_starts - 1) * (n_actions - 1))
+    main = max(0.0, (common**2).sum() / (n_actions - 1) - rest / n_starts)
+    interaction = max(0.0, rest - noise / n_draws)
+    total = main + interaction + noise
+    return (main + interaction) / total, main / total
+
+
+def _tried_actions(seed: int) -> tuple[np.ndarray]:
+    starts, actions, draws = 5, 6, 2 + seed % 3
+    of_start, of_action = 3 * normal_values(seed, starts, 1, 1, 2), normal_values(seed, 1, actions, 1, 2)
+    of_pair, of_draw = normal_values(seed, starts, actions, 1, 2), normal_values(seed, starts, actions, draws, 2)
+    return (of_start + of_action + of_pair + of_draw,)
+
+
+def _nothing_taken_out(values):
+    means = values.mean(axis=2)
+    means = means - means.mean(axis=1, keepdims=True)
+    noise = values.var(axis=2, ddof=1).mean(axis=(0, 1)).sum()
+    between, main = means.var(axis=1, ddof=1).mean(axis=0).sum(), means.mean(axis=0).var(axis=0, ddof=1).sum()
+    return between / (between + noise), main / (between + noise)
+
+
+def _mean_of_dimensions(values):
+    return tuple(np.mean([shares_of_variance(values[..., [i]]) for i in range(values.shape[-1])], axis=0))
+
+
+EAGLE_EXERCISES["04.6"] = Exercise(
+    "signal",
+    shares_of_variance,
+    cases=_tried_actions,
+    hint="noise within pairs; means without the start's own; what is common; then take noise out of each part",
+    wrong=(
+        _nothing_taken_out,
+        lambda values: shares_of_variance(values)[::-1],
+        lambda values: (shares_of_variance(values)[0], shares_of_variance(values)[0]),
+        lambda values: shares_of_variance(values.transpose(1, 0, 2, 3)),
+        _mean_of_dimensions,
+        lambda values: tuple(1 - share for share in shares_of_variance(values)),
+        lambda values: shares_of_variance(values)[0],
+        lambda values: tuple(float(share**0.5) for share in shares_of_variance(values)),
     ),
 )
 
@@ -240,25 +482,172 @@ EAGLE_EXERCISES["05.1"] = Exercise(
 )
 
 
-def step_with_gap(z, q):
+def weights_and_gap(z, tolerance, max_steps):
     n = z.shape[1]
-    new = q * action_leverages(z, q) / n
-    return new, float(action_leverages(z, new).max() - n)
+    q = np.full(len(z), 1 / len(z))
+    for _ in range(max_steps):
+        values = action_leverages(z, q)
+        if values.max() - n <= tolerance * n:
+            break
+        q = q * values / n
+    return q, float(action_leverages(z, q).max() - n)
+
+
+def _even_steps(z, steps):
+    return weights_and_gap(z, -np.inf if steps < 0 else 0.0, steps)
+
+
+def _by_the_largest(z, tolerance, max_steps):
+    q = np.full(len(z), 1 / len(z))
+    for _ in range(max_steps):
+        values = action_leverages(z, q)
+        if values.max() - z.shape[1] <= tolerance * z.shape[1]:
+            break
+        q = q * values / values.max()
+        q = q / q.sum() ** 2
+    return q, float(action_leverages(z, q).max() - z.shape[1])
 
 
 EAGLE_EXERCISES["05.2"] = Exercise(
-    "one step and its certificate",
-    step_with_gap,
-    cases=_weighted_actions,
-    hint="q times leverage over n; then the largest leverage under the new q, minus n",
+    "the multiplicative algorithm",
+    weights_and_gap,
+    cases=lambda seed: (normal_values(seed, 12, 3), 0.01, 5 if seed == 0 else 1000),
+    hint="even weights; q times leverage over n, until the largest leverage minus n is within tolerance times n",
     wrong=(
-        lambda z, q: (step_with_gap(z, q)[0], float(action_leverages(z, q).max() - z.shape[1])),
-        lambda z, q: (q * action_leverages(z, q), step_with_gap(z, q)[1]),
-        lambda z, q: (q * action_leverages(z, q) / len(z), step_with_gap(z, q)[1]),
-        lambda z, q: (step_with_gap(z, q)[0], step_with_gap(z, q)[1] + z.shape[1]),
-        lambda z, q: (step_with_gap(z, q)[0], step_with_gap(z, q)[1] / z.shape[1]),
-        lambda z, q: (q, float(action_leverages(z, q).max() - z.shape[1])),
-        lambda z, q: step_with_gap(z, q)[0],
+        lambda z, tolerance, steps: (_even_steps(z, steps)[0], weights_and_gap(z, tolerance, steps)[1]),
+        lambda z, tolerance, steps: weights_and_gap(z, tolerance / z.shape[1], steps),
+        lambda z, tolerance, steps: weights_and_gap(z, tolerance, 10),
+        lambda z, tolerance, steps: weights_and_gap(z, tolerance, 10**5),
+        lambda z, tolerance, steps: weights_and_gap(z, tolerance, steps)[0],
+        lambda z, tolerance, steps: (np.full(len(z), 1 / len(z)), weights_and_gap(z, tolerance, steps)[1]),
+        lambda z, tolerance, steps: (weights_and_gap(z, tolerance, steps)[0], 0.0),
+        _by_the_largest,
+    ),
+)
+
+
+def swapped(z, chosen, score):
+    chosen = np.array(chosen)
+    improved = True
+    while improved:
+        improved = False
+        for place, old in enumerate(chosen):
+            rest = np.delete(chosen, place)
+            inverse = np.linalg.inv(z[rest].T @ z[rest] + 1e-6 * np.eye(z.shape[1]))
+            scores = score(z @ inverse @ z.T)
+            scores[rest] = -np.inf
+            best = int(scores.argmax())
+            if scores[best] > scores[old] + 1e-6:
+                chosen[place], improved = best, True
+    return np.sort(chosen)
+
+
+def _certainty(gram):
+    own = gram.diagonal()
+    return -np.log((own[:, None] - gram**2 / (1 + own)).max(axis=0))
+
+
+def _chosen_actions(seed: int) -> tuple:
+    return normal_values(seed, 25, 3), np.random.default_rng([5, seed]).choice(25, 5, replace=False), _certainty
+
+
+def _swapped_once(z, chosen, score):
+    found, calls = np.array(chosen), len(chosen)
+    for place in range(calls):
+        rest = np.delete(found, place)
+        scores = score(z @ np.linalg.inv(z[rest].T @ z[rest] + 1e-6 * np.eye(z.shape[1])) @ z.T)
+        scores[rest] = -np.inf
+        found[place] = int(scores.argmax())
+        break
+    return np.sort(found)
+
+
+def _swapped_for_the_same(z, chosen, score):
+    rest = np.array(chosen)
+    scores = score(z @ np.linalg.inv(z[rest].T @ z[rest] + 1e-6 * np.eye(z.shape[1])) @ z.T)
+    return np.sort(np.argsort(-scores)[: len(chosen)])
+
+
+EAGLE_EXERCISES["05.3"] = Exercise(
+    "exchange",
+    swapped,
+    cases=_chosen_actions,
+    hint="for each place: score all actions beside the rest, bar the rest, swap if the best beats the old one; repeat",
+    wrong=(
+        lambda z, chosen, score: np.sort(chosen),
+        lambda z, chosen, score: swapped(z, chosen, lambda gram: -score(gram)),
+        lambda z, chosen, score: swapped(z, chosen, lambda gram: np.log1p(gram.diagonal())),
+        lambda z, chosen, score: swapped(z, chosen, score)[:-1],
+        _swapped_once,
+        _swapped_for_the_same,
+    ),
+)
+
+
+def _volume(gram):
+    return np.log1p(gram.diagonal())
+
+
+def whitened_ways(ways, n):
+    """On the n principal axes of moves, measured from no move at all, with the same spread along each."""
+    _, scales, axes = np.linalg.svd(ways, full_matrices=False)
+    return ways @ axes[:n].T / scales[:n] * np.sqrt(len(ways))
+
+
+def ten_of_many(ways, k):
+    z = whitened_ways(ways, min(k, ways.shape[1]))
+    top = np.argsort(-weights_and_gap(z, 1e-3, 10_000)[0], kind="stable")[:k]
+    return swapped(z, swapped(z, top, _volume), _certainty)
+
+
+def _promised_moves(seed: int) -> tuple[np.ndarray, int]:
+    """Moves in six dimensions of different length, that have a direction in common; more or fewer are chosen."""
+    return (normal_values(seed, 40, 6) + 0.5) * np.array([4.0, 3, 2, 1, 0.5, 0.2]), 4 + seed
+
+
+EAGLE_EXERCISES["05.4"] = Exercise(
+    "a support",
+    ten_of_many,
+    cases=_promised_moves,
+    hint="SVD, as many axes as actions at most, whiten; weights; the k largest; exchange by volume, then by certainty",
+    wrong=(
+        lambda ways, k: np.sort(np.argsort(-weights_and_gap(whitened_ways(ways, min(k, 6)), 1e-3, 10_000)[0])[:k]),
+        lambda ways, k: ten_of_many(ways - ways.mean(axis=0), k),
+        lambda ways, k: ten_of_many(ways, k + 1),
+        lambda ways, k: np.sort(np.argsort(-np.linalg.norm(ways, axis=1))[:k]),
+        lambda ways, k: swapped(whitened_ways(ways, min(k, 6)), np.arange(k), _volume),
+        lambda ways, k: np.arange(k),
+    ),
+)
+
+
+def effects_error(moves, gains, chosen, penalty):
+    x, y = moves[chosen], gains[chosen]
+    taste = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
+    others = np.setdiff1d(np.arange(len(moves)), chosen)
+    return float(np.sqrt(np.mean((moves[others] @ taste - gains[others]) ** 2)))
+
+
+def _moves_and_gains(seed: int) -> tuple:
+    moves = normal_values(seed, 20, 4)
+    gains = moves @ normal_values(seed, 4) + 0.3 * normal_values(seed, 20)
+    return moves, gains, np.random.default_rng([5, seed]).choice(20, 6, replace=False), 0.5
+
+
+EAGLE_EXERCISES["05.5"] = Exercise(
+    "the error of a support",
+    effects_error,
+    cases=_moves_and_gains,
+    hint="ridge regression without intercept on the chosen, then the root mean square error over all others",
+    wrong=(
+        lambda moves, gains, chosen, penalty: effects_error(moves, gains, chosen, 0.0),
+        lambda moves, gains, chosen, penalty: effects_error(
+            moves, gains, np.setdiff1d(np.arange(len(moves)), chosen), penalty
+        ),
+        lambda moves, gains, chosen, penalty: effects_error(moves, gains, chosen, penalty) ** 2,
+        lambda moves, gains, chosen, penalty: effects_error(moves, gains, np.sort(chosen)[:-1], penalty),
+        lambda moves, gains, chosen, penalty: float(np.sqrt(np.mean(gains**2))),
+        lambda moves, gains, chosen, penalty: effects_error(moves - moves.mean(axis=0), gains, chosen, penalty),
     ),
 )
 
@@ -266,53 +655,205 @@ EAGLE_EXERCISES["05.2"] = Exercise(
 # --- 06 ----------------------------------------------------------------------------------------------------
 
 
-def kl_rows(p, q):
-    log_p = np.log(np.where(p > 0, p, 1.0))
-    return (p * (log_p - np.log(q))).sum(axis=1)
+def choices_with_stop(worth, step, temperature):
+    scores = np.append(worth, 0.0 if step else -np.inf) / temperature
+    p = np.exp(scores - scores.max())
+    return p / p.sum()
 
 
-def _two_policies(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two tables of distributions; the first has zeros."""
-    p, q = np.exp(normal_values(seed, 4, 6)), np.exp(normal_values(seed + 50, 4, 6))
-    p[np.arange(4), np.arange(4)] = 0
-    return p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+def _first_softmaxed(worth, step, temperature):
+    p = choices_with_stop(worth, 1, temperature)
+    p[-1] *= step > 0
+    return p
 
 
 EAGLE_EXERCISES["06.1"] = Exercise(
+    "choices",
+    choices_with_stop,
+    cases=lambda seed: (0.1 * normal_values(seed, 6), seed % 2, 0.05),
+    hint="append a 0 for STOP, divide by the temperature, exp, no STOP in step 0, divide by the sum",
+    wrong=(
+        lambda worth, step, temperature: choices_with_stop(worth, 1, temperature),
+        lambda worth, step, temperature: choices_with_stop(worth, 0, temperature),
+        lambda worth, step, temperature: choices_with_stop(worth, step, 1.0),
+        lambda worth, step, temperature: choices_with_stop(worth, step, 1 / temperature),
+        lambda worth, step, temperature: choices_with_stop(worth, step, temperature)[:-1],
+        lambda worth, step, temperature: choices_with_stop(worth - worth.mean(), step, temperature),
+        lambda worth, step, temperature: np.roll(choices_with_stop(worth, step, temperature), 1),
+        _first_softmaxed,  # STOP is taken away at the end, and the rest no longer sums to 1
+    ),
+)
+
+
+def standardised_ridge(x, y, penalty):
+    center, spread = x.mean(axis=0), x.std(axis=0)
+    spread = np.where(spread > 1e-9, spread, 1.0)
+    z = (x - center) / spread
+    weights = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (y - y.mean()))
+    return center, spread, weights, y.mean()
+
+
+def _tried_options(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Features of other sizes, one of them constant, and gains with a mean."""
+    x = normal_values(seed, 30, 5) * np.array([1.0, 10.0, 0.1, 1.0, 0.0]) + np.array([3.0, 0.0, 1.0, -2.0, 0.0])
+    return x, 0.3 + 0.2 * x[:, 0] - 0.05 * x[:, 1] + 0.1 * normal_values(seed, 30), 10.0**seed
+
+
+def _with_weights(x, y, penalty, change):
+    center, spread, weights, intercept = standardised_ridge(x, y, penalty)
+    return center, spread, change(weights, spread), intercept
+
+
+def _intercept_at_zero(x, y, penalty):
+    center, spread, weights, intercept = standardised_ridge(x, y, penalty)
+    return center, spread, weights, intercept - center / spread @ weights
+
+
+EAGLE_EXERCISES["06.2"] = Exercise(
+    "ridge regression",
+    standardised_ridge,
+    cases=_tried_options,
+    hint="standardise the columns (spread 1 where it is 0), take the mean off y, then solve the normal equations",
+    wrong=(
+        lambda x, y, penalty: standardised_ridge(x, y, 0.0 * penalty + 1e-6),
+        lambda x, y, penalty: standardised_ridge(x, y, penalty * len(x)),
+        lambda x, y, penalty: _with_weights(x, y, penalty, lambda weights, spread: weights / spread),
+        lambda x, y, penalty: (*standardised_ridge(x, y, penalty)[:3], 0.0),
+        lambda x, y, penalty: (x.mean(axis=0), x.std(axis=0), *standardised_ridge(x, y, penalty)[2:]),
+        lambda x, y, penalty: standardised_ridge(x, y, penalty)[2],
+        _intercept_at_zero,
+    ),
+)
+
+
+def left_out_predictions(x, y, start, penalty):
+    predicted = np.zeros(len(y))
+    for number in np.unique(start):
+        out = start == number
+        center, spread, weights, intercept = standardised_ridge(x[~out], y[~out], penalty)
+        predicted[out] = intercept + (x[out] - center) / spread @ weights
+    return predicted
+
+
+def _rows_of_starts(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Rows of four starts, not as many of each and not in their order, whose gains differ by start."""
+    x, y, _ = _tried_options(seed)
+    start = np.random.default_rng([6, seed]).permutation(np.repeat([3, 0, 7, 4], [12, 5, 9, 4]))
+    return x, y + 0.5 * normal_values(seed, 8)[start], start, 3.0
+
+
+def _start_after_start(x, y, start, penalty):
+    return left_out_predictions(x, y, start, penalty)[np.argsort(start, kind="stable")]
+
+
+def _fitted_on_the_left_out(x, y, start, penalty):
+    predicted = np.zeros(len(y))
+    for number in np.unique(start):
+        out = start == number
+        center, spread, weights, intercept = standardised_ridge(x[out], y[out], penalty)
+        predicted[out] = intercept + (x[out] - center) / spread @ weights
+    return predicted
+
+
+def _standardised_before(x, y, start, penalty):
+    center, spread, *_ = standardised_ridge(x, y, penalty)
+    predicted = np.zeros(len(y))
+    for number in np.unique(start):
+        out = start == number
+        *_, weights, intercept = standardised_ridge(x[~out], y[~out], penalty)
+        predicted[out] = intercept + (x[out] - center) / spread @ weights
+    return predicted
+
+
+EAGLE_EXERCISES["06.3"] = Exercise(
+    "predictions for left-out starts",
+    left_out_predictions,
+    cases=_rows_of_starts,
+    hint="for each start fit on the rows of the others, and predict its own rows into their places",
+    wrong=(
+        lambda x, y, start, penalty: left_out_predictions(x, y, np.arange(len(y)), penalty),
+        lambda x, y, start, penalty: left_out_predictions(x, y, np.arange(len(y)) % 4, penalty),
+        lambda x, y, start, penalty: left_out_predictions(x, y, start, 1e-6),
+        lambda x, y, start, penalty: left_out_predictions(x, y, start, penalty) - y,
+        lambda x, y, start, penalty: float(((left_out_predictions(x, y, start, penalty) - y) ** 2).mean()),
+        _start_after_start,
+        _fitted_on_the_left_out,
+        _standardised_before,
+    ),
+)
+
+
+def kl_rows(p, q):
+    log_p = np.log(np.where(p > 0, p, 1.0))
+    log_q = np.log(np.where(p > 0, q, 1.0))
+    return (p * (log_p - log_q)).sum(axis=1)
+
+
+def _two_policies(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables of distributions; the first has zeros, and in one place both have one: STOP in a first step."""
+    p, q = np.exp(normal_values(seed, 4, 6)), np.exp(normal_values(seed + 50, 4, 6))
+    p[np.arange(4), np.arange(4)] = 0
+    p[0, -1] = q[0, -1] = 0
+    return p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+
+
+EAGLE_EXERCISES["06.4"] = Exercise(
     "Kullback–Leibler divergence",
     kl_rows,
     cases=_two_policies,
-    hint="p times (log p - log q), summed along each row; terms with p = 0 count 0",
+    hint="p times (log p - log q), summed along each row; terms with p = 0 count 0, whatever q is",
     wrong=(
-        lambda p, q: (p * (np.log(p + (p == 0)) - np.log(q))).sum(),
-        lambda p, q: (p * (np.log(p + (p == 0)) - np.log(q))).mean(axis=1),
-        lambda p, q: (p * (np.log(p + (p == 0)) - np.log(q))).sum(axis=0),
-        lambda p, q: -(p * np.log(q)).sum(axis=1),
+        lambda p, q: np.full(4, kl_rows(p, q).sum()),
+        lambda p, q: kl_rows(p, q).sum(),
+        lambda p, q: kl_rows(p, q) / p.shape[1],
+        lambda p, q: -(p * np.log(np.where(p > 0, q, 1.0))).sum(axis=1),
         lambda p, q: kl_rows(p, q) / np.log(2),
-        lambda p, q: (q * (np.log(q) - np.log(p + (p == 0)))).sum(axis=1),
+        lambda p, q: kl_rows(q, np.where(p > 0, p, 1e-9)),
+        lambda p, q: -kl_rows(p, q),
         lambda p, q: np.full(len(p), np.nan),
     ),
 )
 
 
-def optimistic_targets(utility, k):
-    targets = np.zeros(utility.shape)
-    np.put_along_axis(targets, np.argsort(-utility, axis=1)[:, :k], 1 / k, axis=1)
-    return targets
+def shuffled_within_starts(gain, start, rng):
+    changed = gain.copy()
+    for number in np.unique(start):
+        own = np.flatnonzero(start == number)
+        changed[own] = gain[rng.permutation(own)]
+    return changed
 
 
-EAGLE_EXERCISES["06.2"] = Exercise(
-    "optimistic targets",
-    optimistic_targets,
-    cases=lambda seed: (normal_values(seed, 5, 12), 3 + seed % 3),
-    hint="find the k largest of each row with argsort; each gets 1 / k",
+def _gains_that_name_their_start(seed: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Gains of 100 and a bit in start 1, of 200 and a bit in start 2: rising within a start, the starts mixed."""
+    start = np.random.default_rng([6, seed]).permutation(np.repeat([1, 2, 5], [9, 7, 8]))
+    return 100.0 * start + np.arange(len(start)), start, np.random.default_rng(seed)
+
+
+def _not_shuffled_within(answer, expected) -> str | None:
+    """Any shuffle is right that leaves each gain in its start."""
+    answer = np.asarray(answer, dtype=float)
+    if answer.shape != expected.shape:
+        return f"shape {answer.shape}, expected {expected.shape}"
+    if not np.array_equal(np.sort(answer), np.sort(expected)):
+        return "the gains are no longer those that were given, each once"
+    if not np.array_equal(answer // 100, expected // 100):
+        return "a gain has moved to another start"
+    still = [bool((np.diff(answer[answer // 100 == number]) > 0).all()) for number in np.unique(expected // 100)]
+    return "the gains of a start still stand in their order" if any(still) else None
+
+
+EAGLE_EXERCISES["06.5"] = Exercise(
+    "shuffled within each start",
+    shuffled_within_starts,
+    cases=_gains_that_name_their_start,
+    compare=_not_shuffled_within,
+    hint="for each start: the positions of its rows, and the same gains in the order of a permutation of them",
     wrong=(
-        lambda utility, k: optimistic_targets(-utility, k),
-        lambda utility, k: k * optimistic_targets(utility, k),
-        lambda utility, k: optimistic_targets(utility.reshape(1, -1), k).reshape(utility.shape),
-        lambda utility, k: optimistic_targets(utility.T, k).T,
-        lambda utility, k: optimistic_targets(utility, k - 1),
-        lambda utility, k: np.exp(utility) / np.exp(utility).sum(axis=1, keepdims=True),
+        lambda gain, start, rng: gain,
+        lambda gain, start, rng: rng.permutation(gain),
+        lambda gain, start, rng: gain[np.argsort(start, kind="stable")],
+        lambda gain, start, rng: rng.choice(gain, len(gain)),
+        lambda gain, start, rng: np.array([gain[start == number].mean() for number in start]),
     ),
 )
 
@@ -320,58 +861,188 @@ EAGLE_EXERCISES["06.2"] = Exercise(
 # --- 07 ----------------------------------------------------------------------------------------------------
 
 
-def generalised_advantages(rewards, values, discount):
-    surprise = rewards + np.concatenate([values[1:], np.zeros_like(values[:1])]) - values
-    steps = np.arange(len(rewards))
-    ahead = steps - steps[:, None]  # from row to column
-    return np.where(ahead >= 0, discount ** np.maximum(ahead, 0), 0.0) @ surprise
+def _torch_values(seed: int, *shape: int):
+    return torch.as_tensor(normal_values(seed, *shape))
 
 
-def _played(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    return normal_values(seed, 5, 3), normal_values(seed + 50, 5, 3), 0.5 + 0.1 * seed
+def rewards_to_come(rewards):
+    return rewards.flip(0).cumsum(0).flip(0)
 
 
 EAGLE_EXERCISES["07.1"] = Exercise(
-    "advantages in one pass",
-    generalised_advantages,
-    cases=_played,
-    hint="from the last step to the first: surprise plus discount times the advantage of the step after",
+    "returns to go",
+    rewards_to_come,
+    cases=lambda seed: (_torch_values(seed, 5, 3),),
+    hint="add up from the last step to the first: flip, cumsum, flip back",
     wrong=(
-        lambda r, v, d: generalised_advantages(r, v, 0.0),
-        lambda r, v, d: generalised_advantages(r, v, 1.0),
-        lambda r, v, d: generalised_advantages(r, np.zeros_like(v), d),
-        lambda r, v, d: generalised_advantages(r[::-1], v[::-1], d)[::-1],
-        lambda r, v, d: generalised_advantages(r - v, np.zeros_like(v), d),
-        lambda r, v, d: generalised_advantages(r, v, d)[::-1],
+        lambda rewards: rewards.cumsum(0),
+        lambda rewards: rewards.flip(0).cumsum(0),
+        lambda rewards: rewards.flip(1).cumsum(1).flip(1),
+        lambda rewards: rewards.sum(dim=0),
+        lambda rewards: rewards.sum(dim=0).expand_as(rewards),
+        lambda rewards: rewards_to_come(rewards) - rewards,
+        lambda rewards: rewards,
     ),
 )
 
 
-def advantages_in_groups(gain, group):
-    groups = gain.reshape(-1, group)
-    centred = groups - groups.mean(axis=1, keepdims=True)
-    return (centred / (groups.std(axis=1, ddof=1, keepdims=True) + 1e-4)).reshape(-1)
+def generalised_advantages(rewards, values, discount):
+    surprise = rewards + torch.cat([values[1:], torch.zeros_like(values[:1])]) - values
+    ahead = torch.arange(len(rewards)) - torch.arange(len(rewards))[:, None]  # from row to column
+    return (discount ** ahead.clamp(min=0) * (ahead >= 0)).to(surprise.dtype) @ surprise
 
 
-def _groups(seed: int) -> tuple[np.ndarray, int]:
-    """Three starts of different difficulty; in the last one all gains are equal."""
-    gain = normal_values(seed, 3, 2 + seed % 3) + np.array([[0.0], [5.0], [1.0]])
-    gain[2] = 1.0
-    return gain.reshape(-1), gain.shape[1]
+def _played_steps(seed: int) -> tuple:
+    return _torch_values(seed, 5, 3), _torch_values(seed + 50, 5, 3), 0.5 + 0.1 * seed
 
 
 EAGLE_EXERCISES["07.2"] = Exercise(
-    "group-relative advantages",
-    advantages_in_groups,
-    cases=_groups,
-    hint="one row per start, minus the row's mean, divided by the row's standard deviation",
+    "generalised advantages",
+    generalised_advantages,
+    cases=_played_steps,
+    hint="from the last step to the first: surprise plus discount times the advantage of the step after",
     wrong=(
-        lambda gain, group: (gain - gain.mean()) / (gain.std(ddof=1) + 1e-4),
-        lambda gain, group: (gain.reshape(-1, group) - gain.reshape(-1, group).mean(1, keepdims=True)).reshape(-1),
-        lambda gain, group: advantages_in_groups(gain.reshape(group, -1).T.reshape(-1), group),
-        lambda gain, group: advantages_in_groups(gain, group).reshape(-1, group),
-        lambda gain, group: -advantages_in_groups(gain, group),
-        lambda gain, group: gain / (gain.std(ddof=1) + 1e-4),
+        lambda r, v, d: generalised_advantages(r, v, 0.0),
+        lambda r, v, d: generalised_advantages(r, v, 1.0),
+        lambda r, v, d: generalised_advantages(r, torch.zeros_like(v), d),
+        lambda r, v, d: generalised_advantages(r.flip(0), v.flip(0), d).flip(0),
+        lambda r, v, d: generalised_advantages(r - v, torch.zeros_like(v), d),
+        lambda r, v, d: generalised_advantages(r, v, d).flip(0),
+        lambda r, v, d: rewards_to_come(r) - v,
+    ),
+)
+
+
+def mean_of_the_others(surprise, group):
+    groups = surprise.reshape(-1, group)
+    return ((groups.sum(dim=1, keepdim=True) - groups) / (group - 1)).reshape(-1)
+
+
+EAGLE_EXERCISES["07.3"] = Exercise(
+    "the others of the same start",
+    mean_of_the_others,
+    cases=lambda seed: (_torch_values(seed, 3 * (2 + seed % 3)), 2 + seed % 3),
+    hint="one row per start; the row's sum without the episode itself, divided by how many others there are",
+    wrong=(
+        lambda surprise, group: surprise.reshape(-1, group).mean(1, keepdim=True).expand(-1, group).reshape(-1),
+        lambda surprise, group: mean_of_the_others(surprise, group) * (group - 1) / group,
+        lambda surprise, group: mean_of_the_others(surprise, len(surprise)),
+        lambda surprise, group: mean_of_the_others(surprise.reshape(group, -1).T.reshape(-1), group),
+        lambda surprise, group: mean_of_the_others(surprise, group).reshape(-1, group),
+        lambda surprise, group: surprise - mean_of_the_others(surprise, group),
+    ),
+)
+
+
+def reinforce_by_terms(log_probs, chosen, advantages, reference, kl_weight, entropy_weight):
+    p = log_probs.exp()
+    taken = log_probs[torch.arange(len(chosen)), chosen]
+    kl = (p * (log_probs - reference)).sum(dim=1)
+    entropy = -(p * log_probs).sum(dim=1)
+    return (-advantages * taken + kl_weight * kl - entropy_weight * entropy).mean()
+
+
+def _states_of_episodes(seed: int) -> tuple:
+    log_probs, reference = (torch.log_softmax(_torch_values(seed + shift, 6, 4), dim=1) for shift in (0, 50))
+    chosen = torch.as_tensor(np.random.default_rng([7, seed]).integers(4, size=6))
+    return log_probs, chosen, _torch_values(seed + 90, 6), reference, 0.3, 0.2
+
+
+def _reverse_kl(log_probs, chosen, advantages, reference, kl_weight, entropy_weight):
+    without = reinforce_by_terms(log_probs, chosen, advantages, reference, 0.0, entropy_weight)
+    return without + kl_weight * (reference.exp() * (reference - log_probs)).sum(dim=1).mean()
+
+
+EAGLE_EXERCISES["07.4"] = Exercise(
+    "the REINFORCE loss",
+    reinforce_by_terms,
+    cases=_states_of_episodes,
+    hint="minus advantage times log-probability of what was chosen, plus weight times KL, minus weight times entropy",
+    wrong=(
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, -a, ref, kl, ent),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, -kl, ent),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, kl, -ent),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, 0.0, ent),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, kl, 0.0),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, kl, ent) * len(lp),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, torch.ones_like(a), ref, kl, ent),
+        lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, lp.argmax(dim=1), a, ref, kl, ent),
+        _reverse_kl,
+    ),
+)
+
+
+class Lever:
+    """A world of three levers for a loop to be tried on: what is played follows from the policy as it is then."""
+
+    def __init__(self, seed: int) -> None:
+        self.scores = torch.nn.Parameter(_torch_values(seed, 3))
+        self.pays, self.seed = _torch_values(seed + 50, 3), seed
+
+    def play_some(self, iteration: int):
+        rng = np.random.default_rng([self.seed, iteration])
+        p = torch.softmax(self.scores.detach(), dim=0).numpy()
+        return torch.as_tensor(rng.choice(3, size=20, p=p))
+
+    def loss_of(self, episodes):
+        gain = self.pays[episodes]
+        loss = -((gain - gain.mean()) * torch.log_softmax(self.scores, dim=0)[episodes]).mean()
+        return loss, {"gain": float(gain.mean()), "loss": loss.item(), "first": self.scores[0].item()}
+
+
+def train_by_rewards(play_some, loss_of, optimiser, iterations):
+    curve = []
+    for iteration in range(iterations):
+        loss, facts = loss_of(play_some(iteration))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        curve.append(facts)
+    return curve
+
+
+def _levers(seed: int) -> tuple:
+    lever = Lever(seed)
+    return lever.play_some, lever.loss_of, torch.optim.Adam([lever.scores], lr=0.1), 5
+
+
+def _gradients_pile_up(play_some, loss_of, optimiser, iterations):
+    curve = []
+    for iteration in range(iterations):
+        loss, facts = loss_of(play_some(iteration))
+        loss.backward()
+        optimiser.step()
+        curve.append(facts)
+    return curve
+
+
+def _never_a_step(play_some, loss_of, optimiser, iterations):
+    return [loss_of(play_some(iteration))[1] for iteration in range(iterations)]
+
+
+def _one_batch_again(play_some, loss_of, optimiser, iterations):
+    episodes = play_some(0)
+    return train_by_rewards(lambda iteration: episodes, loss_of, optimiser, iterations)
+
+
+def _all_played_before(play_some, loss_of, optimiser, iterations):
+    kept = [play_some(iteration) for iteration in range(iterations)]
+    return train_by_rewards(kept.__getitem__, loss_of, optimiser, iterations)
+
+
+EAGLE_EXERCISES["07.5"] = Exercise(
+    "the loop",
+    train_by_rewards,
+    cases=_levers,
+    hint="in every iteration: play, loss, gradients to zero, backward, step, keep the facts",
+    wrong=(
+        _gradients_pile_up,
+        _never_a_step,
+        _one_batch_again,
+        _all_played_before,
+        lambda play, loss, optimiser, n: train_by_rewards(play, loss, optimiser, n - 1),
+        lambda play, loss, optimiser, n: train_by_rewards(play, loss, optimiser, n)[-1],
+        lambda play, loss, optimiser, n: train_by_rewards(lambda i: play(0), loss, optimiser, n),
     ),
 )
 
@@ -379,51 +1050,186 @@ EAGLE_EXERCISES["07.2"] = Exercise(
 # --- 08 ----------------------------------------------------------------------------------------------------
 
 
-def amortised(per_item, training, n_items):
-    return per_item + training / n_items
+def best_of_first(values, chosen_by, calls):
+    best = chosen_by[:, :calls].argmax(axis=1)
+    return values[np.arange(len(values)), best]
+
+
+def _visited_values(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    values, noise = normal_values(seed, 6, 9), normal_values(seed, 6, 9, 2)[..., 0]
+    return values, values + noise, 4 + seed % 3
 
 
 EAGLE_EXERCISES["08.1"] = Exercise(
-    "the bill",
-    amortised,
-    cases=lambda seed: (5.0 + seed, 300.0, 10 + seed),
-    hint="training is paid once and shared by all items",
+    "the best of the first calls",
+    best_of_first,
+    cases=_visited_values,
+    hint="find the place by what chooses, and read the value there",
     wrong=(
-        lambda per_item, training, n_items: per_item + training,
-        lambda per_item, training, n_items: (per_item + training) / n_items,
-        lambda per_item, training, n_items: per_item * n_items + training,
-        lambda per_item, training, n_items: training / n_items,
-        lambda per_item, training, n_items: per_item,
+        lambda values, chosen_by, calls: values[:, :calls].max(axis=1),
+        lambda values, chosen_by, calls: chosen_by[:, :calls].max(axis=1),
+        lambda values, chosen_by, calls: values[np.arange(len(values)), chosen_by.argmax(axis=1)],
+        lambda values, chosen_by, calls: values[:, :calls].mean(axis=1),
+        lambda values, chosen_by, calls: values[np.arange(len(values)), chosen_by[:, :calls].argmin(axis=1)],
     ),
 )
 
 
-def resampled_mean(values, clusters, drawn):
-    return float(np.concatenate([values[clusters == cluster] for cluster in drawn]).mean())
+def next_pairs(so_far, promise, tried, n):
+    expected = np.where(tried, -np.inf, so_far[:, None] + promise)
+    best = np.argsort(-expected, axis=None, kind="stable")[:n]
+    return [(int(i // promise.shape[1]), int(i % promise.shape[1])) for i in best]
 
 
-def _clustered(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng([8, seed])
-    clusters = np.repeat(np.arange(5), [1, 2, 3, 4, 2])
-    return rng.normal(size=len(clusters)), clusters, np.array([0, 0, 2, 3, 3])
+def _search_state(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    promise = normal_values(seed, 3, 7)
+    tried = np.zeros(promise.shape, dtype=bool)
+    tried[0, promise[0].argmax()] = tried[seed % 3, 2] = True
+    return 2 * normal_values(seed, 3), promise, tried, 4
+
+
+def _pairs(places, width) -> list[tuple[int, int]]:
+    return [(int(i // width), int(i % width)) for i in places]
 
 
 EAGLE_EXERCISES["08.2"] = Exercise(
-    "an interval over movies",
-    resampled_mean,
-    cases=_clustered,
-    hint="put the rows of every drawn movie together, a movie drawn twice twice, and take one mean",
+    "where the next calls go",
+    next_pairs,
+    cases=_search_state,
+    hint="add what a text has gained to what each aim promises it, put minus infinity where it was tried, and sort",
     wrong=(
-        lambda values, clusters, drawn: float(values.mean()),
-        lambda values, clusters, drawn: float(values[np.isin(clusters, drawn)].mean()),
-        lambda values, clusters, drawn: float(np.mean([values[clusters == c].mean() for c in drawn])),
-        lambda values, clusters, drawn: float(values[drawn].mean()),
-        lambda values, clusters, drawn: float(np.concatenate([values[clusters == c] for c in drawn]).sum()),
+        lambda so_far, promise, tried, n: _pairs(
+            np.argsort(-np.where(tried, -np.inf, promise), axis=None)[:n], promise.shape[1]
+        ),
+        lambda so_far, promise, tried, n: _pairs(
+            np.argsort(-(so_far[:, None] + promise), axis=None)[:n], promise.shape[1]
+        ),
+        lambda so_far, promise, tried, n: [
+            (int(so_far.argmax()), int(a))
+            for a in np.argsort(-np.where(tried[so_far.argmax()], -np.inf, promise[so_far.argmax()]))[:n]
+        ],
+        lambda so_far, promise, tried, n: next_pairs(so_far, promise, tried, n)[::-1],
+        lambda so_far, promise, tried, n: next_pairs(-so_far, -promise, tried, n),
+    ),
+)
+
+
+def crossed_mean(values, items, seeds, drawn):
+    rows = np.concatenate([np.flatnonzero(items == item) for item in drawn])
+    return float(values[np.ix_(seeds, rows)].mean())
+
+
+def _seeds_and_items(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    items = np.repeat(np.arange(5), [1, 2, 3, 4, 2])
+    rng = np.random.default_rng([8, seed])
+    return rng.normal(size=(3, len(items))), items, np.array([0, 0, 1 + seed % 2]), np.array([0, 0, 2, 3, 3])
+
+
+EAGLE_EXERCISES["08.3"] = Exercise(
+    "one draw of seeds and movies",
+    crossed_mean,
+    cases=_seeds_and_items,
+    hint="rows of every drawn movie, a movie drawn twice twice; of every drawn seed those rows; one mean",
+    wrong=(
+        lambda values, items, seeds, drawn: float(values.mean()),
+        lambda values, items, seeds, drawn: float(values[np.ix_(np.unique(seeds), np.isin(items, drawn))].mean()),
+        lambda values, items, seeds, drawn: float(values[:, np.isin(items, drawn)].mean()),
+        lambda values, items, seeds, drawn: float(np.mean([values[seeds][:, items == item].mean() for item in drawn])),
+        lambda values, items, seeds, drawn: float(values[seeds][:, drawn].mean()),
+    ),
+)
+
+
+def confirmed_curve(paid, judged, n):
+    firsts = [paid[:, :calls].argmax(axis=1) for calls in range(1, n + 1)]
+    rows = np.arange(len(paid))
+    return np.array([[paid[rows, best].mean(), judged[rows, best].mean()] for best in firsts])
+
+
+EAGLE_EXERCISES["08.4"] = Exercise(
+    "what the judge confirms",
+    confirmed_curve,
+    cases=_visited_values,
+    hint="for each number of calls: choose by the first table, and average both tables over what was chosen",
+    wrong=(
+        lambda paid, judged, n: np.array(
+            [[paid[:, :c].max(1).mean(), judged[:, :c].max(1).mean()] for c in range(1, n + 1)]
+        ),
+        lambda paid, judged, n: confirmed_curve(judged, paid, n),
+        lambda paid, judged, n: confirmed_curve(paid, judged, n).T,
+        lambda paid, judged, n: confirmed_curve(paid, judged, n + 1)[1:],
+        lambda paid, judged, n: np.array([[paid[:, :c].mean(), judged[:, :c].mean()] for c in range(1, n + 1)]),
+    ),
+)
+
+
+def starts_until_paid(training_calls, calls, rival_calls):
+    return training_calls / (rival_calls - calls) if rival_calls > calls else float("inf")
+
+
+EAGLE_EXERCISES["08.5"] = Exercise(
+    "break-even",
+    starts_until_paid,
+    cases=lambda seed: (2400, 10, (12, 40, 10, 8, 11)[seed]),
+    hint="what is saved on each start, and how many starts it takes to save what training has cost",
+    wrong=(
+        lambda training_calls, calls, rival_calls: training_calls / rival_calls,
+        lambda training_calls, calls, rival_calls: (
+            training_calls / (rival_calls - calls) if rival_calls != calls else 0.0
+        ),
+        lambda training_calls, calls, rival_calls: training_calls / abs(rival_calls - calls or 1),
+        lambda training_calls, calls, rival_calls: (training_calls + calls) / rival_calls,
+        lambda training_calls, calls, rival_calls: training_calls / max(1, rival_calls - calls),
     ),
 )
 
 
 # --- 09 ----------------------------------------------------------------------------------------------------
+
+
+def aims_by_words(labels, themes):
+    found = {}
+    for position, (names, theme) in enumerate(zip(labels, themes, strict=True)):
+        if names:
+            found.setdefault((tuple(sorted(names[:2])), theme), []).append(position)
+    return {words: tuple(positions) for words, positions in found.items()}
+
+
+def _labelled_items(seed: int) -> tuple[list[list[str]], list[str]]:
+    """Twenty items with up to three labels in any order, and one of three themes; some have no label."""
+    rng, names = np.random.default_rng([9, seed]), ["Tops", "Knits", "Dresses", "Jeans"]
+    labels = [rng.permutation(names)[: rng.integers(0, 4)].tolist() for _ in range(20)]
+    return labels, rng.choice(["silk", "wool", "denim"], 20).tolist()
+
+
+def _aims_with(words, empty_too=False):
+    """A wrong answer: aims by other words than those that count."""
+
+    def answer(labels, themes):
+        found = {}
+        for position, (names, theme) in enumerate(zip(labels, themes, strict=True)):
+            if names or empty_too:
+                found.setdefault(words(names, theme), []).append(position)
+        return {key: tuple(positions) for key, positions in found.items()}
+
+    return answer
+
+
+EAGLE_EXERCISES["09.1"] = Exercise(
+    "aims from words",
+    aims_by_words,
+    cases=_labelled_items,
+    hint="a dictionary from words to positions; the words are the first two labels, sorted, and the theme",
+    wrong=(
+        _aims_with(lambda names, theme: (tuple(sorted(names[:2])), theme), empty_too=True),
+        _aims_with(lambda names, theme: (tuple(names[:2]), theme)),
+        _aims_with(lambda names, theme: (tuple(sorted(names)), theme)),
+        _aims_with(lambda names, theme: (tuple(sorted(names)[:2]), theme)),
+        _aims_with(lambda names, theme: tuple(sorted(names[:2]))),
+        lambda labels, themes: {words: len(at) for words, at in aims_by_words(labels, themes).items()},
+        lambda labels, themes: {words: at[:1] for words, at in aims_by_words(labels, themes).items()},
+    ),
+)
 
 
 def age_groups(ages, counts, wanted):
@@ -444,7 +1250,7 @@ def _ages(seed: int) -> tuple[list[int], list[int], int]:
     return list(range(18, 30)), [39, *counts[1:-1], 1], 1000 if seed % 3 == 2 else 40
 
 
-EAGLE_EXERCISES["09.1"] = Exercise(
+EAGLE_EXERCISES["09.2"] = Exercise(
     "ages to groups",
     age_groups,
     cases=_ages,
@@ -460,24 +1266,77 @@ EAGLE_EXERCISES["09.1"] = Exercise(
 )
 
 
-def left_over(stars):
-    rest = stars - stars.mean(axis=1, keepdims=True) - stars.mean(axis=0) + stars.mean()
-    return float(rest.var() / stars.var())
+def planted(stars, level, order, users, items, of_users, of_items, size):
+    likes = (of_users[users] * of_items[items]).sum(axis=1)
+    return level + (stars - level)[order] + size * likes / likes.std()
 
 
-EAGLE_EXERCISES["09.2"] = Exercise(
-    "taste, or only generosity?",
-    left_over,
-    cases=lambda seed: (
-        normal_values(seed, 5 + seed, 7) + 3 * normal_values(seed, 5 + seed, 1) + normal_values(seed, 1, 7) + 4,
-    ),
-    hint="the grand mean is in the means of the rows and in those of the columns: add it back once",
+def _rated_pairs(seed: int) -> tuple:
+    rng = np.random.default_rng([93, seed])
+    users, items = rng.integers(6, size=40), rng.integers(9, size=40)
+    level = 3 + normal_values(seed, 6)[users] + normal_values(seed, 9)[items]
+    factors = normal_values(seed, 6, 2), normal_values(seed, 9, 2)
+    return level + normal_values(seed, 40), level, rng.permutation(40), users, items, *factors, 0.3 * seed
+
+
+def _planted_wrongly(rests, likes):
+    """A wrong answer from what is done with the rests and with the likes."""
+
+    def answer(stars, level, order, users, items, of_users, of_items, size):
+        found = (of_users[users] * of_items[items]).sum(axis=1)
+        return level + rests(stars - level, order) + likes(found, size)
+
+    return answer
+
+
+def _dealt(rests, order):
+    return rests[order]
+
+
+EAGLE_EXERCISES["09.3"] = Exercise(
+    "a planted taste",
+    planted,
+    cases=_rated_pairs,
+    hint="level, plus the rests in another order, plus the likes of each pair, scaled to a spread of `size` stars",
     wrong=(
-        lambda stars: float((stars - stars.mean(axis=1, keepdims=True)).var() / stars.var()),
-        lambda stars: float((stars - stars.mean(axis=0)).var() / stars.var()),
-        lambda stars: 1 - left_over(stars),
-        lambda stars: float((stars - stars.mean()).var() / stars.var()),
-        lambda stars: left_over(stars) * float(stars.var()),
-        lambda stars: float(np.sqrt(left_over(stars))),
+        _planted_wrongly(lambda rests, order: rests, lambda likes, size: size * likes / likes.std()),
+        _planted_wrongly(lambda rests, order: 0 * rests, lambda likes, size: size * likes / likes.std()),
+        _planted_wrongly(_dealt, lambda likes, size: size * likes),
+        _planted_wrongly(_dealt, lambda likes, size: size * likes / likes.var()),
+        _planted_wrongly(_dealt, lambda likes, size: size**2 * likes / likes.std()),
+        _planted_wrongly(_dealt, lambda likes, size: size * likes[::-1] / likes.std()),
+        lambda stars, level, order, users, items, of_users, of_items, size: planted(
+            stars[order], level, order, users, items, of_users, of_items, size
+        ),
+        lambda stars, level, order, users, items, of_users, of_items, size: planted(
+            stars, stars.mean(), order, users, items, of_users, of_items, size
+        ),
+    ),
+)
+
+
+def own_minus_others(moves, owners, users):
+    gained = moves @ users.T
+    own = gained[np.arange(len(moves)), owners]
+    return own - (gained.sum(axis=1) - own) / (len(users) - 1)
+
+
+EAGLE_EXERCISES["09.4"] = Exercise(
+    "for her, or for anybody?",
+    own_minus_others,
+    cases=lambda seed: (
+        normal_values(seed, 7, 4),
+        np.random.default_rng(seed).integers(5 + seed, size=7),
+        normal_values(seed, 5 + seed, 4),
+    ),
+    hint="one table of gains, texts by users; the owner's column of each row minus the mean of the other columns",
+    wrong=(
+        lambda moves, owners, users: (moves * users[owners]).sum(axis=1),
+        lambda moves, owners, users: (moves * users[owners]).sum(axis=1) - (moves @ users.T).mean(axis=1),
+        lambda moves, owners, users: -own_minus_others(moves, owners, users),
+        lambda moves, owners, users: (moves @ users.T).mean(axis=1),
+        lambda moves, owners, users: own_minus_others(moves, np.roll(owners, 1), users),
+        lambda moves, owners, users: own_minus_others(moves, owners, users).mean(),
+        lambda moves, owners, users: (moves @ users.T)[:, owners].mean(axis=1) - (moves @ users.T).mean(axis=1),
     ),
 )
