@@ -245,7 +245,7 @@ def test_cases_are_seeded_and_differ(number):
 
 
 def plain(argument):
-    """An argument in a form that can be compared: a generator and an optimiser by their state, a function by its name."""
+    """An argument in a form that can be compared: by its state, or a function by its name."""
     if isinstance(argument, np.random.Generator):
         return argument.bit_generator.state
     if isinstance(argument, torch.optim.Optimizer):
