@@ -168,7 +168,10 @@ def with_section(page: str, section: str) -> str:
     return "\n".join([PREFACE, *sections.values()])
 
 
-def published(prefix: str, page: Path = settings.PROJECT / "notebooks" / "RESULTS.md") -> dict[str, tuple[float, float, float]]:
+RESULTS_PAGE = settings.PROJECT / "notebooks" / "RESULTS.md"
+
+
+def published(prefix: str, page: Path = RESULTS_PAGE) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) of the rows of the results page whose names begin with a prefix, under the rest of the name.
 
     What the full profile has found, for a notebook that shows it beside its own run. Rows without an interval are left

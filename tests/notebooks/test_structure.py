@@ -144,7 +144,8 @@ def prose_for_the_code(book, stem) -> list[str]:
     return [f"{ratio:.1f} words of prose per code line: aim for 6-12 (5-16 allowed)"] * wrong
 
 
-ASKS_A_MODEL = r"\b(local_backend|exact_backend|language_model|hidden_state_features|load_\w*experiment|pool_drill)\("
+LOADS = r"local_backend|exact_backend|language_model|hidden_state_features|load_\w*(?:experiment|comparison)|pool_drill"
+ASKS_A_MODEL = rf"\b({LOADS})\("
 
 
 def model_named(book, stem) -> list[str]:

@@ -333,9 +333,9 @@ EAGLE_EXERCISES["04.3"] = Exercise(
         _episode_with(step=lambda env, a: (*EditingEpisode.step(env, a)[:2], a == env.n_aims)),
         _episode_with(step=lambda env, a: (*EditingEpisode.step(env, a)[:2], env.steps == env.horizon)),
         _episode_with(step=lambda env, a: (env.rewrite("", 0, 0), EditingEpisode.step(env, a))[1]),
-        _episode_with(step=lambda env, a: (setattr(env, "ended", False), EditingEpisode.step(env, a))[1]),
+        _episode_with(step=lambda env, a: (setattr(env, "ended", False), EditingEpisode.step(env, a))[1]),  # type: ignore[func-returns-value]
         _episode_with(reset=lambda env, text: EditingEpisode.reset(env, text).upper()),
-        _episode_with(reset=lambda env, text: (EditingEpisode.reset(env, text), setattr(env, "steps", 1))[0]),
+        _episode_with(reset=lambda env, text: (EditingEpisode.reset(env, text), setattr(env, "steps", 1))[0]),  # type: ignore[func-returns-value]
     ),
 )  # fmt: skip
 
