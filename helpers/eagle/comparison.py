@@ -47,7 +47,7 @@ AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = np.full((2, 2), 0.3)  # before it is fitted
 REACH_TRIES = 4  # aims tried on each training start to fit it
 CALLS = 10  # of the language model, for each start and method
-HORIZON = 5  # steps of an episode at most, as in the paper
+STEPS_AT_MOST = 5  # of an episode, as in the paper
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
 SEARCHED: Support = "optimistic"  # chosen on training starts
 LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
@@ -280,5 +280,5 @@ def comparison_on(
         backend or local_backend(), AIMED_SAMPLING, default_memo(), progress, domain.wording, refuse_copies=True
     )
     aims = aims_of(domain, left_out) + borrowing_aims(domain, left_out)
-    task = Steering(independent_encoders(domain, left_out), aims, FIRST_REACH, rewriter, HORIZON)
+    task = Steering(independent_encoders(domain, left_out), aims, FIRST_REACH, rewriter, STEPS_AT_MOST)
     return Comparison(with_reach(task, parts.train, REACH_TRIES), plan, *parts)
