@@ -72,7 +72,7 @@ COMPARISON_PLANS = {
 
 
 CLOTHING_COMPARISON_PLANS = {
-    "small": ComparisonPlan(6, 2, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
+    "small": ComparisonPlan(4, 2, 4, (0,), AgentSettings(iterations=4, episodes=6, group=2)),
     "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings()),
 }
 
