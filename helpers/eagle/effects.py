@@ -72,21 +72,3 @@ def fit_effects(world: World, expansion: Expansion) -> Effects:
     search = GridSearchCV(Ridge(), {"alpha": PENALTIES}, cv=folds, scoring="r2").fit(features, effects, groups=groups)
     drift = RidgeCV(PENALTIES).fit(expansion.origin, common)
     return Effects(world, search.best_estimator_, drift, float(search.best_score_))
-
-
-def explained_by_action(expansion: Expansion) -> float:
-    """Share of the variance of displacements that lies between actions and not between repeated samples.
-
-    An estimate of the intraclass correlation: within each start, the variance of the action means, corrected for
-    what noise alone would give, over the total. Needs two or more samples. 0 when no text moves at all.
-
-    Raises:
-        ValueError: one sample only.
-    """
-    n_samples = expansion.z.shape[2]
-    if n_samples < 2:
-        raise ValueError("one sample per action does not tell signal from noise: expand with n_samples >= 2")
-    within = expansion.z.var(axis=2, ddof=1).sum(axis=-1).mean()
-    between = expansion.mean.var(axis=1, ddof=1).sum(axis=-1).mean() - within / n_samples
-    total = max(0.0, between) + within
-    return float(max(0.0, between) / total) if total else 0.0

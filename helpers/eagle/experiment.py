@@ -15,12 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helpers.base.settings import by_profile
-from helpers.domains.clothing import load_clothing
-from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.actions import BANK, Action
-from helpers.eagle.banks import CLOTHING_BANK
-from helpers.eagle.comparison import CLOTHING_HIGH, CLOTHING_LOW, HIGH, LOW, users_by_liking
+from helpers.eagle.comparison import HIGH, LOW, users_by_liking
 from helpers.eagle.effects import Effects, fit_effects
 from helpers.eagle.environment import Expansion, World, expand
 from helpers.eagle.policy import EmbeddingPolicy, ValueNetwork
@@ -162,22 +159,3 @@ def load_experiment(train_movies: int | None = None, **options) -> Experiment:
     if train_movies is not None:
         sizes = replace(sizes, train_items=train_movies)
     return Experiment(world, sizes, *split_starts(world, sizes.train_items, sizes.test_items))
-
-
-CLOTHING_PLANS = {
-    "small": SteeringPlan(4, 3, (0,), Settings(iterations=4, episodes=4, learning_rate=0.03, kl=0.03), budget=10),
-    "full": SteeringPlan(12, 8, (0, 1, 2), Settings(iterations=12, episodes=8, learning_rate=0.03, kl=0.03), budget=15),
-}
-
-
-def clothing_plan() -> SteeringPlan:
-    """The sizes of the experiment on clothes in the current profile."""
-    return by_profile(**CLOTHING_PLANS)
-
-
-def load_clothing_experiment(clothes: Domain | None = None, **options) -> Experiment:
-    """The experiment on women's clothing, with age cohorts as users (options as for `build_world`)."""
-    sizes = clothing_plan()
-    world = build_world(build_space(clothes or load_clothing()), CLOTHING_BANK, **options)
-    starts = split_starts(world, sizes.train_items, sizes.test_items, low=CLOTHING_LOW, high=CLOTHING_HIGH)
-    return Experiment(world, sizes, *starts)

@@ -8,8 +8,8 @@ from fake_world import DIM, N_USERS, fake_starts, fake_world, walk
 
 from helpers.eagle import effects
 from helpers.eagle.actions import Action
-from helpers.eagle.effects import explained_by_action, fit_effects
-from helpers.eagle.environment import Expansion, World, expand
+from helpers.eagle.effects import fit_effects
+from helpers.eagle.environment import World, expand
 
 PLAIN = tuple(
     Action(f"{verb} it {how}.", "plot", False) for verb in ("Make", "Tell") for how in ("sad", "odd", "short")
@@ -92,32 +92,3 @@ def test_effects_fitted_later_do_not_remember_earlier_ones():
         fresh.append(np.allclose(found(0), found.wording.predict(effects.sentence_features(world.instructions(0)))))
         del found
     assert all(fresh)
-
-
-def synthetic(between: float, within: float, *, n_starts=30, n_actions=40, n_samples=3, seed=0) -> Expansion:
-    """Displacements whose variance between actions and between samples is known, around starts far apart."""
-    random = np.random.default_rng(seed)
-    origin = 10 * random.normal(size=(n_starts, DIM))
-    means = np.sqrt(between) * random.normal(size=(n_starts, n_actions, 1, DIM))
-    noise = np.sqrt(within) * random.normal(size=(n_starts, n_actions, n_samples, DIM))
-    z = origin[:, None, None] + means + noise
-    return Expansion(fake_starts(n_starts), origin, z, z.sum(axis=-1), np.ones(z.shape[:-1], dtype=bool))
-
-
-@pytest.mark.parametrize(("between", "within"), [(1, 0), (1, 1), (3, 1), (0.1, 1), (0, 1)])
-@pytest.mark.parametrize("n_samples", [2, 5])
-def test_the_share_explained_by_the_action(between, within, n_samples):
-    share = explained_by_action(synthetic(between, within, n_samples=n_samples))
-    assert share == pytest.approx(between / (between + within), abs=0.03)
-    assert 0 <= share <= 1
-
-
-def test_the_share_does_not_grow_with_noise_alone():
-    shares = [explained_by_action(synthetic(0, 1, n_starts=2, n_actions=4, n_samples=2, seed=s)) for s in range(50)]
-    assert min(shares) == 0 and np.median(shares) < 0.15
-    assert explained_by_action(synthetic(0, 0, n_starts=2, n_actions=4, n_samples=2)) == 0, "no text moved"
-
-
-def test_one_sample_says_nothing():
-    with pytest.raises(ValueError, match="n_samples >= 2"):
-        explained_by_action(synthetic(1, 1, n_samples=1))
