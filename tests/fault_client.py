@@ -1,4 +1,4 @@
-"""A program that a test kills: it asks a server for answers, or plays the fake world's episodes, and keeps a memo.
+"""A program that a test kills: it asks a server for answers, or plays episodes on the small map, and keeps a memo.
 
 `python fault_client.py answers|episodes URL MEMO`; the test imports the same functions to resume and to compare.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from functools import partial
 from pathlib import Path
 
-from fake_world import ACTIONS, fake_starts, fake_world
+from fake_steering import fake_task, task_starts
 
 from helpers.base.storage import CourseError
-from helpers.eagle.baselines import Outcome, follow
-from helpers.eagle.policy import uniform
 from helpers.eagle.rewriting import Rewriter
+from helpers.eagle.trajectories import Trajectories, play
 from helpers.language.generation import Backend, Memo, generate
 from helpers.larger_machines.client import ServerBackend
 from helpers.larger_machines.failover import ServerPool
@@ -33,11 +31,10 @@ def answers(backend: Backend, memo: Memo | None) -> list[str]:
     return generate(backend, PROMPTS, memo=memo)
 
 
-def episodes(backend: Backend, memo: Memo | None) -> Outcome:
+def episodes(backend: Backend, memo: Memo | None) -> Trajectories:
     """Four starts, two episodes each of three steps: 24 rewrites."""
-    world = fake_world()
-    world = dataclasses.replace(world, rewrite=Rewriter(backend, memo=memo))
-    return follow(world, fake_starts(4), partial(uniform, n_actions=len(ACTIONS)), budget=6, seed=1)
+    task = dataclasses.replace(fake_task(), rewrite=Rewriter(backend, memo=memo))
+    return play(task, task_starts(4) * 2, "uniform", None, seeds=range(8))
 
 
 if __name__ == "__main__":

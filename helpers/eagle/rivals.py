@@ -15,8 +15,8 @@ from jaxtyping import Float
 from helpers.domains.wording import CLOTHES, MOVIES, Wording
 from helpers.eagle.actions import accepted, instantiate, propose
 from helpers.eagle.banks import BANK, CATEGORIES, CLOTHING_BANK, Action
-from helpers.eagle.baselines import N_SHOWN, blend_prompt, ideas_written, opro_prompt, refuse_other_than_movies
 from helpers.eagle.emission import Visited
+from helpers.eagle.idea_prompts import N_SHOWN, blend_prompt, ideas_written, opro_prompt, refuse_other_than_movies
 from helpers.eagle.rewriting import Start, copies, ranked_ideas, seed_of
 from helpers.eagle.steering import Steering, shares, weighted
 from helpers.eagle.utility import best_in_reach

@@ -13,7 +13,7 @@ from fake_world import place
 
 from helpers.domains.clothing import load_clothing
 from helpers.domains.wording import CLOTHES
-from helpers.eagle import baselines, comparison, rewriting, rivals
+from helpers.eagle import comparison, idea_prompts, rewriting, rivals
 from helpers.eagle.agent import AgentSettings
 from helpers.eagle.aims import KINDS
 from helpers.eagle.comparison import (
@@ -139,7 +139,7 @@ def on_the_map(monkeypatch) -> Comparison:
         rivals, "proposals", lambda task, starts, *_, **__: ([["Add tea.", "Add rain."]] * len(starts), 1.0)
     )
     monkeypatch.setattr(
-        baselines,
+        idea_prompts,
         "generate",
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )

@@ -10,7 +10,7 @@ from fake_steering import fake_task, task_starts
 from fake_world import PROFILES, encode
 
 from helpers.domains.wording import CLOTHES, MOVIES, PRODUCTS
-from helpers.eagle import baselines, rewriting, rivals
+from helpers.eagle import idea_prompts, rewriting, rivals
 from helpers.eagle.actions import instantiate
 from helpers.eagle.banks import BANK, CATEGORIES, CLOTHING_BANK, Action
 from helpers.eagle.emission import Visited
@@ -52,7 +52,7 @@ class Writes:
 
     def __init__(self, monkeypatch) -> None:
         self.prompts = []
-        monkeypatch.setattr(baselines, "generate", self)
+        monkeypatch.setattr(idea_prompts, "generate", self)
 
     def __call__(self, backend, prompts, sampling, seeds, memo, progress) -> list[str]:
         self.prompts += prompts

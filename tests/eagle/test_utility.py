@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fake_world import fake_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.eagle.utility import ContentGap
+from helpers.eagle.utility import ContentGap, best_in_reach
 from helpers.embedding.factorization import Factorization
 
 
@@ -149,3 +150,28 @@ def test_items_on_one_point_are_refused(dim):
     items = np.tile(np.random.default_rng(0).normal(size=dim), (20, 1))
     with pytest.raises(ValueError, match="the encoder is constant"):
         ContentGap(items, np.ones(dim), 3.5)(np.ones(dim))
+
+
+# The best point in reach ---------------------------------------------------------------------------------------------
+
+
+def test_the_best_point_in_reach_lies_on_a_way_to_an_item_and_nothing_within_reach_is_better():
+    random = np.random.default_rng(3)
+    for seed in range(24):
+        items, z = random.normal(size=(20, 3)), random.normal(size=3)
+        gap = ContentGap(items, np.random.default_rng(seed).normal(size=3), 3.0)
+        target, ways = best_in_reach(gap, z, items), items - z
+        lengths = np.linalg.norm(ways, axis=1)
+        assert np.linalg.norm(target - z) <= np.median(lengths) * (1 + 1e-6)
+        cosines = ways @ (target - z) / lengths / np.linalg.norm(target - z)
+        assert cosines.max() == pytest.approx(1)
+        points = [z + step / 10 * way for way in ways for step in range(1, 11)]
+        reachable = np.array([p for p in points if np.linalg.norm(p - z) <= np.median(lengths) * (1 + 1e-9)])
+        assert gap(target).total[0] == pytest.approx(gap(reachable).total.max())
+
+
+def test_the_best_point_in_reach_may_be_an_item_at_just_the_median_distance(unchecked):
+    z, way = np.array([0.4, -0.2, 1.0]), np.array([1.0, 0.0, 0.0])
+    items = z + np.array([[0.1], [0.2], [0.3], [0.7], [0.8]]) * way
+    found = best_in_reach(lambda points: SimpleNamespace(total=points @ way), z, items)
+    np.testing.assert_allclose(found, z + 0.3 * way)
