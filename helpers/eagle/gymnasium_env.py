@@ -15,7 +15,7 @@ from gymnasium.error import ResetNeeded
 from jaxtyping import Float
 
 from helpers.eagle.rewriting import Start, seed_of
-from helpers.eagle.steering import FEATURES, SUPPORT, Options, State, Steering, Support, weighted
+from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, weighted
 
 
 class SteeringEnv(gymnasium.Env):
@@ -30,6 +30,7 @@ class SteeringEnv(gymnasium.Env):
     so far, in stars; `user` and `item` of the start.
 
     Args:
+        task: its `k` aims are offered in every state.
         starts: `reset` draws one of them at random, unless `options={"start": Start(...)}` names one.
         support: how the k aims of a state are found.
         second: weight of the second encoder in the reward.
@@ -46,17 +47,16 @@ class SteeringEnv(gymnasium.Env):
         starts: Sequence[Start],
         support: Support = "optimistic",
         *,
-        k: int = SUPPORT,
         second: float = 0.5,
     ) -> None:
         if not starts:
             raise ValueError("no starts to draw from: give at least one")
-        if k > len(task.aims):
-            raise ValueError(f"{k} of {len(task.aims)} aims: choose among no more than there are")
-        self.task, self.starts, self.support, self.k, self.second = task, list(starts), support, k, second
+        if task.k > len(task.aims):
+            raise ValueError(f"{task.k} of {len(task.aims)} aims: choose among no more than there are")
+        self.task, self.starts, self.support, self.second = task, list(starts), support, second
         largest = float(np.finfo(np.float32).max)
-        self.observation_space = spaces.Box(-largest, largest, (k + 1, len(FEATURES)), np.float32)
-        self.action_space = spaces.Discrete(k + 1)
+        self.observation_space = spaces.Box(-largest, largest, (task.k + 1, len(FEATURES)), np.float32)
+        self.action_space = spaces.Discrete(task.k + 1)
         self.state: State | None = None
         self.over = True
 
@@ -80,8 +80,8 @@ class SteeringEnv(gymnasium.Env):
         if self.state is None or self.over:
             raise ResetNeeded("no episode is running: call reset() before the first step and after the last")
         if action not in self.action_space:
-            raise ValueError(f"no option {action}: choose one of 0 to {self.k}, the last one is STOP")
-        problem, before, stops = "", self.gained, action == self.k
+            raise ValueError(f"no option {action}: choose one of 0 to {self.task.k}, the last one is STOP")
+        problem, before, stops = "", self.gained, action == self.task.k
         if not stops:
             problem = self._rewrite(int(self._options().aims[action]))
         self.over = bool(stops or self.state.step == self.task.horizon)
@@ -101,7 +101,7 @@ class SteeringEnv(gymnasium.Env):
         return self.state
 
     def _options(self) -> Options:
-        return self.task.options(self._running, self.support, self.k)
+        return self.task.options(self._running, self.support)
 
     def _observation(self) -> Float[np.ndarray, "option feature"]:
         return self._options().features.astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.eagle.gymnasium_env import SteeringEnv
-from helpers.eagle.steering import FEATURES, State, weighted
+from helpers.eagle.steering import FEATURES, State, Steering, weighted
 from helpers.eagle.trajectories import StatePolicy, play
 
 STARTS = task_starts(6)
@@ -46,9 +47,14 @@ class Fixed(StatePolicy):
         return scores
 
 
+def four_aims(**options) -> Steering:
+    """The task on the small map, with four aims in every state."""
+    return replace(fake_task(**options), k=4)
+
+
 @pytest.mark.parametrize("bad", [0.0, 1.0])
 def test_gymnasium_finds_nothing_to_complain_about(bad):
-    gymnasium.register("Steering-test-v0", entry_point=lambda: SteeringEnv(fake_task(bad=bad), STARTS, k=4))
+    gymnasium.register("Steering-test-v0", entry_point=lambda: SteeringEnv(four_aims(bad=bad), STARTS))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -66,17 +72,11 @@ def test_gymnasium_finds_nothing_to_complain_about(bad):
     bad=st.sampled_from([0.0, 0.4]),
 )
 def test_it_plays_as_the_course_does(actions, seed, row, bad):
-    task, start = fake_task(bad=bad), STARTS[row]
+    task, start = four_aims(bad=bad), STARTS[row]
     short = next((n for n, action in enumerate(actions) if action == 4), 3)
-    env = SteeringEnv(task, STARTS, "uniform", k=4, second=0.25)
+    env = SteeringEnv(task, STARTS, "uniform", second=0.25)
     seen = episode(env, actions[: short + 1], seed=seed, options={"start": start})
-
-    class Four(type(task)):
-        def options(self, state, support, k=4):
-            return super().options(state, support, k)
-
-    four = Four(task.encoders, task.aims, task.reach, task.rewrite, task.horizon)
-    played = play(four, [start], "uniform", Fixed(actions), [0], [seed])
+    played = play(task, [start], "uniform", Fixed(actions), [0], [seed])
     texts = [info["text"] for *_, info in seen]
     assert texts == played.texts[0][: len(texts)]
     np.testing.assert_allclose(
@@ -88,8 +88,8 @@ def test_it_plays_as_the_course_does(actions, seed, row, bad):
 
 
 def test_stop_costs_no_call_and_adds_nothing():
-    task = fake_task()
-    env = SteeringEnv(task, STARTS, k=4)
+    task = four_aims()
+    env = SteeringEnv(task, STARTS)
     seen = episode(env, [0, 4], seed=1)
     asked = len(task.rewrite.backend.asked)
     assert asked == 1
@@ -101,12 +101,12 @@ def test_stop_costs_no_call_and_adds_nothing():
 
 
 def test_what_is_seen_and_told():
-    task = fake_task()
-    env = SteeringEnv(task, STARTS, k=4)
+    task = four_aims()
+    env = SteeringEnv(task, STARTS)
     observation, info = env.reset(seed=3)
     (start,) = [start for start in STARTS if (start.user, start.item) == (info["user"], info["item"])]
     assert info["text"] == start.text and info["gained"] == 0.0 and info["problem"] == ""
-    options = task.options(State(start, start.text), "optimistic", 4)
+    options = task.options(State(start, start.text), "optimistic")
     assert info["instructions"] == task.said(options.aims)
     observation, reward, *_, info = env.step(2)
     assert observation.shape == (5, len(FEATURES)) and observation[-1, FEATURES.index("stop")] == 1
@@ -116,14 +116,14 @@ def test_what_is_seen_and_told():
 
 
 def test_an_unusable_answer_is_told_and_earns_nothing():
-    seen = episode(SteeringEnv(fake_task(bad=1.0), STARTS, k=4), [0, 1, 2], seed=0)
+    seen = episode(SteeringEnv(four_aims(bad=1.0), STARTS), [0, 1, 2], seed=0)
     assert all(info["problem"] for *_, info in seen[1:])
     assert {info["text"] for *_, info in seen} == {seen[0][3]["text"]}
     assert [reward for _, reward, *_ in seen] == [0.0] * 4
 
 
 def test_seeds_decide_start_and_rewrites():
-    env = SteeringEnv(fake_task(), STARTS, k=4)
+    env = SteeringEnv(four_aims(), STARTS)
     one, again, other = (episode(env, [0, 1, 2], seed=seed) for seed in (5, 5, 6))
     assert [info for *_, info in one] == [info for *_, info in again]
     assert [info["text"] for *_, info in one] != [info["text"] for *_, info in other]
@@ -132,15 +132,15 @@ def test_seeds_decide_start_and_rewrites():
 
 
 def test_the_judge_is_never_asked():
-    episode(SteeringEnv(blind_judge(fake_task()), STARTS, k=4), [0, 1, 2], seed=0)
+    episode(SteeringEnv(blind_judge(four_aims()), STARTS), [0, 1, 2], seed=0)
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="no starts"):
         SteeringEnv(fake_task(), [])
     with pytest.raises(ValueError, match="21 of 20 aims"):
-        SteeringEnv(fake_task(), STARTS, k=21)
-    env = SteeringEnv(fake_task(), STARTS, k=4)
+        SteeringEnv(replace(fake_task(), k=21), STARTS)
+    env = SteeringEnv(four_aims(), STARTS)
     with pytest.raises(ResetNeeded):
         env.step(0)
     env.reset()
