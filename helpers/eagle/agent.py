@@ -359,7 +359,8 @@ def run_of(
     parts = [*policies, *values]
     weights = [weight.tolist() for part in parts for weight in trainable_state(part).values()]
     rewriter = task.rewrite
-    world = str(task.aims), str(task.reach.tolist()), task.horizon, rewriter.backend.name, str(rewriter.sampling)
+    sizes = str((task.reach.tolist(), task.horizon, task.k, task.novelty_weight))
+    world = str(task.aims), sizes, rewriter.backend.name, str(rewriter.sampling)
     of_starts = str([(start.text, int(start.user), int(start.item)) for start in starts])
     return {
         "settings": known, "seeds": [int(seed) for seed in seeds], "support": support,

@@ -77,6 +77,8 @@ def test_a_run_may_be_made_longer(tmp_path):
         {"seeds": (0, 2)},
         {"n_starts": 3},
         {"task": fake_task(horizon=2)},
+        {"task": replace(fake_task(), k=9)},
+        {"task": replace(fake_task(), novelty_weight=0.25)},
         {"policies": new_policies(tilt=0.3)},
     ],
     ids=lambda other: next(iter(other)),
