@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import subprocess
 import sys
@@ -263,14 +264,15 @@ def test_every_exercise_has_a_stub_before_its_check():
 
 
 def ask_all(path: Path, book: nbformat.NotebookNode) -> list[str]:
-    """Run the imports, the exercises and the checks of a notebook, and nothing else; numbers of its checks."""
+    """Run imports, exercises, checks and the functions that an exercise is given, and nothing else; the checks' numbers."""
     names: dict = {}
     sources = [
         cell.source for cell in book.cells if cell.cell_type == "code" and not re.search(r"^[%!]", cell.source, re.M)
     ]
     for node in [node for text in sources for node in ast.parse(text).body]:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], type_ignores=[]), path.name, "exec"), names)
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef):
+            with contextlib.suppress(NameError):  # a default that only a run of the notebook would know
+                exec(compile(ast.Module([node], type_ignores=[]), path.name, "exec"), names)
     with_solution = {index for index, _ in solutions(path)}
     asked = []
     for index, cell in enumerate(book.cells):
@@ -288,7 +290,7 @@ def test_blank_exercises_get_hints_and_solutions_are_right(path, capsys):
         asked = ask_all(path, book)
         said = re.findall(r"^\[(\w+)\] ([\w.]+)", capsys.readouterr().out, re.MULTILINE)
         assert said == [(tag, number) for number in asked]
-        assert len(asked) == len(solutions(path))
+        assert len(asked) == len({index for index, _ in solutions(path)})  # one may have several gaps
 
 
 # Files ---------------------------------------------------------------------------------------------------------
