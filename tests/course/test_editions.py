@@ -264,7 +264,7 @@ def test_every_exercise_has_a_stub_before_its_check():
 
 
 def ask_all(path: Path, book: nbformat.NotebookNode) -> list[str]:
-    """Run imports, exercises, checks and the functions that an exercise is given, and nothing else; the checks' numbers."""
+    """Run imports, given functions, exercises and checks of a notebook, and nothing else; numbers of its checks."""
     names: dict = {}
     sources = [
         cell.source for cell in book.cells if cell.cell_type == "code" and not re.search(r"^[%!]", cell.source, re.M)

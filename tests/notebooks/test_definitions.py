@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def test_04_an_episode_with_stop(plan):
         return task.follow([text], [aim], [rewriting.seed_of("step", step, 1)]).texts[0]
 
     mine = definitions("04")["TextEnv"](rewrite, lambda text: task.gained(start, [text]).mean(), 4, task.horizon)
-    theirs = SteeringEnv(task, [start], "uniform", k=4)
+    theirs = SteeringEnv(replace(task, k=4), [start], "uniform")
     assert mine.reset(start.text) == theirs.reset(seed=1)[1]["text"]
     for action in plan:
         text, reward, ended = mine.step(action)
