@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from helpers.base.settings import DEFAULT_MODEL, SECOND_MODEL, cache_dir, model_
 from helpers.base.storage import atomic_file, can_keep, explained, locked
 from helpers.language import models
 from helpers.language.generation import local_backend
+from helpers.language.memo import Memo
 from helpers.language.models import LoadedModel, language_model
 from helpers.language.states import as_deep, in_batches, states_below
 
@@ -26,15 +28,23 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 HIDDEN_LAYER = 8  # of SmolLM2's 30 blocks; the best of 8, 16 and 24 when we compared them by cross-validation
-CACHED_FROM = 100  # a domain's texts are worth a file on disk, a few generated ones are not
+CACHED_FROM = 100  # a domain's texts are worth a file of their own, a few generated ones are not
 
 
 def cached_features(
-    kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text ..."]]
+    kind: str,
+    texts: Sequence[str],
+    compute: Callable[[Sequence[str]], Float[np.ndarray, "text ..."]],
+    one_by_one: bool = False,
 ) -> Float[np.ndarray, "text ..."]:
-    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many."""
+    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many.
+
+    Args:
+        one_by_one: a text has the same features whatever is computed beside it, so that a few texts are kept as well,
+            each by itself.
+    """
     if len(texts) < CACHED_FROM:
-        return compute(texts)
+        return _kept_one_by_one(kind, texts, compute) if one_by_one else compute(texts)
     key = hashlib.sha256("\0".join([kind, *texts]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"{kind.replace('/', '-')}-{key}.safetensors"
 
@@ -55,6 +65,21 @@ def cached_features(
             with atomic_file(path) as temporary:
                 save_file({"features": np.ascontiguousarray(features)}, temporary)
     return features
+
+
+def _kept_one_by_one(
+    kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
+) -> Float[np.ndarray, "text dim"]:
+    """`compute` of the texts that are not kept yet, all at once, beside those that are."""
+    memo = Memo(cache_dir() / "features.sqlite")
+    key_of = {text: hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest() for text in texts}
+    kept = memo.get(list(key_of.values()))
+    if new := [text for text, key in key_of.items() if key not in kept]:
+        rows = np.ascontiguousarray(compute(new), dtype="<f4")
+        fresh = {key_of[text]: b64encode(row.tobytes()).decode() for text, row in zip(new, rows, strict=True)}
+        memo.put(fresh)
+        kept |= fresh
+    return np.stack([np.frombuffer(b64decode(kept[key_of[text]]), dtype="<f4") for text in texts])
 
 
 @functools.cache
@@ -87,7 +112,7 @@ def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
         vectors = sentence_encoder().encode(unique, batch_size=32, show_progress_bar=len(unique) > 200)
         return vectors[np.searchsorted(unique, lines)]
 
-    return np.hstack([cached_features("minilm", field, embed) for field in split_fields(texts)])
+    return np.hstack([cached_features("minilm", field, embed, one_by_one=True) for field in split_fields(texts)])
 
 
 def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
@@ -143,7 +168,7 @@ def _mean_states(
         return np.stack(in_batches(tokens, 16, means))
 
     read_in = str(dtype or preferred_dtype(default_device())).removeprefix("torch.")
-    return cached_features(f"{kind}-layer{layer}-{read_in}", texts, compute)
+    return cached_features(f"{kind}-layer{layer}-{read_in}", texts, compute, one_by_one=read_in == "float32")
 
 
 def term_features(corpus: Sequence[str]) -> Callable[[Sequence[str]], Float[np.ndarray, "text term"]]:

@@ -279,6 +279,48 @@ def test_a_failure_leaves_nothing_in_the_cache(cache, monkeypatch):
     assert not list((cache / "features").glob("*safetensors"))
 
 
+def rows_of(asked: list):
+    """Features that know their text, and a note of what was computed."""
+
+    def compute(texts):
+        asked.append(list(texts))
+        return np.array([[len(text), 0.1] for text in texts], np.float32)
+
+    return compute
+
+
+def test_a_few_texts_are_kept_one_by_one_where_a_text_is_the_same_beside_any_other(cache):
+    asked: list = []
+    first = ft.cached_features("kind", ["a", "bb", "a"], rows_of(asked), one_by_one=True)
+    np.testing.assert_array_equal(first, np.array([[1, 0.1], [2, 0.1], [1, 0.1]], np.float32))
+    again = ft.cached_features("kind", ["ccc", "bb", "a"], rows_of(asked), one_by_one=True)
+    np.testing.assert_array_equal(again, np.array([[3, 0.1], [2, 0.1], [1, 0.1]], np.float32))
+    assert asked == [["a", "bb"], ["ccc"]] and again.dtype == np.float32
+    ft.cached_features("another kind", ["a"], rows_of(asked), one_by_one=True)
+    ft.cached_features("kind", ["a"], rows_of(asked))  # where rows hang on each other nothing small is kept
+    assert asked[2:] == [["a"], ["a"]]
+
+
+def test_few_sentences_load_no_model_the_second_time(fake_minilm, cache, monkeypatch):
+    monkeypatch.setattr(ft, "CACHED_FROM", len(TEXTS) + 1)
+    first = ft.sentence_features(TEXTS)
+    np.testing.assert_array_equal(ft.sentence_features(TEXTS[::-1]), first[::-1])
+    assert FakeEncoder.loaded == 1
+
+
+@pytest.mark.parametrize(("dtype", "loads"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_few_states_are_kept_in_float32_alone(cache, dtype, loads):
+    loaded = []
+
+    def load():
+        loaded.append(dtype)
+        return tiny()
+
+    for _ in range(2):
+        ft._mean_states(["a story", "of two"], "tiny", load, 1, dtype)
+    assert len(loaded) == loads
+
+
 @pytest.mark.slow
 def test_two_processes_compute_features_once(cache, tmp_path):
     code = """
@@ -313,7 +355,7 @@ def lm():
 
 @pytest.fixture
 def uncached(monkeypatch):
-    monkeypatch.setattr(ft, "cached_features", lambda kind, texts, compute: compute(texts))
+    monkeypatch.setattr(ft, "cached_features", lambda kind, texts, compute, **options: compute(texts))
 
 
 def relative(found, expected):
