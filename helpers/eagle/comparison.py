@@ -49,7 +49,7 @@ REACH_TRIES = 4  # aims tried on each training start to fit it
 CALLS = 10  # of the language model, for each start and method
 STEPS_AT_MOST = 5  # of an episode, as in the paper
 SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
-SEARCHED: Support = "optimistic"  # chosen on training starts
+SEARCHED: Support = "optimistic"  # chosen on training and trial starts
 LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
 CLOTHING_LOW, CLOTHING_HIGH = 3.9, 4.4  # a shop's customers are content: a fifth of the predictions is below
 
