@@ -56,24 +56,34 @@ CLOTHING_LOW, CLOTHING_HIGH = 3.9, 4.4  # a shop's customers are content: a fift
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """Sizes of the comparison: movies to train on (one user each), to try on and to test on (two users each)."""
+    """Sizes of the comparison: movies to train on (one user each), to try on and to test on (two users each).
+
+    Attributes:
+        seeds: of the supervised policies; the first ones are also those of what takes more time to train.
+        rewarded: how many agents are trained by rewards, with `settings`, on each support.
+        language: how many of them are language models, `taught` on so many states and then by `language_settings`.
+    """
 
     train_items: int
     trial_items: int
     test_items: int
     seeds: tuple[int, ...]
     settings: AgentSettings
+    rewarded: int = 2
+    language: int = 1
+    taught: int = 2
+    language_settings: AgentSettings = AgentSettings(iterations=1, episodes=2, group=2, learning_rate=3e-4)
 
 
 COMPARISON_PLANS = {
     "small": ComparisonPlan(6, 4, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
-    "full": ComparisonPlan(60, 24, 24, tuple(range(8)), AgentSettings()),
+    "full": ComparisonPlan(60, 24, 24, tuple(range(8)), AgentSettings(6, 12), 3, 3, 40, AgentSettings(3, 6, 3, 3e-4)),
 }
 
 
 CLOTHING_COMPARISON_PLANS = {
     "small": ComparisonPlan(4, 2, 4, (0,), AgentSettings(iterations=4, episodes=6, group=2)),
-    "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings()),
+    "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings(6, 12)),
 }
 
 
@@ -159,9 +169,10 @@ class Comparison:
     def agents(
         self, support: Support, on_iteration: Callable[[list[dict[str, float]]], None] | None = None
     ) -> tuple[list[OptionPolicy], list[list[dict[str, float]]]]:
-        """The trained policies of all seeds, and their learning curves."""
+        """The policies of the first seeds after rewards, and their learning curves."""
         if support not in self._kept:
-            seeds, policies = self.plan.seeds, [self.supervised(seed) for seed in self.plan.seeds]
+            seeds = self.plan.seeds[: self.plan.rewarded]
+            policies = [self.supervised(seed) for seed in seeds]
             values = [OptionValue(policy, seed=seed) for policy, seed in zip(policies, seeds, strict=True)]
             parts = self.task, policies, values, support, self.train, self.plan.settings
             curves = reinforce(*parts, seeds=seeds, on_iteration=on_iteration)
@@ -204,7 +215,8 @@ class Comparison:
         if support in SUPPORTS and kind == "reference":
             return [followed(task, test, calls, 0, None, support)]
         if support in SUPPORTS and kind == "agent":
-            return followed_each(task, test, calls, seeds, self.agents(support)[0], support)
+            policies = self.agents(support)[0]
+            return followed_each(task, test, calls, seeds[: len(policies)], policies, support)
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHOD_NAMES)}")
 
 

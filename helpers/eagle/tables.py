@@ -79,15 +79,13 @@ def mean_interval(values: Float[np.ndarray, "seed start"], items: Sequence[int])
 
 def paired(
     one: Float[np.ndarray, "seed start"], other: Float[np.ndarray, "other_seed start"]
-) -> Float[np.ndarray, "more_seeds start"]:
-    """Differences start by start and seed by seed; a method of one seed is the same beside every seed of the other.
+) -> Float[np.ndarray, "common_seeds start"]:
+    """Differences start by start and seed by seed, over the first seeds, which both have.
 
-    Raises:
-        ValueError: two or more seeds each, but not as many.
+    A method of one seed, where nothing is trained, is the same beside every seed of the other.
     """
-    if len(one) != len(other) and min(len(one), len(other)) > 1:
-        raise ValueError(f"{len(one)} and {len(other)} seeds: compare as many of both")
-    return one - other
+    common = min(len(one), len(other))
+    return one - other if common == 1 else one[:common] - other[:common]
 
 
 def gain_difference(one: Measured, other: Measured, **options) -> Interval:
