@@ -25,6 +25,7 @@ from helpers.eagle.agent import (
 )
 from helpers.eagle.aims import KINDS, aims_of, borrowing_aims
 from helpers.eagle.emission import Visited
+from helpers.eagle.language_agent import LanguageAgent, fit_language
 from helpers.eagle.methods import followed, followed_each, guided, guided_each, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
@@ -42,6 +43,7 @@ from helpers.eagle.steering import Steering, Support, weighted, with_reach
 from helpers.embedding.factorization import Factorization, fit_als
 from helpers.embedding.judges import halves, independent_encoders
 from helpers.language.generation import Backend, Sampling, default_memo, local_backend
+from helpers.language.models import language_model
 
 AIMED_SAMPLING = Sampling(max_new_tokens=48, temperature=0.2)
 FIRST_REACH = np.full((2, 2), 0.3)  # before it is fitted
@@ -52,6 +54,9 @@ SUPPORTS: tuple[Support, ...] = ("uniform", "optimistic", "goptimal")
 SEARCHED: Support = "optimistic"  # chosen on training and trial starts
 LOW, HIGH = 3.0, 4.0  # predicted stars: the paper contrasts items rated 1-3 with items rated 4-5
 CLOTHING_LOW, CLOTHING_HIGH = 3.9, 4.4  # a shop's customers are content: a fifth of the predictions is below
+
+
+ONE_UPDATE = AgentSettings(iterations=1, episodes=2, group=2, learning_rate=3e-4)  # of a language model
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class ComparisonPlan:
     rewarded: int = 2
     language: int = 1
     taught: int = 2
-    language_settings: AgentSettings = AgentSettings(iterations=1, episodes=2, group=2, learning_rate=3e-4)
+    language_settings: AgentSettings = ONE_UPDATE
 
 
 COMPARISON_PLANS = {
@@ -179,6 +184,30 @@ class Comparison:
             self._kept[support] = [policy.requires_grad_(False) for policy in policies], curves
         return self._kept[support]
 
+    def language_agents(self, by_reward: bool) -> list[LanguageAgent]:
+        """Language models of the first seeds, taught on the supervised stage's rows; `by_reward` trains them further.
+
+        A state costs them half a second, so there are fewer of them than of the small policies.
+        """
+        if ("language", by_reward) not in self._kept:
+            seeds = self.plan.seeds[: self.plan.language]
+            agents = [self._taught(seed) for seed in seeds]
+            if by_reward:
+                values = [OptionValue(self.supervised(seed), seed=seed) for seed in seeds]
+                parts = self.task, agents, values, SEARCHED, self.train, self.plan.language_settings
+                reinforce(*parts, seeds=seeds)
+            self._kept["language", by_reward] = [agent.requires_grad_(False) for agent in agents]
+        return self._kept["language", by_reward]
+
+    def _taught(self, seed: int) -> LanguageAgent:
+        rows, agent = (
+            self.labelled.resampled(seed),
+            LanguageAgent(self.task, language_model(), temperature=0.2, seed=seed),
+        )
+        gain = weighted(rows.gain.T, self.plan.settings.second)
+        fit_language(agent, rows, gain, most=self.plan.taught, seed=seed)
+        return agent
+
     def training_calls(self, support: Support | None = None) -> int:
         """Calls that one agent of a support has cost before it is used, or the supervised policy where none is given.
 
@@ -195,8 +224,10 @@ class Comparison:
         """What a method visits on some starts: one `Visited` for each seed, or one where nothing is trained.
 
         Args:
-            method: one of `METHOD_NAMES`; `supervised` uses the support `SEARCHED`. A search adds Q to stars, so
-                `agent_search` is proposed to by the supervised policies: rewards fit Q up to its scale alone.
+            method: one of `METHOD_NAMES`. `supervised` uses the support `SEARCHED`, and so do `reference_language`,
+                which is a language model after the supervised stage, and `agent_language`, the same after rewards. A
+                search adds Q to stars, so `agent_search` is proposed to by the supervised policies: rewards fit Q up to
+                its scale alone.
             starts: the test starts where not given.
 
         Raises:
@@ -212,6 +243,9 @@ class Comparison:
             return [guided(task, test, calls, 0, None)]
         if method == "agent_search":
             return guided_each(task, test, calls, 0, [self.supervised(seed) for seed in seeds])
+        if support == "language" and kind in ("reference", "agent"):
+            agents = self.language_agents(by_reward=kind == "agent")
+            return followed_each(task, test, calls, seeds[: len(agents)], agents, SEARCHED)
         if support in SUPPORTS and kind == "reference":
             return [followed(task, test, calls, 0, None, support)]
         if support in SUPPORTS and kind == "agent":
@@ -239,9 +273,9 @@ FIXED_METHODS: dict[str, SearchMethod] = {
 
 METHOD_NAMES = (
     *FIXED_METHODS,
-    *(f"reference_{support}" for support in SUPPORTS),
+    *(f"reference_{support}" for support in (*SUPPORTS, "language")),
     "supervised",
-    *(f"agent_{support}" for support in SUPPORTS),
+    *(f"agent_{support}" for support in (*SUPPORTS, "language")),
     "promise_search",
     "agent_search",
 )

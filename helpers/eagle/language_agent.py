@@ -24,6 +24,7 @@ from helpers.language.adapters import with_adapter
 from helpers.language.models import LoadedModel, inner_model
 
 STOP_WORDS = "Stop here: the idea is good as it is."
+WORDS = 16  # of an instruction that the agent reads: ten whole ideas to borrow from would take twice the time
 
 
 class LanguageAgent(StatePolicy):
@@ -31,17 +32,20 @@ class LanguageAgent(StatePolicy):
 
     Args:
         lm: left as it is; the agent's model shares its weights and adds a LoRA adapter of this `rank`.
+        temperature: in nats per token, to begin with.
 
     Raises:
         ValueError: a model without a chat template.
     """
 
-    def __init__(self, task: Steering, lm: LoadedModel, *, rank: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, task: Steering, lm: LoadedModel, *, rank: int = 8, temperature: float = 1.0, seed: int = 0
+    ) -> None:
         super().__init__()
         self.world = task
         self.model = with_adapter(lm, rank=rank, seed=seed).model
         self.lm = LoadedModel(inner_model(self.model), lm.tokenizer)
-        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
 
     def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
         """Nats per token over the temperature; states go through the model one by one."""
@@ -50,8 +54,14 @@ class LanguageAgent(StatePolicy):
     def _of_state(self, state: State, options: Options) -> Float[Tensor, " option"]:
         task = self.world
         prompt = state_prompt(state.text, task.profile(state.start.user), state.step, task.horizon)
-        answers = [*task.said(options.aims), STOP_WORDS]
+        answers = [*map(briefly, task.said(options.aims)), STOP_WORDS]
         return answer_scores(self.lm, prompt, answers).float() / self.log_temperature.exp()
+
+
+def briefly(instruction: str) -> str:
+    """The first `WORDS` words of an instruction."""
+    words = instruction.split()
+    return instruction if len(words) <= WORDS else " ".join(words[:WORDS])
 
 
 def fit_language(
@@ -64,6 +74,7 @@ def fit_language(
     learning_rate: float = 3e-4,
     temperature: float = 0.05,
     k: int = SUPPORT,
+    most: int | None = None,
     seed: int = 0,
 ) -> list[float]:
     """Teach an agent which of the aims that were tried in a state gained most, in place; the loss of every step.
@@ -72,10 +83,11 @@ def fit_language(
     cross-entropy above that of the target itself (their Kullback-Leibler divergence), in nats.
 
     Args:
-        batch: states per step.
+        batch: states per step; most: states in all, drawn at random, where there are more.
     """
     rng = np.random.default_rng(seed)
     tasks = list(_tasks(rows, gain, k, rng))
+    tasks = [tasks[row] for row in rng.permutation(len(tasks))[:most]]
     optimiser = torch.optim.Adam([w for w in agent.parameters() if w.requires_grad], lr=learning_rate)
     losses = []
     with fitting_threads(agent):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fake_steering import blind_judge, fake_task, task_starts
 from fake_world import place
+from tiny_models import tiny
 
 from helpers.domains.clothing import load_clothing
 from helpers.domains.wording import CLOTHES
@@ -27,6 +28,7 @@ from helpers.eagle.comparison import (
     load_clothing_comparison,
     load_comparison,
 )
+from helpers.eagle.language_agent import LanguageAgent
 from helpers.embedding.factorization import fit_als
 from helpers.embedding.judges import halves
 
@@ -143,6 +145,7 @@ def on_the_map(monkeypatch) -> Comparison:
         "generate",
         lambda backend, prompts, *_, **__: [f" Drama.\n{place((0.1, n / 10, 0.2))[8:]}" for n in range(len(prompts))],
     )
+    monkeypatch.setattr(comparison, "language_model", tiny)
     plan = replace(COMPARISON_PLANS["small"], settings=AgentSettings(iterations=1, episodes=4, group=2))
     starts = task_starts(14)
     return Comparison(blind_judge(fake_task(borrowed=12)), plan, starts[:8], starts[11:], starts[8:])
@@ -151,7 +154,7 @@ def on_the_map(monkeypatch) -> Comparison:
 def test_every_method_is_there_and_trained_ones_once_for_each_seed(on_the_map):
     for name in METHOD_NAMES:
         found = on_the_map.visited(name, 8)
-        trained = name.startswith("agent") or name == "supervised"
+        trained = (name.startswith("agent") or name == "supervised") and "language" not in name
         assert len(found) == (len(on_the_map.plan.seeds) if trained else 1), name
         assert all([len(texts) for texts in one.texts] == [8] * 6 for one in found), name
     with pytest.raises(ValueError, match="unknown method 'agent_best': choose one of neutral"):
@@ -165,6 +168,21 @@ def test_agents_are_trained_once_from_the_supervised_policy(on_the_map):
         torch.testing.assert_close(policy.center, on_the_map.supervised(seed).center)
         assert not torch.equal(policy.log_temperature, on_the_map.supervised(seed).log_temperature)
     assert not torch.equal(policies[0].center, policies[1].center)  # each seed has training starts of its own
+
+
+def test_language_agents_are_taught_first_and_then_paid(on_the_map):
+    (taught,), (paid,) = on_the_map.language_agents(False), on_the_map.language_agents(True)
+    assert on_the_map.language_agents(True)[0] is paid is not taught
+    fresh = LanguageAgent(on_the_map.task, tiny(), temperature=0.2)
+    weights = [{n: w for n, w in one.named_parameters() if "lora_B" in n} for one in (fresh, taught, paid)]
+    for name, before in weights[0].items():
+        assert not torch.equal(before, weights[1][name]) and not torch.equal(weights[1][name], weights[2][name])
+
+
+@pytest.mark.parametrize(("rewarded", "expected"), [(1, 1), (2, 2)])
+def test_as_many_agents_are_rewarded_as_the_plan_says(on_the_map, rewarded, expected):
+    few = replace(on_the_map, plan=replace(on_the_map.plan, rewarded=rewarded), _kept={})
+    assert len(few.agents("uniform")[0]) == len(few.visited("agent_uniform", 8)) == expected
 
 
 def test_nobody_writes_and_reads_as_the_second_encoder(movies, unchecked):

@@ -12,7 +12,7 @@ from fake_world import PROFILES
 from tiny_models import tiny
 
 from helpers.eagle.agent import AgentSettings, OptionPolicy, OptionValue, label_rows, reinforce
-from helpers.eagle.language_agent import STOP_WORDS, LanguageAgent, fit_language, target_of
+from helpers.eagle.language_agent import STOP_WORDS, WORDS, LanguageAgent, briefly, fit_language, target_of
 from helpers.eagle.language_policy import SYSTEM
 from helpers.eagle.steering import State
 from helpers.language.models import LoadedModel
@@ -101,3 +101,13 @@ def test_rewards_train_it_with_the_loop_of_the_small_agent(agent):
     assert [row["kl"] > 1e-6 for row in curve] == [False, True]
     changed = {name for name, w in agent.named_parameters() if w.requires_grad and not torch.equal(weights[name], w)}
     assert any("lora" in name for name in changed) and "log_temperature" in changed
+
+
+def test_it_reads_the_first_words_of_an_instruction_alone():
+    short, long = "Make it a comedy.", " ".join(f"word{n}" for n in range(40))
+    assert briefly(short) == short and briefly(long) == " ".join(f"word{n}" for n in range(WORDS))
+
+
+def test_no_more_states_are_taught_than_asked_for(agent):
+    rows = label_rows(fake_task(), task_starts(3), promising=4, random=6, deeper=1)
+    assert [len(fit_language(agent, rows, rows.gain[:, 0], batch=1, k=5, most=most)) for most in (1, 2)] == [1, 2]
