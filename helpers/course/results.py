@@ -158,14 +158,19 @@ def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str,
     return "\n".join(lines) + "\n"
 
 
+LAST = 99  # in the order of sections: those without a notebook in their title
+
+
 def with_section(page: str, section: str) -> str:
     """The results page with a section added, or put in the place of the one with its title.
 
-    The parts of the course are long runs of their own; a new run of one leaves the numbers of the others.
+    The parts of the course are long runs of their own; a new run of one leaves the numbers of the others. They stand in
+    the order of the first notebook in their titles.
     """
     sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
     sections[section.splitlines()[0]] = section
-    return "\n".join([PREFACE, *sections.values()])
+    in_order = sorted(sections, key=lambda title: int((re.findall(r"\d+", title) or [LAST])[0]))
+    return "\n".join([PREFACE, *(sections[title] for title in in_order)])
 
 
 RESULTS_PAGE = settings.PROJECT / "notebooks" / "RESULTS.md"

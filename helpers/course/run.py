@@ -44,7 +44,9 @@ READABLE = """
   --jp-mirror-editor-comment-color: #2f6464 }
 """
 SECTIONS = {  # of the results page: what is measured anew together
-    "EAGLE agent (notebooks 00 to 08)": {f"{number:02}" for number in range(9)},
+    "Embedding spaces (notebooks 00 to 02)": {"00", "01", "02"},
+    "Utility, environment and design (notebooks 03 to 05)": {"03", "04", "05"},
+    "EAGLE agents (notebooks 06 to 08)": {"06", "07", "08"},
     "Adversarial representation engineering (notebooks 10 to 16)": {str(number) for number in range(10, 17)},
     "Other domains and larger machines (notebooks 09, 17 and 18)": {"09", "17", "18"},
 }

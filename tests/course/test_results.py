@@ -135,6 +135,13 @@ def test_a_section_takes_the_place_of_its_older_self_only():
     assert results.with_section(page, section("First half", "new")) == page
 
 
+def test_sections_stand_in_the_order_of_their_notebooks():
+    page = ""
+    for title in ("Tests", "B (notebooks 10 to 16)", "A (notebooks 03 to 05)", "C (notebooks 09, 17 and 18)"):
+        page = results.with_section(page, results.as_markdown({}, title=title, machine="m", date="d", commit="c"))
+    assert [line[3] for line in page.splitlines() if line.startswith("## ")] == list("ACBT")
+
+
 def test_published_rows_are_those_of_the_page_under_a_prefix(tmp_path):
     rows = {"a.x": row("a.x", ci=(0.1, 0.2)), "a.y": row("a.y", ci=None), "b.x": row("b.x", ci=(-1.0, 0.2))}
     page = tmp_path / "RESULTS.md"

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from helpers.base import settings
 from helpers.course import run as course
 from helpers.course.run import Course
 
@@ -265,3 +266,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(project, capsys):
     (project / "build").write_text("in the way")
     assert course.main([], project) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_notebook_that_measures_belongs_to_one_section_of_the_results():
+    numbers = [path.name.split("_")[0] for path in (settings.PROJECT / "notebooks").glob("[0-9]*.ipynb")]
+    for number in numbers:
+        assert sum(number in section for section in course.SECTIONS.values()) == 1, number
+    assert {number for section in course.SECTIONS.values() for number in section} == set(numbers)
