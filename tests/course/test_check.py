@@ -327,9 +327,20 @@ COUNTS = RNG.integers(1, 30, size=15)
             by_reference("08.2", np.array([0.0, 1]), np.array([[3.0, 1], [2.5, 0]]), np.zeros((2, 2), bool), 2),
             [(1, 0), (0, 0)],
         ),
-        (by_reference("08.3", np.array([[1.0, 2, 6], [0, 0, 0]]), np.array([0, 1, 1]), [0, 0], [0, 1, 1]), 17 / 5),
-        (by_reference("08.4", np.array([[1.0, 4]]), np.array([[3.0, 2]]), 2), [[1.0, 3], [4, 2]]),
-        (by_reference("08.5", 2400, 10, 34), 100.0),
+        (
+            by_reference(
+                "08.3",
+                "1",
+                lambda t: (np.arange(len(t)), np.tile([1.0, 0], (len(t), 1))),
+                lambda pairs: [f"{t}{a}" for t, a in pairs],
+                3,
+                3,
+            ),
+            [10, 100, 1000],
+        ),
+        (by_reference("08.4", np.array([[1.0, 2, 6], [0, 0, 0]]), np.array([0, 1, 1]), [0, 0], [0, 1, 1]), 17 / 5),
+        (by_reference("08.5", np.array([[1.0, 4]]), np.array([[3.0, 2]]), 2), [[1.0, 3], [4, 2]]),
+        (by_reference("08.6", 2400, 10, 34), 100.0),
         (by_reference("09.1", [["B", "A"], [], ["A", "B", "C"]], ["x", "x", "x"])[("A", "B"), "x"], [0, 2]),
         (by_reference("09.2", [20, 21, 22, 23], [5, 5, 9, 1], 9), [(20, 21), (22, 23)]),
         (

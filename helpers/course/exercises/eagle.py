@@ -1114,6 +1114,76 @@ EAGLE_EXERCISES["08.2"] = Exercise(
 )
 
 
+def promise_search(text, look, ask, calls, rounds):
+    known, asked, found = [text], set(), []
+    for _ in range(rounds):
+        so_far, promise = look(known)
+        tried = np.array([[(old, aim) in asked for aim in range(promise.shape[1])] for old in known])
+        pairs = [(known[row], aim) for row, aim in next_pairs(so_far, promise, tried, calls // rounds)]
+        new = ask(pairs)
+        asked |= set(pairs)
+        known += [one for one in dict.fromkeys(new) if one not in known]
+        found += new
+    return found
+
+
+class ToySearch:
+    """Texts are the aims that led to them; every third answer repeats its text, as a model does that fails."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def look(self, texts):
+        """Gains so far, none for the start, and promises, alike for all texts of one length."""
+        gained = [len(text) > 1 and normal_values(self.seed + 31 * sum(map(ord, text)), 1)[0] for text in texts]
+        return np.array(gained, dtype=float), np.stack([normal_values(self.seed + 7 * len(text), 5) for text in texts])
+
+    def ask(self, pairs):
+        """The texts that come of some pairs of text and aim."""
+        return [text if (len(text) + aim) % 3 == 2 else f"{text}{aim}" for text, aim in pairs]
+
+
+def _toy_search(seed: int) -> tuple:
+    toy = ToySearch(seed)
+    return "x", toy.look, toy.ask, 8, 4
+
+
+def _searching(
+    known=lambda text, known, new: [*known, *(o for o in dict.fromkeys(new) if o not in known)], forget=False
+):
+    """A wrong answer: a search that knows, or remembers to have asked, something else."""
+
+    def answer(text, look, ask, calls, rounds):
+        texts, asked, found = [text], set(), []
+        for _ in range(rounds):
+            so_far, promise = look(texts)
+            tried = np.array([[(t, aim) in asked and not forget for aim in range(promise.shape[1])] for t in texts])
+            pairs = [(texts[row], aim) for row, aim in next_pairs(so_far, promise, tried, calls // rounds)]
+            new = ask(pairs)
+            asked |= set(pairs)
+            texts, found = known(text, texts, new), found + new
+        return found
+
+    return answer
+
+
+EAGLE_EXERCISES["08.3"] = Exercise(
+    "the search",
+    promise_search,
+    cases=_toy_search,
+    hint="in every round: look at all known texts, mark what was asked, take the next pairs, ask, remember",
+    wrong=(
+        _searching(forget=True),
+        _searching(lambda text, known, new: [text]),
+        _searching(lambda text, known, new: list(dict.fromkeys(new))),
+        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls, 1),
+        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls * rounds, rounds)[:calls],
+        lambda text, look, ask, calls, rounds: [text, *promise_search(text, look, ask, calls, rounds)],
+        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls, rounds)[-calls // rounds :],
+    ),
+)
+
+
 def crossed_mean(values, items, seeds, drawn):
     rows = np.concatenate([np.flatnonzero(items == item) for item in drawn])
     return float(values[np.ix_(seeds, rows)].mean())
@@ -1125,7 +1195,7 @@ def _seeds_and_items(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return rng.normal(size=(3, len(items))), items, np.array([0, 0, 1 + seed % 2]), np.array([0, 0, 2, 3, 3])
 
 
-EAGLE_EXERCISES["08.3"] = Exercise(
+EAGLE_EXERCISES["08.4"] = Exercise(
     "one draw of seeds and movies",
     crossed_mean,
     cases=_seeds_and_items,
@@ -1146,7 +1216,7 @@ def confirmed_curve(paid, judged, n):
     return np.array([[paid[rows, best].mean(), judged[rows, best].mean()] for best in firsts])
 
 
-EAGLE_EXERCISES["08.4"] = Exercise(
+EAGLE_EXERCISES["08.5"] = Exercise(
     "what the judge confirms",
     confirmed_curve,
     cases=_visited_values,
@@ -1167,7 +1237,7 @@ def starts_until_paid(training_calls, calls, rival_calls):
     return training_calls / (rival_calls - calls) if rival_calls > calls else float("inf")
 
 
-EAGLE_EXERCISES["08.5"] = Exercise(
+EAGLE_EXERCISES["08.6"] = Exercise(
     "break-even",
     starts_until_paid,
     cases=lambda seed: (2400, 10, (12, 40, 10, 8, 11)[seed]),
