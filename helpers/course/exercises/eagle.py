@@ -1114,7 +1114,7 @@ EAGLE_EXERCISES["08.2"] = Exercise(
 )
 
 
-def promise_search(text, look, ask, calls, rounds):
+def search_by_promise(text, look, ask, calls, rounds):
     known, asked, found = [text], set(), []
     for _ in range(rounds):
         so_far, promise = look(known)
@@ -1169,17 +1169,17 @@ def _searching(
 
 EAGLE_EXERCISES["08.3"] = Exercise(
     "the search",
-    promise_search,
+    search_by_promise,
     cases=_toy_search,
     hint="in every round: look at all known texts, mark what was asked, take the next pairs, ask, remember",
     wrong=(
         _searching(forget=True),
         _searching(lambda text, known, new: [text]),
         _searching(lambda text, known, new: list(dict.fromkeys(new))),
-        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls, 1),
-        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls * rounds, rounds)[:calls],
-        lambda text, look, ask, calls, rounds: [text, *promise_search(text, look, ask, calls, rounds)],
-        lambda text, look, ask, calls, rounds: promise_search(text, look, ask, calls, rounds)[-calls // rounds :],
+        lambda text, look, ask, calls, rounds: search_by_promise(text, look, ask, calls, 1),
+        lambda text, look, ask, calls, rounds: search_by_promise(text, look, ask, calls * rounds, rounds)[:calls],
+        lambda text, look, ask, calls, rounds: [text, *search_by_promise(text, look, ask, calls, rounds)],
+        lambda text, look, ask, calls, rounds: search_by_promise(text, look, ask, calls, rounds)[-calls // rounds :],
     ),
 )
 
