@@ -1,4 +1,4 @@
-"""One of n processes that train in the fake world and edit a tiny model together; `test_accelerate.py` launches them.
+"""One of n processes that train agents on the small map and edit a tiny model; `test_accelerate.py` launches them.
 
 Arguments: rank, number of processes, port, and an empty folder for what each finds.
 """
@@ -8,51 +8,52 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from edit_worker import report_edits
-from fake_world import fake_starts, fake_world
-from fakes import small_agent
+from fake_steering import fake_task, task_starts
 from safetensors.torch import save_file
 
+from helpers.base.sharing import ALONE, ProcessShare, Share
 from helpers.base.storage import CourseError
-from helpers.eagle.policy import frozen_copy
-from helpers.eagle.training import Settings, train
+from helpers.eagle.agent import AgentSettings, OptionPolicy, OptionValue, reinforce
 
 RUNS = {
-    "value": Settings(iterations=3, episodes=8),
-    "group": Settings(iterations=3, episodes=8, group=2, kl=0.5),
-    "diverging": Settings(iterations=3, episodes=8, learning_rate=float("inf")),
-    "uneven": Settings(iterations=3, episodes=9),
+    "single": AgentSettings(iterations=3, episodes=8, group=1, learning_rate=0.02),
+    "group": AgentSettings(iterations=3, episodes=8, group=2, learning_rate=0.02, kl=0.5, entropy=0.1),
+    "diverging": AgentSettings(iterations=3, episodes=8, group=2, learning_rate=float("inf")),
+    "uneven": AgentSettings(iterations=3, episodes=6, group=2),
 }
 
 
-def play(settings: Settings, checkpoint: Path | None, accelerator: Accelerator | None, stop: int | None = None):
-    """Train; returns agent, curve, gradients of the last iteration, and the numbers of the rows handed out."""
-    world, rows = fake_world(horizon=2), []
-    agent = small_agent(world)
-    reference = frozen_copy(agent.policy)
-    settings = settings if stop is None else Settings(**{**asdict(settings), "iterations": stop})
-    options = {"checkpoint": checkpoint, "on_iteration": rows.append, "accelerator": accelerator}
-    curve = train(world, agent, reference, fake_starts(12), settings, **options)
-    gradients = {name: weight.grad.clone() for name, weight in agent.named_parameters() if weight.grad is not None}
-    return agent, curve, gradients, [row["iteration"] for row in rows]
+def learn(settings: AgentSettings, checkpoint: Path | None, share: Share = ALONE):
+    """Train two agents side by side; returns them, their curves, last gradients, and the rows handed out."""
+    policies, rows = [OptionPolicy(1.0), OptionPolicy(1.0)], []
+    torch.nn.init.constant_(policies[1].linear.weight, 0.1)
+    values = [OptionValue(policy, seed=seed) for seed, policy in enumerate(policies)]
+    parts = fake_task(), policies, values, "uniform", task_starts(12), settings
+    options = {"checkpoint": checkpoint, "on_iteration": rows.append, "share": share}
+    curves = reinforce(*parts, seeds=[0, 1], **options)
+    agents = torch.nn.ModuleList([*policies, *values])
+    gradients = {name: weight.grad.clone() for name, weight in agents.named_parameters() if weight.grad is not None}
+    return agents, curves, gradients, [row[0]["iteration"] for row in rows]
 
 
 def report(name: str, folder: Path, accelerator: Accelerator) -> dict:
     """What this process finds in one of the runs; weights and gradients go into files."""
+    share, settings = ProcessShare(accelerator), RUNS[name]
     try:
-        play(RUNS[name], folder / "checkpoint", accelerator, stop=1)
+        learn(replace(settings, iterations=1), folder / "checkpoint", share)
         # A second start, as after a kill: it goes on from the checkpoint.
-        agent, curve, gradients, rows = play(RUNS[name], folder / "checkpoint", accelerator)
+        agents, curves, gradients, rows = learn(settings, folder / "checkpoint", share)
     except (CourseError, ValueError) as error:
         return {"error": str(error)}
     save_file(gradients, folder / f"gradients{accelerator.process_index}")
-    save_file(agent.state_dict(), folder / f"weights{accelerator.process_index}")
-    return {"curve": curve, "rows": rows, "processes": accelerator.num_processes}
+    save_file(agents.state_dict(), folder / f"weights{accelerator.process_index}")
+    return {"curves": curves, "rows": rows, "processes": accelerator.num_processes}
 
 
 def main(rank: int, n: int, port: int, folder: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fake_world import DIM, PROFILES, FakeBackend, encode, fake_world, place
+from fake_world import DIM, PROFILES, FakeBackend, encode, fake_space, place
 
+from helpers.domains.wording import MOVIES
 from helpers.eagle.aims import Aim, targets
 from helpers.eagle.rewriting import Rewriter, Start, seed_of
 from helpers.eagle.steering import Steering
@@ -68,13 +69,12 @@ def blind_judge(task: Steering) -> Steering:
 
 def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3, borrowed: int = 0) -> Steering:
     """Twenty aims, each towards one of the twenty items, and some that borrow from one."""
-    space = fake_world().space
+    space = fake_space()
     aims = tuple(Aim((LABELS[i % 6],), f"{THEMES[i % 10]} {'and loss' * (i // 10)}".strip(), (i,)) for i in range(20))
     aims += tuple(replace(aim, idea=f"Genres: War.\nStory {i} of a far land.") for i, aim in enumerate(aims[:borrowed]))
-    wording, places = fake_world().rewrite.wording, targets(aims, space.items)
     ways = {
-        aim.instruction(wording): (there, BORROWED_REACH if aim.idea else REACH)
-        for aim, there in zip(aims, places, strict=True)
+        aim.instruction(MOVIES): (there, BORROWED_REACH if aim.idea else REACH)
+        for aim, there in zip(aims, targets(aims, space.items), strict=True)
     }
     encoders, reach = Encoders(space, turned(space, 1), turned(space, 2)), np.array([[REACH, BORROWED_REACH]] * 2)
     return FakeSteering(encoders, aims, reach, Rewriter(AimedBackend(ways, noise, bad)), horizon)
@@ -82,5 +82,5 @@ def fake_task(noise: float = 0.05, bad: float = 0.0, horizon: int = 3, borrowed:
 
 def task_starts(n: int) -> list[Start]:
     """Starts from the items of the map, so that each has an item to leave out."""
-    space = fake_world().space
+    space = fake_space()
     return [Start(place(space.items[i]), i % 4, int(space.domain.text_items[i])) for i in range(n)]

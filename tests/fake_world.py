@@ -1,4 +1,4 @@
-"""A small world for tests, without a model: texts name a place on a map, instructions walk from there."""
+"""A small world for tests, without a model: texts name a place on a map, and instructions walk from there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.domains.domain import Domain
-from helpers.eagle.actions import Action
-from helpers.eagle.environment import World
-from helpers.eagle.rewriting import Rewriter, Start, seed_of
+from helpers.eagle.rewriting import Start, seed_of
 from helpers.embedding.encoder import Encoder
 from helpers.embedding.factorization import Factorization
 from helpers.embedding.profiles import Profile
@@ -19,12 +17,6 @@ from helpers.embedding.space import EmbeddingSpace
 from helpers.language.prompts import Backend
 
 DIM, N_USERS = 3, 4
-ACTIONS = (
-    Action("Give it a happy ending.", "plot", False),
-    Action("Make it a {liked} movie.", "theme", True),
-    Action("Add a villain with a secret.", "character", False),
-    Action("Tell it in the dark.", "style", False),
-)
 PROFILES = [
     Profile(("Drama",), (), ("a family under strain",)),
     Profile(("Western", "War"), ("Comedy",), ()),
@@ -69,22 +61,15 @@ class FakeBackend(Backend):
         return place(z).removeprefix("Genres:") + "\n\nAnything else?"
 
 
-class FakeWorld(World):
-    """A world whose users have the profiles above; `World` counts them from a domain's ratings."""
-
-    def profile(self, user: int) -> Profile:
-        return PROFILES[user]
-
-
-def fake_world(*, noise: float = 0.1, bad: float = 0.0, horizon: int = 3, actions=ACTIONS) -> FakeWorld:
+def fake_space() -> EmbeddingSpace:
+    """The map: twenty items whose texts say where they lie, and users who like some directions."""
     random = np.random.default_rng(0)
     items = random.normal(size=(20, DIM))
     users = random.normal(size=(N_USERS, DIM - 1))
     model = Factorization(3.5, np.linspace(-0.5, 0.5, N_USERS), items[:, -1], users, items[:, :-1])
     texts = pd.DataFrame({"plot_text": [place(z) for z in items], "plot_source": "fake"})
     domain = Domain("fake", texts, N_USERS, pd.DataFrame({"user": [], "item": [], "rating": []}))
-    space = EmbeddingSpace(domain, model, Encoder(encode, lambda z: z), items)
-    return FakeWorld(space, actions, Rewriter(FakeBackend(noise, bad)), horizon)
+    return EmbeddingSpace(domain, model, Encoder(encode, lambda z: z), items)
 
 
 def fake_starts(n: int) -> list[Start]:

@@ -52,8 +52,15 @@ class Share:
         """Until all processes are here."""
 
 
+ALONE = Share()
+"""Of a run in one process."""
+
+
 class ProcessShare(Share):
-    """The share of one of several processes: every n-th row of a batch."""
+    """The share of one of several processes: every n-th row of a batch.
+
+    Tensors may lie anywhere: they travel over the accelerator's device, and come back to where they were.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -71,12 +78,13 @@ class ProcessShare(Share):
         return numbers[self.accelerator.process_index :: self.processes]
 
     def gather(self, values: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
-        return self.accelerator.gather(values.contiguous())
+        return self.accelerator.gather(values.to(self.accelerator.device).contiguous()).to(values.device)
 
     def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:
         for weight in weights:
             if weight.grad is not None:
-                weight.grad = self.accelerator.reduce(weight.grad, "mean")
+                mean = self.accelerator.reduce(weight.grad.to(self.accelerator.device), "mean")
+                weight.grad = mean.to(weight.device)
 
     def mean(self, facts: dict[str, float]) -> dict[str, float]:
         numbers = torch.tensor(list(facts.values()), dtype=torch.float64, device=self.accelerator.device)

@@ -24,12 +24,12 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint, trainable_state
+from helpers.base.sharing import ALONE, Share
 from helpers.base.storage import CourseError
 from helpers.eagle.aims import Aim, most_promising
-from helpers.eagle.policy import fitting_threads, frozen_copy
+from helpers.eagle.learning import fitting_threads, frozen_copy, gae, kl_of
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, Table, shares, weighted
-from helpers.eagle.training import gae, kl_of
 from helpers.eagle.trajectories import SideBySide, StatePolicy, Trajectories, play
 
 GAIN_PENALTIES = np.logspace(-1, 4, 11)
@@ -239,24 +239,44 @@ class OptionValue(nn.Module):
 
 
 def loss_of_episodes(
-    policy: StatePolicy, value: OptionValue, reference: StatePolicy, episodes: Trajectories, settings: AgentSettings
+    policy: StatePolicy,
+    value: OptionValue,
+    reference: StatePolicy,
+    episodes: Trajectories,
+    settings: AgentSettings,
+    share: Share = ALONE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """REINFORCE loss of finished episodes, as `training.loss_of`; steps after a STOP do not count."""
+    """REINFORCE loss of finished episodes, and what a learner wants to see of it; steps after a STOP do not count.
+
+    Tennenholtz et al. 2024, algorithm 1, print an objective to maximise. This is its negative:
+
+        L = - mean_t A_t log pi(a_t | s_t) + alpha mean_t KL(pi(. | s_t) || pi_ref(. | s_t)) + value loss
+
+    with A the generalised advantage, scaled to unit spread so that alpha means the same everywhere.
+
+    Args:
+        share: with several processes these are the episodes of one; the mean over the processes is the loss of all.
+    """
     running = torch.as_tensor(episodes.running)
     utility = torch.as_tensor(weighted(episodes.gained, settings.second), dtype=torch.float32)
     values = torch.stack([value(*seen) for seen in zip(episodes.states, episodes.options, strict=True)]) * running
     with torch.no_grad():
         advantages = gae(utility.diff(dim=0), values, settings.gae_lambda)
-        advantages = (advantages - of_the_others(utility[-1] - values[0], settings.group))[running]
-        scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-4)
+        advantages = advantages - of_the_others(utility[-1] - values[0], settings.group)
+        everywhere = share.gather(running.float()) > 0
+        of_all = share.gather(advantages)[everywhere]
+        scaled = (advantages[running] - of_all.mean()) / (of_all.std() + 1e-4)
     log_probs, others = (seen_by(one, episodes) for one in (policy, reference))
     taken = log_probs.gather(-1, torch.as_tensor(episodes.chosen)[running][:, None])[:, 0]
     kl = kl_of(log_probs, others.detach()).mean()
     entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
     value_loss = ((values - (utility[-1] - utility[:-1]))[running] ** 2).mean()
     loss = -(scaled * taken).mean() + settings.kl * kl - settings.entropy * entropy + value_loss
-    facts = {"kl": kl, "entropy": entropy, "value_loss": value_loss, "gain": utility[-1].mean()}
-    return loss, {name: float(number.detach()) for name, number in facts.items()}
+    # A process whose episodes run for more steps counts for more, as its steps would among those of all.
+    weight = float(running.sum() * share.processes / everywhere.sum())
+    of_steps = {"kl": kl, "entropy": entropy, "value_loss": value_loss}
+    facts = {name: weight * float(number.detach()) for name, number in of_steps.items()}
+    return weight * loss, {**facts, "gain": float(utility[-1].mean())}
 
 
 def of_the_others(surprise: Float[Tensor, " episode"], group: int) -> Float[Tensor, " episode"]:
@@ -299,6 +319,7 @@ def reinforce(
     seeds: Sequence[int] = (0,),
     on_iteration: Callable[[list[dict[str, float]]], None] | None = None,
     checkpoint: Path | None = None,
+    share: Share = ALONE,
 ) -> list[list[dict[str, float]]]:
     """Train policies in place from where they stand, one for each seed and none with an eye on another.
 
@@ -308,14 +329,18 @@ def reinforce(
         values: the baseline of each policy, trained with it.
         checkpoint: a file that is written after every iteration, and from which a run that was killed goes on: every
             iteration draws from generators of its own, so it ends where an undisturbed run ends.
+        share: how several processes divide the episodes of every policy, in whole groups. The main process alone calls
+            `on_iteration` and writes the checkpoint, which all of them must be able to read.
 
     Returns:
         A learning curve for each policy, with one row per iteration.
 
     Raises:
-        CourseError: the checkpoint is damaged, of a run with other settings, data or first weights, or cannot be
-            written.
+        CourseError: the loss is not finite, or the checkpoint is damaged, of a run with other settings, data or first
+            weights, or cannot be written.
+        ValueError: the processes cannot share the groups evenly.
     """
+    own = own_episodes(settings, share)
     references = [frozen_copy(policy) for policy in policies]
     trained = nn.ModuleList([*policies, *values])
     groups = [group for pair in zip(policies, values, strict=True) for group in paces(*pair, settings.learning_rate)]
@@ -325,24 +350,75 @@ def reinforce(
     if len(done) > settings.iterations:
         raise CourseError(f"the checkpoint has {len(done)} iterations already: ask for as many, or choose another")
     for iteration in range(len(done), settings.iterations):
-        batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
-        rows, numbers = [start for batch, _ in batches for start in batch], [n for _, some in batches for n in some]
-        worlds = [(seed + number) % settings.draws for seed in seeds for number in range(settings.episodes)]
-        played = play(task, rows, support, SideBySide(policies), numbers, worlds)
-        size, facts = len(rows) // len(policies), []
+        played = _played(task, policies, support, starts, settings, seeds, iteration, own)
         optimiser.zero_grad()
-        for index, parts in enumerate(zip(policies, values, references, strict=True)):
-            episodes = played.part(slice(index * size, (index + 1) * size))
-            with fitting_threads(parts[0]):
-                loss, known = loss_of_episodes(*parts, episodes, settings)
-                loss.backward()
-            facts.append({"iteration": iteration, "calls": float(episodes.calls.mean()), **known})
+        parts = zip(policies, values, references, played, strict=True)
+        done.append([{"iteration": iteration, **_learnt(*part, settings, share, iteration)} for part in parts])
+        share.average_gradients(trained.parameters())
         optimiser.step()
-        done.append(facts)
-        save_checkpoint(checkpoint, trained, optimiser, run, [{"policies": row} for row in done])
-        if on_iteration:
-            on_iteration(facts)
+        if share.is_main:
+            save_checkpoint(checkpoint, trained, optimiser, run, [{"policies": row} for row in done])
+            if on_iteration:
+                on_iteration(done[-1])
+    share.wait()
     return [list(curve) for curve in zip(*done, strict=True)] or [[] for _ in policies]
+
+
+def own_episodes(settings: AgentSettings, share: Share) -> list[int]:
+    """Numbers of the episodes of a policy that this process plays, in whole groups.
+
+    Raises:
+        ValueError: the processes cannot share the groups evenly.
+    """
+    groups = np.arange(settings.episodes).reshape(-1, settings.group)
+    if len(groups) % share.processes:
+        raise ValueError(
+            f"{share.processes} processes cannot share {len(groups)} groups of {settings.group} episodes evenly: "
+            f"choose episodes in a multiple of {share.processes * settings.group}, or fewer processes"
+        )
+    return share.part(groups).ravel().tolist()
+
+
+def _played(
+    task: Steering,
+    policies: Sequence[StatePolicy],
+    support: Support,
+    starts: Sequence[Start],
+    settings: AgentSettings,
+    seeds: Sequence[int],
+    iteration: int,
+    own: Sequence[int],
+) -> list[Trajectories]:
+    """Of every policy those episodes of an iteration whose numbers are given, all played side by side."""
+    batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
+    rows = [batch[number] for batch, _ in batches for number in own]
+    numbers = [some[number] for _, some in batches for number in own]
+    worlds = [(seed + number) % settings.draws for seed in seeds for number in own]
+    played = play(task, rows, support, SideBySide(policies), numbers, worlds)
+    return [played.part(slice(first, first + len(own))) for first in range(0, len(rows), len(own))]
+
+
+def _learnt(
+    policy: StatePolicy,
+    value: OptionValue,
+    reference: StatePolicy,
+    episodes: Trajectories,
+    settings: AgentSettings,
+    share: Share,
+    iteration: int,
+) -> dict[str, float]:
+    """What is known of the episodes of all processes; leaves the gradients of this one's.
+
+    Raises:
+        CourseError: the loss is not finite, in all processes alike, since the others would wait for one that stops.
+    """
+    with fitting_threads(policy):
+        loss, known = loss_of_episodes(policy, value, reference, episodes, settings, share)
+        loss.backward()
+    facts = share.mean({"loss": float(loss.detach()), "calls": float(episodes.calls.mean()), **known})
+    if not np.isfinite(facts.pop("loss")):
+        raise CourseError(f"the loss is not finite in iteration {iteration}: lower the learning rate")
+    return facts
 
 
 def run_of(

@@ -1,9 +1,24 @@
 """The paper's kind of agent: a language model that reads the text and the viewer and picks the next instruction.
 
-It sees no embedding and no promise, only words: the state, the profile, and k aims said as instructions, with a
-sentence for STOP. How likely each is as the answer, per token and softmaxed, is the policy (`language_policy.py` says
-why per token). A LoRA adapter is trained on the labelled rows of the supervised stage, and then by reward with the very
-loop of the small agent (`agent.reinforce`).
+Tennenholtz et al. 2024 fine-tune a whole language model that writes the next instruction. Here it chooses among k aims
+said as instructions, with a sentence for STOP. It sees no embedding and no promise, only words: the state and the
+profile. How likely each option is as the answer, per token and softmaxed, is the policy. A LoRA adapter (Hu et al.
+2022), 0.46M of SmolLM2's 135M weights, is trained on the labelled rows of the supervised stage, and then by reward with
+the very loop of the small agent (`agent.reinforce`).
+
+Per token, since sums of log-likelihoods differ by tens of nats, and mostly because some instructions are longer. Over a
+bank of 100 instructions the untrained SmolLM2 gave half of all probability to one (entropy 1.2 nats; sums correlate
+-0.6 with length), and a policy that never tries most of its options cannot learn from rewards. Means per token start
+near the uniform policy (4.3 of 4.6 nats).
+
+What a state costs, in seconds on one CPU thread (SmolLM2, float32, a prompt of 110 tokens, 12 tokens per instruction;
+bfloat16 took about 1.5 times as long on this CPU):
+
+    16 options:   0.9 to choose one,   3.1 for forward and backward pass, 1.8 GB of memory in all
+    100 options:  4.8 to choose one,  18.3 for forward and backward pass, 2.6 GB
+
+Rewards need both passes and the reference's scores for every step, so on a CPU they are for a few iterations; the small
+agent needs milliseconds.
 """
 
 from __future__ import annotations
@@ -14,17 +29,42 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from helpers.eagle.agent import LabelledRows
-from helpers.eagle.language_policy import answer_scores, state_prompt
-from helpers.eagle.policy import fitting_threads
+from helpers.eagle.learning import fitting_threads
 from helpers.eagle.steering import SUPPORT, Options, State, Steering
 from helpers.eagle.trajectories import NEVER, StatePolicy
 from helpers.language.adapters import with_adapter
+from helpers.language.generation import Prompt, plain_tokens
+from helpers.language.likelihood import log_likelihoods
 from helpers.language.models import LoadedModel, inner_model
 
+AT_ONCE = 32  # answers in one row: with gradients, 100 at once need 4 GB
+
+SYSTEM = "You edit movie ideas for one viewer. Answer with the single edit that the viewer would like most."
 STOP_WORDS = "Stop here: the idea is good as it is."
 WORDS = 16  # of an instruction that the agent reads: ten whole ideas to borrow from would take twice the time
+
+
+def state_prompt(text: str, profile: object, step: int, horizon: int) -> Prompt:
+    """What the agent reads: the viewer's profile, how far the episode has come, and the text."""
+    idea = f"Movie idea (edit {step + 1} of {horizon}):\n{text}"
+    return (("system", SYSTEM), ("user", f"Viewer: {profile}\n\n{idea}\n\nWhich edit comes next?"))
+
+
+def answer_scores(lm: LoadedModel, prompt: Prompt, answers: Sequence[str]) -> Float[Tensor, " answer"]:
+    """Log-likelihood of each answer to a prompt, in nats per token.
+
+    With gradients, activations are thrown away and computed once more when the backward pass comes to them, so that
+    memory does not grow with the batch.
+    """
+    if torch.is_grad_enabled():
+        parts = [answers[start : start + AT_ONCE] for start in range(0, len(answers), AT_ONCE)]
+        scores = torch.cat([checkpoint(log_likelihoods, lm, prompt, part, use_reentrant=False) for part in parts])
+    else:
+        scores = log_likelihoods(lm, prompt, answers)
+    return scores / torch.tensor([len(plain_tokens(lm.tokenizer, w)) for w in answers], device=scores.device)
 
 
 class LanguageAgent(StatePolicy):

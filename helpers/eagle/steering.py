@@ -23,7 +23,6 @@ from helpers.domains.ideas import catalogue_genres
 from helpers.eagle.aims import KINDS, Aim, Kind, fit_reach, landing, most_promising, promise, targets
 from helpers.eagle.design import optimal_design, prepare, round_design
 from helpers.eagle.emission import gap_of_start, over_the_first
-from helpers.eagle.environment import Integers
 from helpers.eagle.rewriting import Rewriter, Rewrites, Start, copies, seed_of
 from helpers.eagle.utility import NOVELTY_WEIGHT, ContentGap
 from helpers.embedding.judges import Encoders
@@ -32,6 +31,9 @@ from helpers.embedding.space import EmbeddingSpace
 
 SUPPORT = 10  # aims that an agent chooses among
 Support = Literal["uniform", "optimistic", "goptimal"]
+
+Integers = Sequence[int] | Int[np.ndarray, " _"]
+"""Whole numbers, such as the places of aims, in a list, a range or an array."""
 
 FEATURES = (
     "rating", "novelty", "second_rating", "second_novelty", "distance", "second_distance", "items", "labels", "shared",

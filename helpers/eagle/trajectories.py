@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from helpers.eagle.policy import fitting_threads
+from helpers.eagle.learning import fitting_threads
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.steering import Options, State, Steering, Support
 

@@ -1,16 +1,19 @@
 """Training on several processes or accelerators, from the command line.
 
-    accelerate launch --num_processes 2 -m helpers.larger_machines.processes agent --seed 0 --out build/agent
+    accelerate launch --num_processes 2 -m helpers.larger_machines.processes agent --episodes 12 --out build/agent
     accelerate launch --num_processes 2 -m helpers.larger_machines.processes edit --concept refusal --out build/edit
 
 train the EAGLE agent of the current profile (`STEER_PROFILE`), and an ARE edit. Both go on where they were stopped, and
 leave weights as safetensors and the curve as JSON. Processes share every batch and average their gradients, so that
 their number changes nothing but for rounding. They must see one cache (`STEER_CACHE`) and one `--out`.
 
+Episodes are shared in whole groups from the same start. Where the processes cannot share those of the profile evenly,
+`--episodes` asks for others, in a multiple of processes times group.
+
 Without a GPU, `accelerate launch` starts a single process unless asked for more:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
-        -m helpers.larger_machines.processes agent --out build/agent
+        -m helpers.larger_machines.processes agent --episodes 12 --out build/agent
 
 A model of which every accelerator shall hold a share only is edited under FSDP:
 
@@ -52,8 +55,9 @@ from helpers.base.compute import default_device, preferred_dtype
 from helpers.base.settings import PROJECT, model_name
 from helpers.base.sharing import ProcessShare, Share
 from helpers.base.storage import CourseError, atomic_file, explained
-from helpers.eagle.experiment import load_experiment
-from helpers.eagle.training import TARGETS
+from helpers.eagle.agent import OptionValue, reinforce
+from helpers.eagle.comparison import SEARCHED, SUPPORTS, load_comparison
+from helpers.eagle.steering import Support
 from helpers.language.adapters import save_adapter, trained_weights
 from helpers.language.generation import LocalBackend, backend_name, local_backend, plain_tokens, prompt_tokens
 from helpers.language.models import AnyModel, load_config, load_language_model
@@ -129,22 +133,40 @@ class EditShare(ProcessShare):
 # Runs --------------------------------------------------------------------------------------------------------------
 
 
-def train_agent(accelerator: Accelerator, out: Path, reference: str = "goptimal", seed: int = 0) -> list[dict]:
-    """Train the agent of the current profile; leaves `agent.safetensors`, `curve.json` and a checkpoint in `out`.
+def train_agent(
+    accelerator: Accelerator,
+    out: Path,
+    support: Support = SEARCHED,
+    seed: int = 0,
+    episodes: int | None = None,
+) -> list[dict]:
+    """Train the agent of notebook 07, from the supervised policy of a seed, in the current profile.
 
-    Every process asks its own copy of the language model about its own episodes.
+    Leaves `agent.safetensors`, `curve.json` and a checkpoint in `out`. Every process asks its own copy of the language
+    model about its own episodes.
+
+    Args:
+        support: the aims that the agent chooses among.
+        episodes: per iteration, over all processes; as many as in the notebook when not given.
 
     Raises:
-        CourseError: FSDP was asked for; or as `training.train`.
-        ValueError: the processes cannot share the episodes evenly.
+        CourseError: FSDP was asked for; or as `agent.reinforce`.
+        ValueError: the processes cannot share the episodes evenly in whole groups.
     """
     if sharding_is_asked():
         raise CourseError("the agent is small and its model frozen: launch it without FSDP, on as many processes")
     with accelerator.main_process_first():  # the others find its rewrites in the memo
-        experiment = load_experiment(progress=accelerator.is_main_process)
-        experiment.reference(reference)
-    policy, curve = experiment.agent(
-        reference, seed, on_iteration=print_row, checkpoint=out / "checkpoint.safetensors", accelerator=accelerator
+        comparison = load_comparison(progress=accelerator.is_main_process)
+        policy = comparison.supervised(seed)
+    settings = comparison.plan.settings
+    settings = replace(settings, episodes=episodes or settings.episodes)
+    parts = comparison.task, [policy], [OptionValue(policy, seed=seed)], support, comparison.train, settings
+    (curve,) = reinforce(
+        *parts,
+        seeds=[seed],
+        on_iteration=lambda rows: print_row(rows[0]),
+        checkpoint=out / "checkpoint.safetensors",
+        share=ProcessShare(accelerator),
     )
     if accelerator.is_main_process:
         save_tensors(policy.state_dict(), out / "agent.safetensors")
@@ -348,7 +370,8 @@ def parser() -> argparse.ArgumentParser:
     )
     kinds = whole.add_subparsers(dest="command", required=True)
     agent = kinds.add_parser("agent", help="the EAGLE agent of the current profile")
-    agent.add_argument("--reference", choices=TARGETS, default="goptimal", help="policy to start from")
+    agent.add_argument("--support", choices=SUPPORTS, default=SEARCHED, help="how the aims to choose among are found")
+    agent.add_argument("--episodes", type=int, help="episodes an iteration, over all processes")
     task = kinds.add_parser("edit", help="an ARE edit")
     task.add_argument("--concept", choices=TASKS, required=True)
     task.add_argument("--model", help="name in the course, hub name or folder (default: the course's, STEER_MODEL)")
@@ -374,7 +397,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_ABSENCE)])
     try:
         if arguments.command == "agent":
-            train_agent(accelerator, arguments.out, arguments.reference, arguments.seed)
+            train_agent(accelerator, arguments.out, arguments.support, arguments.seed, arguments.episodes)
         elif arguments.command == "edit":
             train_edit(accelerator, arguments.out, arguments.concept, arguments.model, arguments.seed, arguments.batch)
         else:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from fake_steering import fake_task, task_starts
 
+from helpers.base.sharing import Share
+from helpers.base.storage import CourseError
 from helpers.eagle.agent import (
     AgentSettings,
     LabelledRows,
@@ -20,6 +22,7 @@ from helpers.eagle.agent import (
     label_rows,
     loss_of_episodes,
     of_the_others,
+    own_episodes,
     reinforce,
 )
 from helpers.eagle.emission import gains
@@ -227,6 +230,50 @@ def test_policies_that_train_side_by_side_do_not_see_each_other(rows):
     for one, other in zip(alone, together, strict=True):
         for a, b in zip(one.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_heavy_penalty_holds_a_policy_to_its_reference():
+    far = {}
+    for kl in (0.0, 100.0):
+        policy, settings = OptionPolicy(temperature=1.0), replace(SMALL, iterations=8, learning_rate=2e-2, kl=kl)
+        (curve,) = reinforce(fake_task(), [policy], [OptionValue(policy)], "uniform", task_starts(8), settings)
+        far[kl] = curve[-1]["kl"]
+    assert far[100.0] < 0.05 * far[0.0]
+
+
+def test_the_value_learns_what_is_to_come():
+    policy, played = OptionPolicy(), episodes_of(fake_task(), None, 16)
+    value, losses = OptionValue(policy), []
+    optimiser = torch.optim.Adam([weight for weight in value.parameters() if weight.requires_grad], lr=1e-2)
+    for _ in range(60):
+        loss, facts = loss_of_episodes(policy, value, policy, played, SMALL)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(facts["value_loss"])
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_run_that_diverges_is_stopped():
+    policy, settings = OptionPolicy(), replace(SMALL, learning_rate=float("inf"))
+    with pytest.raises(CourseError, match="not finite in iteration 1: lower the learning rate"):
+        reinforce(fake_task(), [policy], [OptionValue(policy)], "uniform", task_starts(4), settings)
+
+
+class Two(Share):
+    """The share of the first of two processes."""
+
+    processes = 2
+
+    def part(self, numbers):
+        return numbers[::2]
+
+
+def test_a_process_plays_whole_groups_of_its_own():
+    assert own_episodes(AgentSettings(episodes=12, group=3), Two()) == [0, 1, 2, 6, 7, 8]
+    assert own_episodes(AgentSettings(episodes=6, group=3), Share()) == list(range(6))
+    with pytest.raises(ValueError, match=r"^2 processes cannot share 3 groups of 2 episodes evenly: .* multiple of 4"):
+        own_episodes(AgentSettings(episodes=6, group=2), Two())
 
 
 def test_starts_are_drawn_in_groups_and_without_repeats_while_there_are_others():

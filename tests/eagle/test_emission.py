@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_world import fake_world, place
+from fake_world import fake_space, place
 
 from helpers.eagle.emission import (
     Visited,
@@ -48,7 +48,7 @@ def starts_of(space) -> list[Start]:
 
 
 def test_gains_are_over_the_start_with_its_own_item_left_out():
-    space = fake_world().space
+    space = fake_space()
     starts = starts_of(space)
     texts = [[start.text, place((3.0, 0.5, 1.0))] for start in starts]
     found = gains(space, starts, texts)
@@ -65,7 +65,7 @@ def test_gains_are_over_the_start_with_its_own_item_left_out():
 
 
 def test_only_starts_that_are_made_from_an_item_have_gains():
-    space = fake_world().space
+    space = fake_space()
     with pytest.raises(ValueError, match="item -1 has no text"):
         gap_of_start(space, Start(place((0, 0, 0)), 0))
     with pytest.raises(ValueError, match="1 lists of texts for 2 starts"):

@@ -9,12 +9,13 @@ import pytest
 import torch
 from fake_steering import fake_task, task_starts
 from fake_world import PROFILES
+from safetensors.torch import load_file
 from tiny_models import tiny
 
 from helpers.eagle.agent import AgentSettings, OptionPolicy, OptionValue, label_rows, reinforce
-from helpers.eagle.language_agent import STOP_WORDS, WORDS, LanguageAgent, briefly, fit_language, target_of
-from helpers.eagle.language_policy import SYSTEM
+from helpers.eagle.language_agent import STOP_WORDS, SYSTEM, WORDS, LanguageAgent, briefly, fit_language, target_of
 from helpers.eagle.steering import State
+from helpers.language import models
 from helpers.language.models import LoadedModel
 
 
@@ -36,20 +37,68 @@ def offered(task, some: list[State], k: int = 4) -> list:
     return [task.options(state, "uniform", k) for state in some]
 
 
-def test_an_option_is_as_likely_as_its_words_behind_the_whole_prompt(agent):
-    some = states()
-    found = agent.log_probs(some, offered(agent.world, some)).exp()
-    for row, (state, options) in enumerate(zip(some, offered(agent.world, some), strict=True)):
-        asked = f"Viewer: {PROFILES[state.start.user]}\n\nMovie idea (edit 2 of 3):\n{state.text}"
+def adapter(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad and "lora" in name}
+
+
+def stir(agent: LanguageAgent) -> LanguageAgent:
+    """Give the adapter an effect: LoRA starts as nothing, with B = 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in adapter(agent).values():
+            weight.normal_(0, 0.2, generator=generator)
+    return agent
+
+
+def behind_whole_prompts(agent: LanguageAgent, some: list[State]) -> torch.Tensor:
+    """Log-probabilities from every answer behind its full prompt, one forward pass each."""
+    rows, tokenizer = [], agent.lm.tokenizer
+    for state, options in zip(some, offered(agent.world, some), strict=True):
+        asked = f"Viewer: {PROFILES[state.start.user]}\n\nMovie idea (edit {state.step + 1} of 3):\n{state.text}"
         words = f"<system>{SYSTEM}\n<user>{asked}\n\nWhich edit comes next?\n<assistant>"
-        prompt = agent.lm.tokenizer(words, add_special_tokens=False)["input_ids"]
+        prompt = tokenizer(words, add_special_tokens=False)["input_ids"]
         said = [agent.world.aims[aim].instruction(agent.world.rewrite.wording) for aim in options.aims] + [STOP_WORDS]
         scores = []
         for answer in said:
-            tokens = agent.lm.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
             logits = agent.model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
             scores.append(logits.log_softmax(-1)[range(len(tokens)), tokens].mean())
-        torch.testing.assert_close(found[row], torch.stack(scores).softmax(0), rtol=1e-3, atol=1e-4)
+        rows.append(torch.stack(scores).log_softmax(0))
+    return torch.stack(rows)
+
+
+def test_an_option_is_as_likely_as_its_words_behind_the_whole_prompt_and_so_are_the_gradients(agent, monkeypatch):
+    monkeypatch.setattr("helpers.eagle.language_agent.AT_ONCE", 3)  # 4 aims and STOP in two parts
+    some = states()
+    picked = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    found, gradients = [], []
+    for log_probs in (behind_whole_prompts(stir(agent), some), agent.log_probs(some, offered(agent.world, some))):
+        agent.zero_grad()
+        (log_probs * picked).sum().backward()
+        found.append(log_probs.detach())
+        gradients.append({name: weight.grad.clone() for name, weight in adapter(agent).items()})
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-3)
+        assert gradient.abs().max() > 1e-4
+    with torch.no_grad():
+        without = agent.log_probs(some, offered(agent.world, some))
+    torch.testing.assert_close(without, found[0], atol=1e-4, rtol=1e-4)
+    assert found[0].std() > 0.01
+
+
+def test_what_it_reads_makes_a_difference(agent):
+    some = states()
+    options = offered(agent.world, some)
+    with torch.no_grad():
+        log_probs = agent.log_probs(some, options)
+        for changed in (
+            [state._replace(text=other.text) for state, other in zip(some, some[::-1], strict=True)],
+            [state._replace(start=state.start._replace(user=3)) for state in some],
+            [state._replace(step=2) for state in some],
+        ):
+            assert (agent.log_probs(changed, options) - log_probs).abs().max() > 1e-3
+        torch.testing.assert_close(agent.log_probs(some[2:], options[2:]), log_probs[2:])
 
 
 def test_it_does_not_stop_before_the_first_step(agent):
@@ -73,6 +122,8 @@ def test_it_learns_what_it_is_taught_and_leaves_the_model_as_it_is(lm, agent):
     losses = fit_language(agent, rows, gain, epochs=15, learning_rate=2e-2, k=5)
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert all(torch.equal(before[name], weight) for name, weight in lm.model.named_parameters() if name in before)
+    assert all(weight.grad is None for weight in agent.parameters() if not weight.requires_grad)
+    assert agent.lm.model.lm_head.weight is lm.model.lm_head.weight  # not a second copy in memory
 
 
 def test_unusable_rows_teach_nothing(agent):
@@ -111,3 +162,41 @@ def test_it_reads_the_first_words_of_an_instruction_alone():
 def test_no_more_states_are_taught_than_asked_for(agent):
     rows = label_rows(fake_task(), task_starts(3), promising=4, random=6, deeper=1)
     assert [len(fit_language(agent, rows, rows.gain[:, 0], batch=1, k=5, most=most)) for most in (1, 2)] == [1, 2]
+
+
+def test_a_checkpoint_holds_the_adapter_and_restores_it(lm, tmp_path):
+    task, path = fake_task(horizon=2), tmp_path / "run"
+
+    def trained(iterations: int, **options):
+        agent, value = LanguageAgent(task, lm, rank=2), OptionValue(OptionPolicy(), hidden=4)
+        settings = AgentSettings(iterations=iterations, episodes=4, group=2, learning_rate=1e-2)
+        return agent, reinforce(task, [agent], [value], "uniform", task_starts(4), settings, **options)
+
+    trained(1, checkpoint=path)
+    agent, curves = trained(3, checkpoint=path)
+    whole, expected = trained(3)
+    assert curves == expected
+    assert all(torch.equal(weight, adapter(whole)[name]) for name, weight in adapter(agent).items())
+    kept = load_file(path)
+    mine = {f"module.0.{name}": weight for name, weight in agent.named_parameters() if weight.requires_grad}
+    assert {name for name in kept if name.startswith("module.0.")} == set(mine)
+    assert all(torch.equal(kept[name], weight) for name, weight in mine.items())
+
+
+def test_the_seed_decides_and_other_random_numbers_are_left_alone(lm):
+    before = torch.get_rng_state()
+    one, same, other = (adapter(LanguageAgent(fake_task(), lm, seed=seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_real_model():
+    agent, some = LanguageAgent(fake_task(), models.language_model()), states(1)
+    with torch.no_grad():
+        p = agent.log_probs(some, offered(agent.world, some)).exp()[0]
+    assert p.sum() == pytest.approx(1, abs=1e-5) and p.min() > 0.03  # near uniform: it can explore
+    rows = label_rows(fake_task(), task_starts(1), promising=2, random=2, deeper=1)
+    losses = fit_language(agent, rows, rows.gain[:, 0], epochs=3, learning_rate=1e-3, k=4)
+    assert losses[-1] < losses[0]
+    assert sum(weight.numel() for weight in adapter(agent).values()) == 460_800

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +59,32 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(tmp_path, iteration):
         trained(checkpoint=path, on_iteration=killed_in(iteration))
     resumed, resumed_curves = trained(checkpoint=path, on_iteration=lambda facts: rest.append(facts[0]["iteration"]))
     assert rest == list(range(iteration + 1, 4)) and resumed_curves == curves
+    for one, other in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {folders!r}
+from pathlib import Path
+from test_resumed_agent import trained
+trained(
+    checkpoint=Path({path!r}),
+    on_iteration=lambda facts: facts[0]["iteration"] == 1 and os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_the_system_kills_goes_on_from_its_last_iteration(tmp_path):
+    path, rest = tmp_path / "run.safetensors", []
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    script = KILLED.format(folders=folders, path=str(path))
+    killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=200)
+    assert killed.returncode == -signal.SIGKILL
+    resumed, curves = trained(checkpoint=path, on_iteration=lambda facts: rest.append(facts[0]["iteration"]))
+    undisturbed, expected = trained()
+    assert rest == [2, 3] and curves == expected
     for one, other in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_world import fake_world
+from fake_world import fake_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,7 +112,7 @@ def test_the_gap_of_a_user_of_a_space():
     items, _, z = world()
     random = np.random.default_rng(1)
     model = Factorization(3.5, np.array([0.25, -0.5]), np.zeros(12), random.normal(size=(2, 3)), np.zeros((12, 3)))
-    space = replace(fake_world().space, model=model, items=items)
+    space = replace(fake_space(), model=model, items=items)
     gap = ContentGap.of_user(space, 1, novelty_weight=2.0, n_neighbors=2)
     assert (gap.novelty_weight, gap.n_neighbors) == (2.0, 2)
     np.testing.assert_allclose(gap(z).rating, 3.0 + z[:, :3] @ model.user_factors[1] + z[:, 3])

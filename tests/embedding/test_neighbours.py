@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fake_world import fake_world
+from fake_world import fake_space
 from scipy.spatial.distance import cdist
 
 from helpers.eagle.utility import ContentGap
@@ -112,10 +112,10 @@ def test_more_neighbours_than_points_are_refused():
 # The content gap ------------------------------------------------------------------------------------------------
 
 
-def test_users_of_a_world_share_one_index():
-    world = fake_world()
-    one, other = world.gap(0), world.gap(1)
-    assert one.neighbours is other.neighbours is world.space.neighbours
+def test_users_of_a_space_share_one_index():
+    space = fake_space()
+    one, other = ContentGap.of_user(space, 0), ContentGap.of_user(space, 1)
+    assert one.neighbours is other.neighbours is space.neighbours
     assert one.typical_distance == other.typical_distance
     z = one.items[:3] + 0.1
     alone = ContentGap(other.items, other.user, other.user_level)

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fake_world import FakeBackend, fake_starts, fake_world
+from fake_steering import AimedBackend, fake_task, task_starts
 from faulty_backend import FaultyBackend, named_by_process, no_model
 
 from helpers.base.storage import CourseError
-from helpers.eagle.environment import expand, run_episodes
 from helpers.eagle.rewriting import Rewriter
+from helpers.eagle.trajectories import play
 from helpers.language.generation import Memo, Sampling, generate
 from helpers.language.memo import memo_key
 from helpers.larger_machines.cluster import QUIET, RayBackend, cluster
@@ -91,19 +91,16 @@ def test_answers_scores_name_and_memo_are_those_of_one_process(alone, memo):
 
 
 def test_the_agent_s_environment_is_the_same(memo):
-    make = functools.partial(FakeBackend, 0.1, 0.2)
-    world = fake_world(noise=0.1, bad=0.2)
-    far = dataclasses.replace(world, rewrite=Rewriter(over(make, batch=8), memo=memo), _cache={})
-    here, there = (expand(w, fake_starts(4), n_samples=2) for w in (world, far))
+    task, starts = fake_task(bad=0.2), task_starts(5)
+    backend = task.rewrite.backend
+    make = functools.partial(AimedBackend, backend.ways, backend.noise, backend.bad)
+    far = dataclasses.replace(task, rewrite=Rewriter(over(make, batch=8), memo=memo))
+    texts = [start.text for start in starts for _ in range(8)]
+    here, there = (one.follow(texts, np.arange(40) % 20, range(40)) for one in (task, far))
+    assert here.texts == there.texts and here.problems == there.problems
     assert not here.valid.all() and here.valid.any()
-    for one, other in zip(here[1:], there[1:], strict=True):
-        assert np.array_equal(one, other)
-
-    def at_random(observation, generators):
-        return np.array([generator.integers(4) for generator in generators])
-
-    here, there = (run_episodes(w, fake_starts(5), at_random, range(5)) for w in (world, far))
-    assert here.texts == there.texts and np.array_equal(here.utility, there.utility)
+    here, there = (play(one, starts, "uniform", None, range(5)) for one in (task, far))
+    assert here.texts == there.texts and np.array_equal(here.gained, there.gained)
 
 
 # Faults --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
-from fake_world import fake_starts, fake_world
-from fakes import small_agent
+from fake_steering import fake_task, task_starts
 from safetensors.torch import load_file
 from tiny_models import tiny
 from transformers import LlamaConfig
 
 from helpers.base.settings import cache_dir
 from helpers.base.storage import CourseError
-from helpers.eagle.policy import frozen_copy
-from helpers.eagle.training import Settings, train
+from helpers.eagle.agent import AgentSettings
+from helpers.eagle.comparison import Comparison, ComparisonPlan
 from helpers.language.adapters import load_adapter
 from helpers.language.models import load_language_model
 from helpers.larger_machines import processes as launch
@@ -106,36 +106,58 @@ def test_an_edit_is_launched_from_a_configuration_and_leaves_its_adapter(tmp_pat
     assert (first - second).abs().mean() < 0.1 * (first - base).abs().mean()  # the model may be in bfloat16
 
 
-class Fake:
-    """An experiment in the fake world."""
-
-    def __init__(self) -> None:
-        self.world = fake_world(horizon=2)
-
-    def reference(self, kind: str):
-        """The untrained policy."""
-        return frozen_copy(small_agent(self.world).policy)
-
-    def agent(self, kind, seed, on_iteration, checkpoint, accelerator):
-        """As the real one."""
-        agent, settings = small_agent(self.world), Settings(iterations=2, episodes=4)
-        options = {"on_iteration": on_iteration, "checkpoint": checkpoint, "accelerator": accelerator}
-        curve = train(self.world, agent, self.reference(kind), fake_starts(6), settings, seed=seed, **options)
-        return agent.policy, curve
+@pytest.fixture
+def on_the_map(monkeypatch) -> Comparison:
+    """The comparison on the small map, which `load_comparison` gives too."""
+    starts, settings = task_starts(8), AgentSettings(iterations=2, episodes=4, group=2)
+    plan = ComparisonPlan(4, 2, 2, (0, 3), settings, rewarded=2)
+    comparison = Comparison(fake_task(borrowed=20), plan, starts[:4], starts[4:6], starts[6:])
+    monkeypatch.setattr(launch, "load_comparison", lambda progress: comparison)
+    return comparison
 
 
-def test_an_agent_leaves_weights_and_curve_and_is_not_trained_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "load_experiment", lambda progress: Fake())
+def agent_in(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "agent.safetensors")
+
+
+def curve_in(folder: Path) -> list[dict]:
+    return json.loads((folder / "curve.json").read_text())
+
+
+def test_the_agent_is_that_of_the_comparison(tmp_path, on_the_map):
+    for support in (None, "uniform"):
+        out = tmp_path / str(support)
+        assert main(["agent", "--seed", "3", "--out", str(out), *(["--support", support] if support else [])]) == 0
+        policies, curves = on_the_map.agents(support or "optimistic")
+        weights = agent_in(out)
+        assert all(torch.equal(weights[name], weight) for name, weight in policies[1].state_dict().items())
+        assert curve_in(out) == curves[1]
+    assert curve_in(tmp_path / "None") != curve_in(tmp_path / "uniform")
+
+
+def test_another_number_of_episodes_may_be_asked_for(tmp_path, on_the_map, capsys):
+    arguments = ["agent", "--out", str(tmp_path), "--episodes"]
+    assert main([*arguments, "5"]) == 1
+    assert "error: 5 episodes in groups of 2: give two or more, and whole groups" in capsys.readouterr().err
+    assert main([*arguments, "6"]) == 0
+    plan = on_the_map.plan
+    more = replace(on_the_map, plan=replace(plan, settings=replace(plan.settings, episodes=6)), _kept={})
+    assert curve_in(tmp_path) == more.agents("optimistic")[1][0]
+    assert main([*arguments, "4"]) == 1
+    assert "made with other settings" in capsys.readouterr().err  # the checkpoint is of the other run
+
+
+@pytest.mark.usefixtures("on_the_map")
+def test_an_agent_leaves_weights_and_curve_and_is_not_trained_twice(tmp_path, capsys):
     arguments = ["agent", "--seed", "3", "--out", str(tmp_path)]
     assert main(arguments) == 0
     assert capsys.readouterr().out.count("iteration ") == 2
-    weights, curve = load_file(tmp_path / "agent.safetensors"), (tmp_path / "curve.json").read_text()
-    assert [row["iteration"] for row in json.loads(curve)] == [0, 1]
+    weights, curve = agent_in(tmp_path), curve_in(tmp_path)
+    assert [row["iteration"] for row in curve] == [0, 1]
     assert main(arguments) == 0
     assert capsys.readouterr().out == ""  # the checkpoint has all of it
-    again = load_file(tmp_path / "agent.safetensors")
-    assert all(again[name].equal(weight) for name, weight in weights.items())
-    assert (tmp_path / "curve.json").read_text() == curve
+    assert all(agent_in(tmp_path)[name].equal(weight) for name, weight in weights.items())
+    assert curve_in(tmp_path) == curve
 
 
 def test_an_agent_is_not_sharded(tmp_path, monkeypatch):

@@ -48,10 +48,9 @@ from helpers.eagle.agent import (
 from helpers.eagle.aims import fit_reach
 from helpers.eagle.gymnasium_env import SteeringEnv
 from helpers.eagle.language_agent import target_of
-from helpers.eagle.policy import frozen_copy
+from helpers.eagle.learning import frozen_copy, gae
 from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
-from helpers.eagle.training import gae
 from helpers.eagle.trajectories import play
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import factorization as fz
