@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 
 class PaperRow(NamedTuple):
@@ -35,31 +33,3 @@ PAPER_TABLE_8: dict[str, PaperRow] = {
     "EAGLE, tree search": PaperRow(0.69, np.nan, 0.64, np.nan, 0.34),
 }
 """The same paper's table 8, on Amazon's products, where a language model stands in for the users."""
-
-
-def beside_paper(
-    ours: Mapping[str, float],
-    reference: str = "reference, G-optimal",
-    measure: str = "utility",
-    table: Mapping[str, PaperRow] = PAPER_TABLE_2,
-) -> pd.DataFrame:
-    """A row per row of a table of the paper: its value, ours, and each relative to the reference row.
-
-    Only the relative columns can be compared, and these with care: the paper gives neither the scale of U nor its
-    settings, and U in stars has no true zero, so the same improvement looks smaller here.
-
-    Rows of ours that the paper has not come last.
-
-    Args:
-        ours: mean of the measure for rows under the paper's names, or others.
-        measure: a column of the paper's table (`PaperRow`).
-
-    Raises:
-        ValueError: the reference is not among our rows or the paper's.
-    """
-    paper = {name: getattr(row, measure) for name, row in table.items()}
-    if reference not in paper or reference not in ours:
-        raise ValueError(f"no row {reference!r}: our rows and the paper's must both have the reference")
-    both = pd.DataFrame({"paper": pd.Series(paper), "ours": pd.Series(ours, dtype=float)})
-    both = both.reindex([*paper, *(name for name in ours if name not in paper)])
-    return both.assign(**{f"{side}, relative": both[side] / both[side][reference] - 1 for side in ("paper", "ours")})

@@ -86,13 +86,15 @@ def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) 
     return once(task, starts, [[said[n % len(said)] for n in range(calls)]] * len(starts), seed)
 
 
-def random_templates(task: Steering, starts: Sequence[Start], n: int, seed: int) -> list[list[str]]:
-    """n different instructions of the domain's bank for each start, at random.
+def random_templates(
+    task: Steering, starts: Sequence[Start], n: int, seed: int, bank: Sequence[Action] | None = None
+) -> list[list[str]]:
+    """n different instructions of a bank for each start, at random; the domain's where none is given.
 
     Raises:
         ValueError: the bank has fewer, or the domain has none.
     """
-    bank = bank_for(task.rewrite.wording)
+    bank = bank or bank_for(task.rewrite.wording)
     if n > len(bank):
         raise ValueError(f"{n} different instructions from a bank of {len(bank)}: ask for no more than it has")
     order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
@@ -100,9 +102,14 @@ def random_templates(task: Steering, starts: Sequence[Start], n: int, seed: int)
     return [[texts[i] for i in rows] for texts, rows in zip(every, order, strict=True)]
 
 
-def templates(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """One step each: different random instructions of the bank. Chosen among by U, this is greedy search."""
-    return once(task, starts, random_templates(task, starts, calls, seed), seed)
+def templates(
+    task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, bank: Sequence[Action] | None = None
+) -> Visited:
+    """One step each: different random instructions of a bank, the domain's where none is given.
+
+    Chosen among by U, this is greedy search.
+    """
+    return once(task, starts, random_templates(task, starts, calls, seed, bank), seed)
 
 
 def random_edits(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:

@@ -126,6 +126,15 @@ def test_nothing_is_made_up_when_there_are_too_few():
         rivals.once(fake_task(), task_starts(2), [["Add tea."], []], 0)
 
 
+def test_templates_of_a_bank_that_is_given():
+    task, bank = fake_task(), BANK[3:9]
+    rivals.templates(task, task_starts(2), 6, bank=bank)
+    possible = {text for profile in PROFILES for text in instantiate(bank, profile)}
+    assert set(said(task)) <= possible and len(set(said(task))) >= 6
+    with pytest.raises(ValueError, match="7 different instructions from a bank of 6"):
+        rivals.templates(task, task_starts(2), 7, bank=bank)
+
+
 def test_templates_are_different_ones_of_the_bank():
     task, starts = fake_task(), task_starts(3)
     rivals.templates(task, starts, 12, 0)

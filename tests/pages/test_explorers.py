@@ -11,13 +11,13 @@ import pytest
 import torch
 
 mpl.use("Agg")
+from helpers.eagle.experiment import Experiment, load_experiment
 from matplotlib import pyplot as plt
 from tiny_models import tiny
 
 from helpers.are.concepts import Concept, Question, Splits
 from helpers.base.storage import CourseError
 from helpers.eagle.actions import BANK
-from helpers.eagle.experiment import Experiment, load_experiment
 from helpers.eagle.rewriting import seed_of, start_items
 from helpers.language.adapters import with_adapter
 from helpers.language.generation import Backend, LocalBackend
