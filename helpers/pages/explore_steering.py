@@ -26,6 +26,7 @@ from helpers.eagle.rewriting import Start, seed_of, start_items, start_of
 from helpers.eagle.steering import Options, State, Steering, Support
 from helpers.eagle.trajectories import StatePolicy
 from helpers.eagle.utility import ContentGap
+from helpers.embedding.profiles import in_words
 from helpers.pages import plots
 from helpers.pages.widgets import (
     Desk,
@@ -214,11 +215,11 @@ def listed_aims(task: Steering, run: SteeringRun, offered: Offered, n: int = 30)
     return [(f"{promised[row]:+.2f}  {_name_of(task, aims[row])}", int(aims[row])) for row in best]
 
 
-def _name_of(task: Steering, aim: int) -> str:
-    if task.aims[aim].kind == "named":
-        return task.said([aim])[0]
-    domain = task.encoders.paid.domain
-    return f"Borrow from {domain.items['title'].iloc[domain.text_items[task.aims[aim].items[0]]]}."
+def _name_of(task: Steering, number: int) -> str:
+    aim, domain = task.aims[number], task.encoders.paid.domain
+    if aim.kind == "named":
+        return f"Towards {in_words(aim.labels)}; {aim.theme}."
+    return f"Borrow from {domain.items['title'].iloc[domain.text_items[aim.items[0]]]}."
 
 
 def as_json(runs: Sequence[SteeringRun]) -> str:
@@ -305,7 +306,7 @@ OFFERED: tuple[tuple[str, Offered], ...] = (
     ("ten, optimistic: of highest promise", "optimistic"),
     ("ten, G-optimal: a design", "goptimal"),
     ("ten, uniform: at random", "uniform"),
-    ("all", "all"),
+    ("all, of which thirty are listed", "all"),
 )
 GoOn = Callable[[Steering, SteeringRun], Iterable[SteeringRun]]
 
@@ -389,35 +390,25 @@ class SteeringExplorer:
         self.figures.value = steering_figures(self.map, runs)
         left_out = f" {n_others + 1 - len(runs)} older ones are kept and not shown." if n_others >= len(runs) else ""
         self.words.value = f"<p>In words: {html.escape(runs_in_words(runs) + left_out)}</p>"
-        self.list_aims()
-
-    def list_aims(self) -> None:
-        """The aims at the last text, the most promising one chosen."""
         self.aims.options = listed_aims(self.task, self.run, self.aim_set.value)
         self.aims.value = self.aims.options[0][1]
-
-    def choose_support(self, *_) -> None:
-        """List the aims of another support."""
-        with self.desk.busy("finding the aims"):
-            self.list_aims()
 
     # how it is built
 
     def _make_controls(self) -> None:
-        n_users, number = self.domain.n_users, widgets.BoundedIntText
-        viewer = number(value=self.run.start.user, min=0, max=n_users - 1)
-        self.user = labelled(viewer, f"viewer (0 to {n_users - 1})")
+        last, number = self.domain.n_users - 1, widgets.BoundedIntText
+        self.user = labelled(number(value=self.run.start.user, min=0, max=last), f"viewer (0 to {last})")
         films = widgets.Combobox(value=self.run.title, options=tuple(self.films), continuous_update=False)
         self.film = labelled(films, "film (type to search)", "32em")
         self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "26em")
         self.seed = labelled(number(value=0, min=0, max=10_000), "seed")
         self.aim_set = labelled(widgets.Dropdown(options=OFFERED), "aims to choose among", "32em")
-        self.aims = labelled(widgets.Select(options=[], rows=10), "aims, with their promise in stars", "44em")
+        self.aims = labelled(widgets.Select(options=[], rows=10), "aims, promise in stars", "97%")
         self.instruction = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
         self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
-        fields = [self.user, self.film, self.near, self.seed, self.aim_set, self.aims, self.instruction, self.own_text]
+        chosen = [self.user, self.film, self.near, self.seed, self.aim_set, self.aims]
+        self.desk = Desk([*chosen, self.instruction, self.own_text])
         self.buttons: dict[str, widgets.Button] = {}
-        self.desk = Desk(fields)
         self.text, self.profile, self.numbers, self.about = (widgets.HTML() for _ in range(4))
         self.figures, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.rows = np.searchsorted(self.domain.text_items, list(self.films.values()))
@@ -425,7 +416,7 @@ class SteeringExplorer:
         self.lasso, self.colour = lasso_map(self.map.xy[self.rows], utility, self.select)
         for control in (self.user, self.film, self.seed):
             control.observe(in_main_thread(self.restart), names="value")
-        self.aim_set.observe(in_main_thread(self.choose_support), names="value")
+        self.aim_set.observe(in_main_thread(partial(self.go_on, lambda task, run: [run])), names="value")
         self.aims.observe(self._tell_of_aim, names="value")
         self.near.observe(self._from_lasso, names="value")
 
@@ -478,14 +469,16 @@ class SteeringExplorer:
 
 
 def _card(run: SteeringRun) -> str:
-    last = run.steps[-1]
+    last, before = run.steps[-1], [step.text for step in run.steps[-2:-1]]
     how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.instruction}")
-    told = f" <i>The answer could not be used ({last.problem}): the text has stayed.</i>" if last.problem else ""
-    told += " <i>The agent says STOP: it expects nothing of a further step.</i>" if run.stopped else ""
-    text = html.escape(last.text).replace("\n", "<br>")
+    told = [f"The answer could not be used ({last.problem}): the text has stayed."] * bool(last.problem)
+    told += ["This is the same text as before."] * (not told and before == [last.text])
+    told += ["The agent says STOP: it expects no gain from a further step."] * run.stopped
+    where = f"<b>{html.escape(run.title)}</b>, step {len(run.steps) - 1}"
     return (
-        f"<p><b>{html.escape(run.title)}</b>, step {len(run.steps) - 1} ({html.escape(how)}).{told}</p>"
-        f'<blockquote style="min-height:5em">{text}</blockquote>'
+        f"<p>{where} ({html.escape(how)}) <i>{' '.join(told)}</i></p>"
+        '<blockquote style="min-height:5em;margin:0;padding-left:1em;border-left:3px solid #999">'
+        f"{html.escape(last.text).replace(chr(10), '<br>')}</blockquote>"
     )
 
 
@@ -493,7 +486,8 @@ def _numbers(runs: Sequence[SteeringRun]) -> str:
     def cells_of(run: SteeringRun) -> list[str]:
         last, (paid, judged) = run.steps[-1], run.gained[:, -1]
         numbers = f"{last.rating:.2f} {last.novelty:.2f} {last.rating + last.novelty:.2f} {paid:+.2f}".split()
-        return [html.escape(run.name), str(len(run.steps) - 1), *numbers, f"{last.judged:.2f}", f"{judged:+.2f}"]
+        name = f"{html.escape(run.title)}<br>viewer&nbsp;{run.start.user},&nbsp;seed&nbsp;{run.seed}"
+        return [name, str(len(run.steps) - 1), *numbers, f"{last.judged:.2f}", f"{judged:+.2f}"]
 
-    names = ("run", "steps", "predicted rating", "+ novelty", "= utility", "gain", "judge: utility", "judge: gain")
-    return table_of(names, [cells_of(run) for run in runs])
+    paid = ("predicted rating", "+\u00a0novelty", "=\u00a0utility", "gain")
+    return table_of(("run", "steps", *paid, "judge: utility", "judge: gain"), [cells_of(run) for run in runs])

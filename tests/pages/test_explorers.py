@@ -170,6 +170,12 @@ def test_stop_leaves_the_text_and_is_undone_first(task, run):
     assert not steering.by_aim(task, last, 3).stopped
 
 
+def test_a_text_that_comes_back_unchanged_is_told(task, run):
+    once = steering.by_hand(task, run, MINE)
+    assert "same text as before" not in steering._card(once)
+    assert "same text as before" in steering._card(steering.by_hand(task, once, MINE))
+
+
 def test_a_session_is_kept_without_its_embeddings(task, run):
     (kept,) = json.loads(steering.as_json([steering.by_aim(task, run, 5)]))
     assert kept["user"] == 3 and kept["item"] == ITEM and not kept["stopped"]
