@@ -1,4 +1,4 @@
-"""Explorer X1: pick a viewer and a film, and steer the film's text by hand, by instruction or with the agent.
+"""Explorer X1: pick a viewer and a film, and steer the film's text by aims, with the agent, by instruction or by hand.
 
 The first part computes and knows no widgets: a `SteeringRun` is a list of texts with their utilities, and every way
 to go on returns a longer one. The second part draws. `SteeringExplorer` only connects the two with controls.
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import ipywidgets as widgets
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from helpers.base.storage import CourseError
-from helpers.domains.domain import Domain
 from helpers.domains.ideas import MAX_PLOT_CHARACTERS
-from helpers.eagle import design
-from helpers.eagle.environment import Integers, Observation
-from helpers.eagle.experiment import Experiment
-from helpers.eagle.policy import Policy
-from helpers.eagle.rewriting import seed_of, start_items, start_of
+from helpers.eagle.emission import gap_of_start
+from helpers.eagle.rewriting import Start, seed_of, start_items, start_of
+from helpers.eagle.steering import Options, State, Steering, Support
+from helpers.eagle.trajectories import StatePolicy
+from helpers.eagle.utility import ContentGap
+from helpers.embedding.profiles import in_words
 from helpers.pages import plots
 from helpers.pages.widgets import (
     Desk,
@@ -38,77 +41,91 @@ from helpers.pages.widgets import (
     two_columns,
 )
 
+Offered = Support | Literal["all"]
+"""What an agent, or whoever clicks, chooses among: a support's ten aims, or all."""
+
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TextStep:
-    """A text of a run: who wrote it ("film", "agent", "instruction" or "hand"), by which instruction, and its place.
+    """A text of a run, who asked for it ("film", "aim", "agent", "instruction" or "hand"), and what it is worth.
 
     Attributes:
-        problem: what was wrong with the language model's answer ("" if nothing): then the text has stayed.
-        z: embedding of the text; total, rating: utility and predicted rating in stars; novelty: in typical distances.
+        z: embedding of the text by the paid encoder; rating, novelty: the two parts of its utility, in stars.
+        judged: utility by the judge, in stars, which nothing here is chosen by.
+        instruction: what the language model was told; problem: what was wrong with its answer ("" if nothing): then
+            the text has stayed.
+        aim: its number, where it was asked for by one.
     """
 
     text: str
     by: str
-    instruction: str
-    problem: str
-    z: Float[np.ndarray, " dim"]
-    total: float
+    z: Float[np.ndarray, " dim"] = field(repr=False, compare=False)
     rating: float
     novelty: float
+    judged: float
+    instruction: str = ""
+    problem: str = ""
+    aim: int | None = None
 
 
 @dataclass(frozen=True)
 class SteeringRun:
-    """A film's text on its way: the film, the viewer that it is rewritten for, and every text so far."""
+    """A film's text on its way to a viewer: every text so far, and whether the agent has said STOP at the last one."""
 
     title: str
-    item: int
-    user: int
+    start: Start
     seed: int
     steps: tuple[TextStep, ...]
+    stopped: bool = field(default=False, compare=False)
 
     @property
-    def gain(self) -> float:
-        """Utility of the last text minus that of the film's, in stars."""
-        return self.steps[-1].total - self.steps[0].total
+    def state(self) -> State:
+        """What a policy sees of the run."""
+        asked = tuple(step.aim for step in self.steps if step.aim is not None)
+        return State(self.start, self.steps[-1].text, len(self.steps) - 1, asked)
 
     @property
-    def label(self) -> str:
-        """The run in a few words."""
-        taken = len(self.steps) - 1
-        return f"{self.name}: {taken} step{'s' * (taken != 1)}, {self.gain:+.2f} stars"
+    def gained(self) -> Float[np.ndarray, "encoder text"]:
+        """Utility of every text over that of the film's, in stars, by the paid encoder and by the judge."""
+        utility = np.array([(step.rating + step.novelty, step.judged) for step in self.steps]).T
+        return utility - utility[:, :1]
 
     @property
     def name(self) -> str:
         """Film, viewer and seed."""
-        return f"{self.title}, viewer {self.user}, seed {self.seed}"
+        return f"{self.title}, viewer {self.start.user}, seed {self.seed}"
 
-    def same(self, other: SteeringRun) -> bool:
-        """Whether both went the same way."""
-        texts, others = ([step.text for step in run.steps] for run in (self, other))
-        return (self.item, self.user, self.seed, texts) == (other.item, other.user, other.seed, others)
+    @property
+    def label(self) -> str:
+        """The run in a few words."""
+        (paid, judged), taken = self.gained[:, -1], len(self.steps) - 1
+        return f"{self.name}: {taken} step{'s' * (taken != 1)}, {paid:+.2f} stars, by the judge {judged:+.2f}"
 
 
-def start_run(experiment: Experiment, user: int, item: int, seed: int = 0) -> SteeringRun:
+def task_for(task: Steering, item: int) -> Steering:
+    """The task without the aims that only this film stands for: its own text must not be borrowed back."""
+    own = np.flatnonzero(task.encoders.paid.domain.text_items == item).tolist()
+    return replace(task, aims=tuple(aim for aim in task.aims if list(aim.items) != own))
+
+
+def start_run(task: Steering, user: int, item: int, seed: int = 0) -> SteeringRun:
     """A run that stands at the film's own text.
 
     Raises:
         CourseError: the film has no text to start from, or there is no such viewer.
     """
-    domain = experiment.world.space.domain
+    domain = task.encoders.paid.domain
     if not 0 <= user < domain.n_users:
         raise CourseError(f"no viewer {user}: there are viewers 0 to {domain.n_users - 1}")
     if item not in start_items(domain):
         raise CourseError("this film has no short plot to start from: pick another one")
     start = start_of(domain, item, user)
-    run = SteeringRun(str(domain.items["title"].iloc[item]), item, user, seed, ())
-    return _longer(experiment, run, start.text, "film")
+    return _longer(task, SteeringRun(str(domain.items["title"].iloc[item]), start, seed, ()), start.text, "film")
 
 
-def by_hand(experiment: Experiment, run: SteeringRun, text: str) -> SteeringRun:
+def by_hand(task: Steering, run: SteeringRun, text: str) -> SteeringRun:
     """The run with a text that somebody wrote, in the form of all texts here: a line of genres, a line of plot.
 
     Raises:
@@ -118,73 +135,91 @@ def by_hand(experiment: Experiment, run: SteeringRun, text: str) -> SteeringRun:
     if len(lines) != 2 or not lines[0].lower().startswith("genres:"):
         raise CourseError("write two lines: 'Genres: Western.' and a sentence or two of plot")
     if len(text) > MAX_PLOT_CHARACTERS:
-        raise CourseError(
-            f"{len(text)} characters: the encoder reads no more than {MAX_PLOT_CHARACTERS}, shorten the plot"
-        )
-    return _longer(experiment, run, "\n".join(lines), "hand")
+        raise CourseError(f"{len(text)} characters: the encoder reads {MAX_PLOT_CHARACTERS}, shorten the plot")
+    return _longer(task, run, "\n".join(lines), "hand")
 
 
-def by_instruction(experiment: Experiment, run: SteeringRun, instruction: str, by: str = "instruction") -> SteeringRun:
+def by_instruction(task: Steering, run: SteeringRun, instruction: str) -> SteeringRun:
     """The run with its last text rewritten by the language model; the same arguments give the same text.
 
     Raises:
         CourseError: an empty instruction.
     """
-    if not instruction.strip():
+    if not (wish := instruction.strip()):
         raise CourseError("an empty instruction: write what should change, such as 'Make it a comedy.'")
-    seed = seed_of(run.seed, len(run.steps) - 1)
-    rewrites = experiment.world.rewrite([run.steps[-1].text], [instruction.strip()], [seed])
-    return _longer(experiment, run, rewrites.texts[0], by, instruction.strip(), rewrites.problems[0])
+    found = task.rewrite([run.steps[-1].text], [wish], [seed_of("step", run.state.step, run.seed)])
+    return _longer(task, run, found.texts[0], "instruction", instruction=wish, problem=found.problems[0])
 
 
-def _longer(
-    experiment: Experiment, run: SteeringRun, text: str, by: str, instruction: str = "", problem: str = ""
-) -> SteeringRun:
-    z = experiment.world.space.encoder([text])
-    parts = experiment.world.utility(z, [run.user])
-    step = TextStep(
-        text, by, instruction, problem, z[0], float(parts.total[0]), float(parts.rating[0]), float(parts.novelty[0])
-    )
-    return replace(run, steps=(*run.steps, step))
+def by_aim(task: Steering, run: SteeringRun, aim: int, by: str = "aim") -> SteeringRun:
+    """The run with its last text rewritten towards an aim of the task; the same arguments give the same text."""
+    found = task.follow([run.steps[-1].text], [aim], [seed_of("step", run.state.step, run.seed)])
+    (told,) = task.said([aim])
+    return _longer(task, run, found.texts[0], by, instruction=told, problem=found.problems[0], aim=aim)
 
 
-def designed(experiment: Experiment, run: SteeringRun, k: int) -> Int[np.ndarray, " k"]:
-    """Actions that a G-optimal design takes for the last text: k of them, by their expected displacement.
+def by_agent(task: Steering, policy: StatePolicy, run: SteeringRun, offered: Offered) -> SteeringRun:
+    """The run after one choice of a policy among `choices`: a step towards an aim, or STOP, which leaves the text.
 
     Raises:
-        CourseError: k is not from 1 to the number of actions.
+        CourseError: the run has had all the steps of an episode.
     """
-    if not 1 <= k <= len(experiment.world.actions):
-        raise CourseError(f"{k} instructions: choose from 1 to {len(experiment.world.actions)}")
-    moves = experiment.effects.displacement(run.steps[-1].z, run.user)
-    n = min(k, 8, int(np.linalg.matrix_rank(moves)))
-    z = design.prepare(moves, form="displacement", origin=np.zeros(moves.shape[1]), n_components=n)
-    return design.round_design(z, design.optimal_design(z), k, "exchange")
+    if run.state.step >= task.horizon:
+        raise CourseError(f"an episode has {task.horizon} steps, and these are gone: undo some, or start again")
+    options = choices(task, run, offered)
+    with torch.no_grad():
+        chances = np.cumsum(policy.log_probs([run.state], [options]).exp().double().numpy()[0])
+    draw = np.random.default_rng([run.seed, 2]).random(len(run.steps))[-1] * chances[-1]
+    chosen = int((chances <= draw).sum())
+    if chosen == len(options.aims):
+        return replace(run, stopped=True)
+    return by_aim(task, run, int(options.aims[chosen]), by="agent")
 
 
-def chances(
-    experiment: Experiment, policy: Policy, run: SteeringRun, allowed: Integers
-) -> Float[np.ndarray, " allowed"]:
-    """Probability that the policy gives each of the allowed actions at the last text; they sum to 1.
+def by_episode(task: Steering, policy: StatePolicy, run: SteeringRun, offered: Offered) -> Iterator[SteeringRun]:
+    """The run after every choice of a policy, until it says STOP or the steps of an episode are gone.
 
-    Raises:
-        CourseError: no action is allowed.
+    From a film's own text it is the episode that `trajectories.play` plays with the run's seed (errors as `by_agent`).
     """
-    if not len(allowed):
-        raise CourseError("no instruction is allowed: choose at least one")
-    last, step = run.steps[-1], min(len(run.steps) - 1, experiment.world.horizon - 1)
-    seen = Observation([last.text], last.z[None], np.array([run.user]), step)
-    scores = policy(seen).detach().double().numpy()[0][list(allowed)]
-    weights = np.exp(scores - scores.max())
-    return weights / weights.sum()
+    yield (run := by_agent(task, policy, run, offered))
+    if not run.stopped and run.state.step < task.horizon:
+        yield from by_episode(task, policy, run, offered)
 
 
-def by_agent(experiment: Experiment, policy: Policy, run: SteeringRun, allowed: Integers) -> SteeringRun:
-    """The run after one step of a policy that may use the allowed actions only."""
-    chance = chances(experiment, policy, run, allowed)
-    rng = np.random.default_rng([run.seed, len(run.steps), 1])
-    action = int(np.asarray(allowed)[rng.choice(len(chance), p=chance)])
-    return by_instruction(experiment, run, experiment.world.instructions(run.user)[action], by="agent")
+def _longer(task: Steering, run: SteeringRun, text: str, by: str, **asked) -> SteeringRun:
+    (z, _), judge = task.embedded([text]), task.encoders.judge
+    parts, judged = task.gaps(run.start)[0](z), gap_of_start(judge, run.start, task.novelty_weight)
+    rating, total = float(parts.rating[0]), float(parts.total[0])
+    step = TextStep(text, by, z[0], rating, total - rating, float(judged(judge.encoder([text])).total[0]), **asked)
+    return replace(run, steps=(*run.steps, step), stopped=False)
+
+
+def undone(run: SteeringRun) -> SteeringRun:
+    """The run without the agent's STOP, or else without its last text; the film's own stays."""
+    return replace(run, steps=run.steps if run.stopped else run.steps[:1] + run.steps[1:-1], stopped=False)
+
+
+def choices(task: Steering, run: SteeringRun, offered: Offered) -> Options:
+    """What there is to choose among at the last text: some aims, and STOP."""
+    if offered != "all":
+        return task.options(run.state, offered)
+    every = np.arange(len(task.aims))
+    return Options(every, task.in_time(run.state, every, task.table(run.state).features))
+
+
+def listed_aims(task: Steering, run: SteeringRun, offered: Offered, n: int = 30) -> list[tuple[str, int]]:
+    """The n aims of `choices` that promise most, best first: promise in stars with a name for the list, and number."""
+    aims, features = choices(task, run, offered)
+    promised = features[:-1, :2].sum(axis=1)
+    best = np.argsort(-promised, kind="stable")[:n]
+    return [(f"{promised[row]:+.2f}  {_name_of(task, aims[row])}", int(aims[row])) for row in best]
+
+
+def _name_of(task: Steering, number: int) -> str:
+    aim, domain = task.aims[number], task.encoders.paid.domain
+    if aim.kind == "named":
+        return f"Towards {in_words(aim.labels)}; {aim.theme}."
+    return f"Borrow from {domain.items['title'].iloc[domain.text_items[aim.items[0]]]}."
 
 
 def as_json(runs: Sequence[SteeringRun]) -> str:
@@ -192,59 +227,61 @@ def as_json(runs: Sequence[SteeringRun]) -> str:
     kept = []
     for run in runs:
         steps = [{k: v for k, v in vars(step).items() if k != "z"} for step in run.steps]
-        kept.append({"title": run.title, "item": run.item, "user": run.user, "seed": run.seed, "steps": steps})
+        about = {"title": run.title, "item": run.start.item, "user": run.start.user, "seed": run.seed}
+        kept.append(about | {"stopped": run.stopped, "steps": steps})
     return json.dumps(kept, indent=1)
 
 
 # Drawings ------------------------------------------------------------------------------------------------------------
 
+PATHS = ((plots.VERMILION, "o"), (plots.SKY, "s"), (plots.PURPLE, "^"), (plots.ORANGE, "D"))
+"""Colour and mark of each run that is shown."""
+
 
 class SteeringMap:
     """The flat map of the items, the same for all runs: `xy` of items, and where embeddings fall on it."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        space = experiment.world.space
-        self.flat = plots.plane(space.items)
-        self.xy = self.flat.transform(space.items)
+    def __init__(self, task: Steering) -> None:
+        self.task, self.space = task, task.encoders.paid
+        self.flat = plots.plane(self.space.items)
+        self.xy = self.flat.transform(self.space.items)
         self.x, self.y, self.grid = plots.map_grid(self.xy, n=40, margin=0.1)
-        self.experiment = experiment
 
     def item_utility(self, user: int) -> Float[np.ndarray, " item"]:
         """Utility of the existing films for a viewer, in stars."""
-        return self.experiment.world.gap(user).of_items().total
+        return ContentGap.of_user(self.space, user, novelty_weight=self.task.novelty_weight).of_items().total
 
     def surface(self, run: SteeringRun) -> Float[np.ndarray, "y x"]:
         """Utility over the map for the run's viewer; off the map's plane it stays at the last text's height."""
         here = run.steps[-1].z
         off = here - self.flat.inverse_transform(self.flat.transform(here[None]))[0]
-        total = self.experiment.world.gap(run.user)(self.flat.inverse_transform(self.grid) + off).total
+        total = self.task.gaps(run.start)[0](self.flat.inverse_transform(self.grid) + off).total
         return total.reshape(len(self.y), len(self.x))
 
     def draw(self, ax: Axes, runs: Sequence[SteeringRun]) -> None:
-        """Every run as a path over the utility of the first one's viewer."""
+        """Every run as a path over the utility of the first one's viewer; the large mark is where it stands."""
         values = self.surface(runs[0])
         plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
         ax.scatter(self.xy[:, 0], self.xy[:, 1], s=3, color="white", alpha=0.35, linewidths=0)
-        for run, colour in zip(runs, PATHS, strict=False):
+        for run, (colour, mark) in zip(runs, PATHS, strict=False):
             path = self.flat.transform(np.stack([step.z for step in run.steps]))
             ax.plot(*path.T, "-", color="white", lw=3.5, zorder=3)
             ax.plot(*path.T, ".-", color=colour, lw=1.8, zorder=4)
-            ax.plot(*path[-1], marker="*", ms=13, color=colour, markeredgecolor="white", zorder=5)
-        ax.set(title=f"Utility in stars for viewer {runs[0].user}", xlabel="first principal component")
+            ax.plot(*path[-1], marker=mark, ms=10, color=colour, markeredgecolor="white", zorder=5)
+        ax.set(title=f"Utility in stars for viewer {runs[0].start.user}", xlabel="first principal component")
         ax.set(ylabel="second principal component")
 
 
-PATHS = (plots.VERMILION, plots.SKY, plots.PURPLE, plots.ORANGE)
-
-
-def draw_utility(ax: Axes, runs: Sequence[SteeringRun]) -> None:
-    """Utility and predicted rating after every step of every run."""
-    for run, colour in zip(runs, PATHS, strict=False):
+def draw_gains(ax: Axes, runs: Sequence[SteeringRun]) -> None:
+    """What every run has gained over the film's text after each step, by the paid encoder and by the judge."""
+    for run, (colour, mark) in zip(runs, PATHS, strict=False):
         name = run.name.replace("$", r"\$")  # a lone dollar sign would begin a formula
-        ax.plot([step.total for step in run.steps], "o-", color=colour, label=name)
-        ax.plot([step.rating for step in run.steps], "o:", color=colour, ms=3, lw=1)
+        paid, judged = run.gained
+        ax.plot(paid, "-", marker=mark, color=colour, label=name)
+        ax.plot(judged, "--", marker=mark, color=colour, markerfacecolor="white")
+    ax.axhline(0, color=plots.GREY, lw=0.8, zorder=0)
     longest = max(len(run.steps) for run in runs)
-    ax.set(xlabel="step", ylabel="stars", title="Utility (line) and predicted rating (dots)")
+    ax.set(xlabel="step", ylabel="stars", title="Gain by the paid encoder (line) and by the judge (dashed)")
     ax.set_xticks(range(longest))
     ax.set_xlim(-0.3, max(longest, 6) - 0.7)
     ax.legend(fontsize=8, loc="best")
@@ -252,65 +289,51 @@ def draw_utility(ax: Axes, runs: Sequence[SteeringRun]) -> None:
 
 def runs_in_words(runs: Sequence[SteeringRun]) -> str:
     """What the two drawings show, in words."""
-    parts = [
-        f"{run.label}; utility {run.steps[-1].total:.2f} stars, of it predicted rating {run.steps[-1].rating:.2f}"
-        for run in runs
-    ]
-    return ". ".join(parts) + "."
+    lasts = [(run.label, run.steps[-1]) for run in runs]
+    return " ".join(f"{label}; predicted rating {s.rating:.2f}, novelty {s.novelty:.2f}." for label, s in lasts)
 
 
 def steering_figures(where: SteeringMap, runs: Sequence[SteeringRun]) -> str:
     """The two drawings side by side, as HTML."""
     words = runs_in_words(runs)
     left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.0), f"Map of films with the runs. {words}")
-    return left + picture(lambda ax: draw_utility(ax, runs), (5.6, 3.4), f"Utility after every step. {words}")
+    return left + picture(lambda ax: draw_gains(ax, runs), (5.6, 3.4), f"Gain after every step. {words}")
 
 
 # Controls ------------------------------------------------------------------------------------------------------------
 
-WHOLE, DESIGNED, PICKED = "all instructions", "a G-optimal design", "picked by hand"
+OFFERED: tuple[tuple[str, Offered], ...] = (
+    ("ten, optimistic: of highest promise", "optimistic"),
+    ("ten, G-optimal: a design", "goptimal"),
+    ("ten, uniform: at random", "uniform"),
+    ("all, of which thirty are listed", "all"),
+)
+GoOn = Callable[[Steering, SteeringRun], Iterable[SteeringRun]]
+"""What a button does: from the task and a run to the run after each step."""
 
 
 class SteeringExplorer:
-    """The page: controls on the left, text, map and utility on the right. `page` is the widget to show.
+    """The page, which opens with a film and a viewer: controls on the left, text, map and gains on the right."""
 
-    Args:
-        experiment: of the course, or of a test.
-        policy: who steps when the agent is asked to; gives log-probabilities of all actions.
-    """
-
-    def __init__(self, experiment: Experiment, policy: Policy, user: int = 100, title: str = "Toy Story") -> None:
-        self.experiment, self.policy = experiment, policy
-        self.domain: Domain = experiment.world.space.domain
+    def __init__(self, task: Steering, policy: StatePolicy, first: Start) -> None:
+        self.every, self.policy = task, policy
+        self.domain = task.encoders.paid.domain
         self.films: dict[str, int] = {}
         for item in start_items(self.domain):
             self.films.setdefault(str(self.domain.items["title"].iloc[item]), int(item))
-        self.map = SteeringMap(experiment)
+        self.map = SteeringMap(task)
         self.kept: list[SteeringRun] = []
-        self.run = start_run(experiment, user, self.films[title])
+        self.task = task_for(task, first.item)
+        self.run = start_run(self.task, first.user, first.item)
         self._make_controls()
-        self.desk = Desk(self._controls())
-        self._wire()
         self.page = self._layout()
         self.own_text.value = self.offered = self.run.steps[-1].text
         self.redraw()
 
-    # what the controls say
-
-    @property
-    def allowed(self) -> list[int]:
-        """Numbers of the instructions that the agent may use."""
-        kind = self.action_set.value
-        if kind == WHOLE:
-            return list(range(len(self.experiment.world.actions)))
-        if kind == DESIGNED:
-            return [int(action) for action in designed(self.experiment, self.run, self.size.value)]
-        return list(self.picked.value)
-
     @property
     def others(self) -> list[SteeringRun]:
         """The runs that were kept to compare with, newest first, without the current one."""
-        return [run for run in reversed(self.kept) if not run.same(self.run)]
+        return [run for run in reversed(self.kept) if run != self.run]
 
     @property
     def shown(self) -> list[SteeringRun]:
@@ -322,58 +345,34 @@ class SteeringExplorer:
     def restart(self, *_) -> None:
         """Stand at the chosen film's text, for the chosen viewer. The text in the field stays as it is."""
         with self.desk.busy("placing the film"):
-            item = self._chosen_item()
-            self.run = start_run(self.experiment, self.user.value, item, self.seed.value)
-            self._list_actions()
-            self.colour(self.map.item_utility(self.run.user)[self.rows])
+            known = {title.casefold(): item for title, item in self.films.items()}
+            if (item := known.get(self.film.value.strip().casefold())) is None:
+                raise CourseError(f"no film {self.film.value!r} with a short plot: pick one of the list")
+            self.task = task_for(self.every, item)
+            self.run = start_run(self.task, self.user.value, item, self.seed.value)
+            self.colour(self.map.item_utility(self.run.start.user)[self.rows])
             self.redraw()
 
-    def step(self, *_) -> None:
-        """One step of the agent."""
-        with self.desk.busy("the agent writes"):
-            self._go_to(by_agent(self.experiment, self.policy, self.run, self.allowed))
+    def go_on(self, further: GoOn, *_) -> None:
+        """Go on from the run, step by step."""
+        with self.desk.busy("working", total=self.task.horizon):
+            for done, run in enumerate(further(self.task, self.run), start=1):
+                self._go_to(run)
+                self.desk.advance(done)
 
-    def episode(self, *_) -> None:
-        """As many steps as an episode has, one after the other."""
-        horizon = self.experiment.world.horizon
-        with self.desk.busy("the agent writes", total=horizon):
-            for done in range(horizon):
-                self._go_to(by_agent(self.experiment, self.policy, self.run, self.allowed))
-                self.desk.advance(done + 1)
-
-    def instruct(self, *_) -> None:
-        """One rewrite under the instruction in the field."""
-        with self.desk.busy("the language model writes"):
-            self._go_to(by_instruction(self.experiment, self.run, self.instruction.value))
-
-    def write(self, *_) -> None:
-        """Take the text in the field as it is."""
-        with self.desk.busy("reading your text"):
-            self._go_to(by_hand(self.experiment, self.run, self.own_text.value))
-
-    def undo(self, *_) -> None:
-        """Drop the last text; the film's own stays."""
-        with self.desk.busy("drawing"):
-            self._go_to(replace(self.run, steps=self.run.steps[:-1] or self.run.steps))
-
-    def keep(self, *_) -> None:
+    def keep(self, task: Steering, run: SteeringRun) -> list[SteeringRun]:
         """Keep the run, to compare the next ones with it."""
-        with self.desk.busy("drawing"):
-            if not any(run.same(self.run) for run in self.kept):
-                self.kept.append(self.run)
-            self.redraw()
+        self.kept += [run] * (run not in self.kept)
+        return [run]
 
-    def forget(self, *_) -> None:
+    def forget(self, task: Steering, run: SteeringRun) -> list[SteeringRun]:
         """Drop the runs that were kept."""
-        with self.desk.busy("drawing"):
-            self.kept = []
-            self.redraw()
+        self.kept = []
+        return [run]
 
     def export(self, *_) -> None:
         """Offer the session as a file."""
-        with self.desk.busy("writing the session"):
-            runs = as_json([*reversed(self.others), self.run])
-            self.link.value = download_link(runs, "steering_session.json")
+        self.link.value = download_link(as_json([*reversed(self.others), self.run]), "steering_session.json")
 
     def _go_to(self, run: SteeringRun) -> None:
         """Show a run, and offer its last text for editing unless somebody has begun to write one."""
@@ -386,93 +385,86 @@ class SteeringExplorer:
         """Show the run as it is."""
         runs, n_others = self.shown, len(self.others)
         self.text.value, self.link.value = _card(self.run), ""
-        profile = html.escape(str(self.experiment.world.profile(self.run.user)))
-        self.profile.value = f"<b>Viewer {self.run.user}.</b> {profile}"
+        user = self.run.start.user
+        self.profile.value = f"<b>Viewer {user}.</b> {html.escape(str(self.task.profile(user)))}"
         self.numbers.value = _numbers(runs)
         self.figures.value = steering_figures(self.map, runs)
         left_out = f" {n_others + 1 - len(runs)} older ones are kept and not shown." if n_others >= len(runs) else ""
         self.words.value = f"<p>In words: {html.escape(runs_in_words(runs) + left_out)}</p>"
+        self.aims.options = listed_aims(self.task, self.run, self.aim_set.value)
+        self.aims.value = self.aims.options[0][1]
 
     # how it is built
 
-    def _chosen_item(self) -> int:
-        known = {title.casefold(): item for title, item in self.films.items()}
-        if (wanted := self.film.value.strip().casefold()) not in known:
-            raise CourseError(f"no film {self.film.value!r} with a short plot: pick one of the list")
-        return known[wanted]
-
     def _make_controls(self) -> None:
-        n_users, n_actions = self.domain.n_users, len(self.experiment.world.actions)
-        number = widgets.BoundedIntText
-        self.user = labelled(number(value=self.run.user, min=0, max=n_users - 1), f"viewer (0 to {n_users - 1})")
+        last, number = self.domain.n_users - 1, widgets.BoundedIntText
+        self.user = labelled(number(value=self.run.start.user, min=0, max=last), f"viewer (0 to {last})")
         films = widgets.Combobox(value=self.run.title, options=tuple(self.films), continuous_update=False)
         self.film = labelled(films, "film (type to search)", "32em")
         self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "26em")
         self.seed = labelled(number(value=0, min=0, max=10_000), "seed")
-        self.action_set = labelled(widgets.Dropdown(options=(WHOLE, DESIGNED, PICKED)), "the agent may use")
-        self.size = labelled(number(value=10, min=1, max=n_actions), "size of the design")
-        self.picked = labelled(widgets.SelectMultiple(options=[], rows=6), "instructions (pick several)", "48em")
-        self._list_actions()
+        self.aim_set = labelled(widgets.Dropdown(options=OFFERED), "aims to choose among", "32em")
+        self.aims = labelled(widgets.Select(options=[], rows=10), "aims, promise in stars", "97%")
         self.instruction = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
         self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
-        names = ("start again", "one step", "five steps", "rewrite", "use my text", "undo", "keep to compare")
-        self.buttons = {name: widgets.Button(description=name, tooltip=name) for name in (*names, "forget", "export")}
-        self.text, self.profile, self.numbers = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        chosen = [self.user, self.film, self.near, self.seed, self.aim_set, self.aims]
+        self.desk = Desk([*chosen, self.instruction, self.own_text])
+        self.buttons: dict[str, widgets.Button] = {}
+        self.text, self.profile, self.numbers, self.about = (widgets.HTML() for _ in range(4))
         self.figures, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.rows = np.searchsorted(self.domain.text_items, list(self.films.values()))
-        utility = self.map.item_utility(self.run.user)[self.rows]
+        utility = self.map.item_utility(self.run.start.user)[self.rows]
         self.lasso, self.colour = lasso_map(self.map.xy[self.rows], utility, self.select)
-
-    def _list_actions(self) -> None:
-        picked = self.picked.value
-        instructions = self.experiment.world.instructions(self.run.user)
-        self.picked.options = [(instruction, number) for number, instruction in enumerate(instructions)]
-        self.picked.value = picked
-
-    def _controls(self) -> list[widgets.Widget]:
-        fields = [
-            self.user,
-            self.film,
-            self.seed,
-            self.action_set,
-            self.size,
-            self.picked,
-            self.instruction,
-            self.own_text,
-        ]
-        return [*fields, *self.buttons.values()]
-
-    def _wire(self) -> None:
-        acts = (self.restart, self.step, self.episode, self.instruct, self.write, self.undo, self.keep)
-        for button, act in zip(self.buttons.values(), (*acts, self.forget, self.export), strict=True):
-            button.on_click(in_main_thread(act))
         for control in (self.user, self.film, self.seed):
             control.observe(in_main_thread(self.restart), names="value")
+        self.aim_set.observe(in_main_thread(partial(self.go_on, lambda task, run: [run])), names="value")
+        self.aims.observe(self._tell_of_aim, names="value")
         self.near.observe(self._from_lasso, names="value")
 
     def _from_lasso(self, change) -> None:
         if change["new"]:
             self.film.value = change["new"]
 
+    def _tell_of_aim(self, change) -> None:
+        if change["new"] is not None:
+            told = html.escape(self.task.said([change["new"]])[0])
+            self.about.value = f'<div style="max-width:44em">The language model will be told: <i>{told}</i></div>'
+
     def select(self, numbers: Sequence[int]) -> None:
         """List the films of a lasso, by their numbers on the map."""
-        titles = list(self.films)
-        self.near.options = [titles[number] for number in sorted(numbers)]
+        self.near.options = [list(self.films)[number] for number in sorted(numbers)]
+
+    def _button(self, name: str, act: Callable[..., None]) -> widgets.Button:
+        self.buttons[name] = button = widgets.Button(description=name, tooltip=name, layout={"width": "auto"})
+        button.on_click(in_main_thread(act))
+        self.desk.controls.append(button)
+        return button
+
+    def _step(self, name: str, further: GoOn) -> widgets.Button:
+        return self._button(name, partial(self.go_on, further))
 
     def _layout(self) -> widgets.Widget:
-        buttons = self.buttons
+        button, step = self._button, self._step
+        kept = step("keep to compare", self.keep), step("forget", self.forget), button("export", self.export)
         left = [
             heading("1. A viewer and a film"),
             row(self.user, self.seed),
-            row(self.film, buttons["start again"]),
+            row(self.film, button("start again", self.restart)),
             row(self.lasso, self.near),
             heading("2. Steer"),
-            row(self.action_set, self.size),
-            self.picked,
-            row(buttons["one step"], buttons["five steps"], buttons["undo"]),
-            row(self.instruction, buttons["rewrite"]),
-            row(self.own_text, buttons["use my text"]),
-            row(*(buttons[name] for name in ("keep to compare", "forget", "export"))),
+            self.aim_set,
+            self.aims,
+            self.about,
+            row(
+                step("follow this aim", lambda task, run: [by_aim(task, run, self.aims.value)]),
+                step("one step of the agent", lambda task, run: [by_agent(task, self.policy, run, self.aim_set.value)]),
+                step("episode of the agent", lambda task, run: by_episode(task, self.policy, run, self.aim_set.value)),
+            ),
+            row(
+                self.instruction, step("rewrite", lambda task, run: [by_instruction(task, run, self.instruction.value)])
+            ),
+            row(self.own_text, step("use my text", lambda task, run: [by_hand(task, run, self.own_text.value)])),
+            row(step("undo", lambda task, run: [undone(run)]), *kept),
             self.link,
         ]
         right = [heading("3. What happens"), self.desk.bar, self.profile, self.text, self.numbers]
@@ -480,21 +472,25 @@ class SteeringExplorer:
 
 
 def _card(run: SteeringRun) -> str:
-    last = run.steps[-1]
+    last, before = run.steps[-1], [step.text for step in run.steps[-2:-1]]
     how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.instruction}")
-    trouble = f" <i>The answer could not be used ({last.problem}): the text has stayed.</i>" if last.problem else ""
-    text = html.escape(last.text).replace("\n", "<br>")
+    told = [f"The answer could not be used ({last.problem}): the text has stayed."] * bool(last.problem)
+    told += ["This is the same text as before."] * (not told and before == [last.text])
+    told += ["The agent says STOP: it expects no gain from a further step."] * run.stopped
+    where = f"<b>{html.escape(run.title)}</b>, step {len(run.steps) - 1}"
     return (
-        f"<p><b>{html.escape(run.title)}</b>, step {len(run.steps) - 1} ({html.escape(how)}).{trouble}</p>"
-        f'<blockquote style="min-height:5em">{text}</blockquote>'
+        f"<p>{where} ({html.escape(how)}) <i>{' '.join(told)}</i></p>"
+        '<blockquote style="min-height:5em;margin:0;padding-left:1em;border-left:3px solid #999">'
+        f"{html.escape(last.text).replace(chr(10), '<br>')}</blockquote>"
     )
 
 
 def _numbers(runs: Sequence[SteeringRun]) -> str:
     def cells_of(run: SteeringRun) -> list[str]:
-        last = run.steps[-1]
-        numbers = (f"{last.rating:.2f}", f"{last.novelty:.2f}", f"{last.total:.2f}", f"{run.gain:+.2f}")
-        return [html.escape(run.title), str(run.user), str(run.seed), str(len(run.steps) - 1), *numbers]
+        last, (paid, judged) = run.steps[-1], run.gained[:, -1]
+        numbers = f"{last.rating:.2f} {last.novelty:.2f} {last.rating + last.novelty:.2f} {paid:+.2f}".split()
+        name = f"{html.escape(run.title)}<br>viewer&nbsp;{run.start.user},&nbsp;seed&nbsp;{run.seed}"
+        return [name, str(len(run.steps) - 1), *numbers, f"{last.judged:.2f}", f"{judged:+.2f}"]
 
-    names = ("run", "viewer", "seed", "steps", "predicted rating", "novelty", "utility", "gain in stars")
-    return table_of(names, [cells_of(run) for run in runs])
+    paid = ("predicted rating", "+\u00a0novelty", "=\u00a0utility", "gain")
+    return table_of(("run", "steps", *paid, "judge: utility", "judge: gain"), [cells_of(run) for run in runs])

@@ -70,11 +70,14 @@ def test_steering(steering):
     words = page.get_by_text(re.compile("^In words: ")).first
     start = said.inner_text()
 
-    page.get_by_label("your instruction").fill("Make it a Western about settlers who fight over land.")
+    page.get_by_label("your instruction").fill("Make it a comedy about a lazy cat.")
     assert press(page, "rewrite") == "ready"
     expect(words).to_contain_text("1 step,")
     assert said.inner_text() != start
-    assert press(page, "one step") == "ready"
+    aims = page.get_by_label("aims, promise in stars")
+    aims.select_option(index=3)
+    expect(page.get_by_text("The language model will be told:")).to_be_visible()
+    assert press(page, "follow this aim") == "ready"
     expect(words).to_contain_text("2 steps")
     press(page, "undo")
     expect(words).to_contain_text("1 step,")
@@ -84,30 +87,30 @@ def test_steering(steering):
     page.get_by_label("or your own text").blur()
     assert press(page, "use my text") == "ready"
     expect(said).to_contain_text("Two robots")
-    expect(words).to_contain_text(re.compile("Toy Story.*Toy Story"))
+    expect(words).to_contain_text(re.compile("The Lion King.*The Lion King"))
 
     page.get_by_label("film (type to search)").fill("No such film")
     page.get_by_label("film (type to search)").blur()
     expect(page.locator(".desk-line").first).to_contain_text("no film")
     page.get_by_label("film (type to search)").fill("GoldenEye")
     page.get_by_label("film (type to search)").blur()
-    expect(words).to_contain_text("GoldenEye, viewer 100, seed 0: 0 steps")
+    expect(words).to_contain_text("GoldenEye, viewer 200, seed 0: 0 steps")
     page.get_by_label("viewer (0 to 942)").fill("7")
     page.get_by_label("viewer (0 to 942)").blur()
     expect(words).to_contain_text("GoldenEye, viewer 7, seed 0: 0 steps")
 
-    page.get_by_label("the agent may use").select_option("a G-optimal design")
-    page.get_by_label("size of the design").fill("5")
-    page.get_by_label("size of the design").blur()
-    assert press(page, "five steps") == "ready"
-    expect(words).to_contain_text("GoldenEye, viewer 7, seed 0: 5 steps")
+    page.get_by_label("aims to choose among").select_option("ten, G-optimal: a design")
+    expect(aims.locator("option")).to_have_count(10)
+    assert settled(page) == "ready"
+    assert press(page, "episode of the agent") == "ready"
+    expect(words).to_contain_text(re.compile(r"GoldenEye, viewer 7, seed 0: [1-5] steps?, .* by the judge"))
     shot(page, "X1")
 
     press(page, "export")
     with page.expect_download() as download:
         page.get_by_text("save steering_session.json").click()
     runs = json.loads(download.value.path().read_text())
-    assert [run["title"] for run in runs] == ["Toy Story", "GoldenEye"] and len(runs[1]["steps"]) == 6
+    assert [run["title"] for run in runs] == ["The Lion King", "GoldenEye"] and 2 <= len(runs[1]["steps"]) <= 6
     assert complaints_of(page) == []
 
 
@@ -118,7 +121,7 @@ def test_an_interrupt_stops_an_episode_and_unlocks_the_page(steering):
     page.get_by_label("seed").blur()
     expect(page.get_by_text(re.compile("^In words: ")).first).to_contain_text(f"seed {seed}: 0 steps")
     assert press(page, "start again") == "ready"
-    button = page.get_by_role("button", name="five steps", exact=True)
+    button = page.get_by_role("button", name="episode of the agent", exact=True)
     button.click()
     expect(button).to_be_disabled()
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")

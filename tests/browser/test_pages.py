@@ -50,7 +50,9 @@ def explorers(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "button"), [("X1_explore_steering", "one step"), ("X2_explore_editing", "ask")], ids=["X1", "X2"]
+    ("name", "button"),
+    [("X1_explore_steering", "one step of the agent"), ("X2_explore_editing", "ask")],
+    ids=["X1", "X2"],
 )
 def test_an_explorer_is_a_page_without_code(page, explorers, name, button, record_property):
     page.goto(f"{explorers}/voila/render/{name}.ipynb?token={TOKEN}", timeout=15 * MINUTES)

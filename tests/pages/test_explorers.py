@@ -11,195 +11,278 @@ import pytest
 import torch
 
 mpl.use("Agg")
-from helpers.eagle.experiment import Experiment, load_experiment
+from fake_steering import fake_task
+from fake_world import place
 from matplotlib import pyplot as plt
 from tiny_models import tiny
 
 from helpers.are.concepts import Concept, Question, Splits
 from helpers.base.storage import CourseError
-from helpers.eagle.actions import BANK
-from helpers.eagle.rewriting import seed_of, start_items
+from helpers.eagle.emission import gains
+from helpers.eagle.rewriting import start_of
+from helpers.eagle.steering import Steering
+from helpers.eagle.trajectories import NEVER, StatePolicy, play
 from helpers.language.adapters import with_adapter
 from helpers.language.generation import Backend, LocalBackend
 from helpers.pages import explore_editing as editing
 from helpers.pages import explore_steering as steering
 from helpers.pages.widgets import Desk, download_link, table_of
 
-GENRES = ("Western", "Comedy", "War", "Horror", "Romance")
+ITEM = 2
+MINE = place((0.5, -0.5, 0.2), "War")
 
 
-class Writer(Backend):
-    """Writes a plot of its own for every prompt; an instruction with the word broken gets no plot."""
+class Liking(StatePolicy):
+    """Likes all aims alike, and STOP more or less than these."""
 
-    name = "stand-in"
+    def __init__(self, stop: float) -> None:
+        super().__init__()
+        self.stop = stop
 
-    def generate(self, prompts, sampling, seeds, done) -> None:
-        done(list(range(len(prompts))), [self.write(*pair) for pair in zip(prompts, seeds, strict=True)])
-
-    def write(self, prompt, seed: int) -> str:
-        asked = prompt[-2][1]
-        number = seed_of(asked, seed) % len(GENRES)
-        if "broken" in asked:
-            return " Drama.\nToo short."
-        return f" {GENRES[number]}.\nA stranger rides into the town of {GENRES[number]} and finds an old friend there."
+    def scores(self, states, options):
+        scores = torch.zeros(len(options), len(options[0].features))
+        scores[:, -1] = self.stop
+        return scores
 
 
-@pytest.fixture(scope="module")
-def experiment():
-    found = load_experiment(train_movies=2, backend=Writer())
-    rewriter = replace(found.world.rewrite, memo=None)  # a stand-in's answers have no place in the course's memo
-    return Experiment(replace(found.world, rewrite=rewriter), found.plan, found.train, found.test)
+EAGER, LAZY = Liking(NEVER), Liking(-NEVER)
 
 
-@pytest.fixture(scope="module")
-def item(experiment):
-    return int(start_items(experiment.world.space.domain)[0])
-
-
-def even(observation):
-    """A policy that likes all actions alike."""
-    return torch.zeros(len(observation.texts), len(BANK))
+def titled_task(**options) -> Steering:
+    """The small task, whose items have titles and genres: films that one can start from."""
+    task = fake_task(**options)
+    items = task.encoders.paid.domain.items.copy()
+    items["plot_text"] = [text.partition("\n")[2] for text in items["plot_text"]]
+    items["title"], items["genres"] = [f"Film {number}" for number in range(len(items))], [["Drama"]] * len(items)
+    domain = replace(task.encoders.paid.domain, items=items)
+    return replace(task, encoders=type(task.encoders)(*(replace(space, domain=domain) for space in task.encoders)))
 
 
 @pytest.fixture
-def page(experiment):
-    return steering.SteeringExplorer(experiment, even)
+def task():
+    return titled_task()
 
 
-def test_every_way_to_go_on_makes_a_longer_run_and_leaves_the_old_one(experiment, item):
-    run = steering.start_run(experiment, 3, item)
-    assert len(run.steps) == 1 and run.gain == 0 and run.steps[0].by == "film"
-    asked = steering.by_instruction(experiment, run, "Make it a Western.")
-    written = steering.by_hand(experiment, asked, "Genres: War.\nTwo brothers meet on the wrong sides of a long war.")
-    stepped = steering.by_agent(experiment, even, written, [0, 5])
-    assert [len(r.steps) for r in (run, asked, written, stepped)] == [1, 2, 3, 4]
-    assert [step.by for step in stepped.steps] == ["film", "instruction", "hand", "agent"]
-    assert stepped.steps[-1].instruction in [experiment.world.instructions(3)[action] for action in (0, 5)]
-    parts = experiment.world.gap(3)(written.steps[-1].z[None])
-    assert written.gain == pytest.approx(float(parts.total[0]) - run.steps[0].total)
-    assert steering.by_instruction(experiment, run, "Make it a Western.").steps[-1].text == asked.steps[-1].text
+@pytest.fixture
+def run(task):
+    return steering.start_run(task, 3, ITEM)
 
 
-def test_an_answer_that_cannot_be_used_is_told(experiment, item):
-    run = steering.start_run(experiment, 3, item)
-    after = steering.by_instruction(experiment, run, "broken")
+@pytest.fixture
+def page():
+    task = titled_task(borrowed=4)
+    return steering.SteeringExplorer(task, EAGER, start_of(task.encoders.paid.domain, ITEM, 1))
+
+
+def press(page, name: str) -> None:
+    page.buttons[name].click()
+
+
+def test_every_way_to_go_on_makes_a_longer_run_and_leaves_the_old_one(task, run):
+    assert len(run.steps) == 1 and run.gained[:, -1].tolist() == [0, 0] and run.steps[0].by == "film"
+    aimed = steering.by_aim(task, run, 5)
+    asked = steering.by_instruction(task, aimed, "Make it a Western.")
+    written = steering.by_hand(task, asked, MINE)
+    stepped = steering.by_agent(task, EAGER, replace(written, steps=written.steps[:3]), "uniform")
+    assert [len(r.steps) for r in (run, aimed, asked, written, stepped)] == [1, 2, 3, 4, 4]
+    assert [step.by for step in written.steps] == ["film", "aim", "instruction", "hand"]
+    assert stepped.steps[-1].by == "agent" and stepped.steps[-1].instruction in task.said(range(len(task.aims)))
+    assert aimed.steps[-1].instruction == task.said([5])[0] and stepped.state.asked == (5, stepped.steps[-1].aim)
+    assert steering.by_aim(task, run, 5) == aimed
+
+
+def test_the_numbers_are_those_of_the_course_without_the_own_film(task, run):
+    run = steering.by_hand(task, steering.by_aim(task, run, 5), MINE)
+    texts = [[step.text for step in run.steps[1:]]]
+    for space, gained in zip((task.encoders.paid, task.encoders.judge), run.gained, strict=True):
+        np.testing.assert_allclose(gained[1:], gains(space, [run.start], texts).total[0])
+    assert run.start.item == ITEM and not np.allclose(*run.gained)
+
+
+def test_no_aim_leads_back_to_the_film_alone(task):
+    task = titled_task(borrowed=4)
+    left = steering.task_for(task, ITEM).aims
+    assert len(task.aims) == 24 and len(left) == 22 and not any(aim.items == (ITEM,) for aim in left)
+
+
+def test_an_answer_that_cannot_be_used_is_told(run):
+    after = steering.by_aim(titled_task(bad=1.0), run, 5)
     assert after.steps[-1].problem == "no plot" and after.steps[-1].text == run.steps[-1].text
+    assert "could not be used (no plot): the text has stayed" in steering._card(after)
 
 
 @pytest.mark.parametrize(
     ("act", "text"),
     [
-        (lambda e, r: steering.start_run(e, 10**6, r.item), "no viewer"),
-        (lambda e, r: steering.start_run(e, 3, -5), "no short plot"),
-        (lambda e, r: steering.by_hand(e, r, "  "), "two lines"),
-        (lambda e, r: steering.by_hand(e, r, "Genres: War. All on one line."), "two lines"),
-        (lambda e, r: steering.by_hand(e, r, "A sheriff.\nAnother sheriff."), "two lines"),
-        (lambda e, r: steering.by_hand(e, r, "Genres: War.\n" + "word " * 500), "shorten the plot"),
-        (lambda e, r: steering.by_instruction(e, r, ""), "empty instruction"),
-        (lambda e, r: steering.by_agent(e, even, r, []), "at least one"),
-        (lambda e, r: steering.designed(e, r, 0), "choose from 1"),
+        (lambda t, r: steering.start_run(t, 10**6, ITEM), "no viewer"),
+        (lambda t, r: steering.start_run(t, 3, -5), "no short plot"),
+        (lambda t, r: steering.by_hand(t, r, "  "), "two lines"),
+        (lambda t, r: steering.by_hand(t, r, "Genres: War. All on one line."), "two lines"),
+        (lambda t, r: steering.by_hand(t, r, "A sheriff.\nAnother sheriff."), "two lines"),
+        (lambda t, r: steering.by_hand(t, r, "Genres: War.\n" + "word " * 500), "shorten the plot"),
+        (lambda t, r: steering.by_instruction(t, r, ""), "empty instruction"),
+        (lambda t, r: steering.by_agent(t, EAGER, replace(r, steps=r.steps * 4), "all"), "undo some"),
     ],
 )
-def test_bad_input_is_one_line_with_a_remedy(experiment, item, act, text):
+def test_bad_input_is_one_line_with_a_remedy(task, run, act, text):
     with pytest.raises(CourseError, match=text):
-        act(experiment, steering.start_run(experiment, 3, item))
+        act(task, run)
 
 
-def test_a_design_is_of_its_size_and_the_agent_keeps_to_it(experiment, item):
-    run = steering.start_run(experiment, 3, item)
-    chosen = steering.designed(experiment, run, 5)
-    assert len(set(chosen)) == 5
-    chance = steering.chances(experiment, even, run, chosen)
-    np.testing.assert_allclose(chance, 0.2)
+@pytest.mark.parametrize("offered", ["uniform", "optimistic", "goptimal"])
+def test_the_list_and_the_agent_keep_to_a_support(task, run, offered):
+    known = task.options(run.state, offered)
+    listed = steering.listed_aims(task, run, offered)
+    assert {aim for _, aim in listed} == set(known.aims.tolist())
+    promised = [float(name.split()[0]) for name, _ in listed]
+    assert promised == sorted(promised, reverse=True) and len(set(promised)) > 5
     for seed in range(5):
-        stepped = steering.by_agent(experiment, even, steering.start_run(experiment, 3, item, seed), chosen)
-        assert stepped.steps[-1].instruction in {experiment.world.instructions(3)[action] for action in chosen}
+        assert steering.by_agent(task, EAGER, replace(run, seed=seed), offered).steps[-1].aim in known.aims
 
 
-def test_a_session_is_kept_without_its_embeddings(experiment, item):
-    run = steering.by_instruction(experiment, steering.start_run(experiment, 3, item), "Make it a Western.")
-    (kept,) = json.loads(steering.as_json([run]))
-    assert kept["user"] == 3 and len(kept["steps"]) == 2 and "z" not in kept["steps"][0]
-    assert kept["steps"][1]["total"] == pytest.approx(run.steps[1].total)
+def test_all_aims_are_listed_by_what_they_promise():
+    task = titled_task(borrowed=15)
+    run = steering.start_run(task, 3, ITEM)
+    listed = steering.listed_aims(task, run, "all")
+    best = task.table(run.state).features[:, :2].sum(axis=1).argmax()
+    assert len(listed) == 30 and listed[0][1] == best
+    assert sum("Borrow from Film " in name for name, _ in listed) == sum(task.aims[aim].idea != "" for _, aim in listed)
+
+
+@pytest.mark.parametrize("offered", ["uniform", "goptimal"])
+def test_an_episode_is_the_one_that_the_course_plays(task, run, offered):
+    stops, policy = 0, Liking(2.0)
+    for seed in range(6):
+        *_, last = steering.by_episode(task, policy, replace(run, seed=seed), offered)
+        played = play(task, [run.start], offered, policy, [seed])
+        texts = [step.text for step in last.steps]
+        assert texts == played.texts[0][: len(texts)] and len(texts) == played.calls[0] + 1
+        stops += last.stopped
+    assert 0 < stops < 6  # both ends are looked at
+
+
+def test_stop_leaves_the_text_and_is_undone_first(task, run):
+    *_, last = steering.by_episode(task, LAZY, run, "optimistic")
+    assert last.stopped and len(last.steps) == 2 and "says STOP" in steering._card(last)
+    once = steering.undone(last)
+    assert not once.stopped and len(once.steps) == 2
+    assert steering.undone(once) == run == steering.undone(run)
+    assert not steering.by_aim(task, last, 3).stopped
+
+
+def test_a_text_that_comes_back_unchanged_is_told(task, run):
+    once = steering.by_hand(task, run, MINE)
+    assert "same text as before" not in steering._card(once)
+    assert "same text as before" in steering._card(steering.by_hand(task, once, MINE))
+
+
+def test_a_session_is_kept_without_its_embeddings(task, run):
+    (kept,) = json.loads(steering.as_json([steering.by_aim(task, run, 5)]))
+    assert kept["user"] == 3 and kept["item"] == ITEM and not kept["stopped"]
+    assert len(kept["steps"]) == 2 and "z" not in kept["steps"][0] and kept["steps"][1]["aim"] == 5
+    assert kept["steps"][0]["judged"] == pytest.approx(run.steps[0].judged)
     assert "steering.json" in download_link(steering.as_json([run]), "steering.json")
 
 
-def test_a_blank_line_between_the_two_does_no_harm(experiment, item):
-    run = steering.start_run(experiment, 3, item)
-    one, other = (steering.by_hand(experiment, run, f"Genres: War.\n{gap}Two brothers meet.") for gap in ("", " \n"))
-    np.testing.assert_allclose(one.steps[-1].z, other.steps[-1].z)
+def test_a_blank_line_between_the_two_does_no_harm(task, run):
+    one, other = (steering.by_hand(task, run, MINE.replace("\n", gap)) for gap in ("\n", "\n \n"))
+    assert one == other
 
 
 def test_clicks_steer_compare_and_undo(page):
     before = plt.get_fignums()
-    page.step()
-    page.keep()
+    press(page, "follow this aim")
+    assert page.run.steps[-1].by == "aim"
+    press(page, "keep to compare")
     page.seed.value = 1
-    page.action_set.value = steering.DESIGNED
-    page.size.value = 4
-    assert len(page.allowed) == 4
-    page.episode()
-    assert page.desk.line.value == "ready" and page.desk.progress.value == 5
-    assert len(page.run.steps) == 6 and len(page.shown) == 2
-    assert page.words.value.count("utility ") == 2 and page.figures.value.count("<img") == 2
-    page.export()
+    page.aim_set.value = "goptimal"
+    assert len(page.aims.options) == 10
+    press(page, "episode of the agent")
+    assert page.desk.line.value == "ready" and page.desk.progress.value == 3
+    assert len(page.run.steps) == 4 and len(page.shown) == 2
+    assert page.words.value.count("by the judge ") == 2 and page.figures.value.count("<img") == 2
+    press(page, "one step of the agent")
+    assert "an episode has 3 steps" in page.desk.line.value and len(page.run.steps) == 4
+    press(page, "rewrite")
+    assert page.run.steps[-1].by == "instruction" and len(page.run.steps) == 5
+    press(page, "export")
     assert "steering_session.json" in page.link.value
-    page.undo()
-    assert len(page.run.steps) == 5 and page.link.value == ""
+    press(page, "undo")
+    assert len(page.run.steps) == 4 and page.link.value == ""
     for _ in range(6):
-        page.undo()
+        press(page, "undo")
     assert len(page.run.steps) == 1
-    page.forget()
+    press(page, "forget")
     assert page.shown == [page.run]
     assert plt.get_fignums() == before
 
 
+def test_the_list_follows_the_text_and_tells_the_whole_instruction(page):
+    page.aim_set.value = "all"
+    assert len(page.aims.options) == 22  # of 24: two are the film's own
+    borrowed = next(aim for name, aim in page.aims.options if "Borrow from Film" in name)
+    page.aims.value = borrowed
+    assert page.task.aims[borrowed].idea.partition("\n")[2] in page.about.value
+    before = page.aims.options
+    press(page, "follow this aim")
+    assert page.run.steps[-1].aim == borrowed and page.aims.options != before
+    assert page.aims.value == page.aims.options[0][1]
+
+
 def test_a_run_is_kept_once_and_older_ones_are_told_of(page):
-    page.keep()
-    page.step()
-    page.undo()
-    page.keep()
+    press(page, "keep to compare")
+    press(page, "one step of the agent")
+    press(page, "undo")
+    press(page, "keep to compare")
     assert len(page.kept) == 1 and page.shown == [page.run]
     for seed in range(1, 6):
         page.seed.value = seed
-        page.keep()
+        press(page, "keep to compare")
     assert len(page.kept) == 6 and len(page.shown) == 4
     assert "2 older ones are kept and not shown" in page.words.value
 
 
 def test_another_viewer_film_or_seed_starts_at_once_and_leaves_a_draft_alone(page):
-    page.user.value = 5
-    assert page.run.user == 5 and "Viewer 5" in page.profile.value
-    page.own_text.value = "Genres: War.\nMy own draft of a plot."
-    page.step()
-    page.film.value = " goldeneye "
-    assert page.run.title == "GoldenEye" and page.own_text.value.endswith("My own draft of a plot.")
-    page.write()
-    assert page.run.steps[-1].by == "hand" and page.run.steps[-1].text.endswith("draft of a plot.")
+    page.user.value = 2
+    assert page.run.start.user == 2 and "Viewer 2" in page.profile.value
+    page.own_text.value = MINE
+    press(page, "one step of the agent")
+    page.film.value = " film 7 "
+    assert page.run.title == "Film 7" and page.own_text.value == MINE
+    assert not any(aim.items == (7,) for aim in page.task.aims)
+    press(page, "use my text")
+    assert page.run.steps[-1].by == "hand" and page.run.steps[-1].text == MINE
 
 
 def test_the_field_offers_the_last_text(page):
-    page.step()
+    press(page, "one step of the agent")
     last = page.run.steps[-1].text
-    page.user.value = 6  # the same text for another viewer
+    page.user.value = 3  # the same text for another viewer
     assert page.own_text.value == last
-    page.write()
-    assert page.run.steps[-1].text == last and page.run.user == 6
-
-
-def test_picked_instructions_stay_picked(page):
-    page.picked.value = (3, 7)
-    page.action_set.value = steering.PICKED
-    page.user.value = 9
-    assert page.allowed == [3, 7]
+    press(page, "use my text")
+    assert page.run.steps[-1].text == last and page.run.start.user == 3
 
 
 def test_mistakes_are_told_on_the_page_and_lock_nothing(page):
     page.film.value = "No such film"
-    assert "no film" in page.desk.line.value and not page.buttons["start again"].disabled
-    page.action_set.value = steering.PICKED
-    page.step()
-    assert "at least one" in page.desk.line.value and len(page.run.steps) == 1
+    assert "no film" in page.desk.line.value
+    page.instruction.value = " "
+    press(page, "rewrite")
+    assert "empty instruction" in page.desk.line.value and len(page.run.steps) == 1
+    assert not any(control.disabled for control in page.desk.controls)
+
+
+def test_controls_are_locked_while_the_model_writes(page, monkeypatch):
+    seen = []
+
+    def follow(*arguments):
+        seen.append([control.disabled for control in page.desk.controls])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Steering, "follow", follow)
+    press(page, "episode of the agent")
+    assert len(seen) == 1 and all(seen[0]) and set(page.buttons.values()) < set(page.desk.controls)
+    assert page.desk.line.value == "stopped" and not page.buttons["undo"].disabled
 
 
 def test_a_lasso_lists_films_that_can_be_chosen(page):
@@ -211,10 +294,8 @@ def test_a_lasso_lists_films_that_can_be_chosen(page):
     assert page.near.options == ()
 
 
-def test_texts_of_others_are_shown_as_texts(experiment, item):
-    run = steering.by_hand(
-        experiment, steering.start_run(experiment, 3, item), "Genres: War.\n<script>alert(1)</script>"
-    )
+def test_texts_of_others_are_shown_as_texts(task, run):
+    run = steering.by_hand(task, run, f"{MINE} <script>alert(1)</script>")
     assert "<script>" not in steering._card(run) and "&lt;script&gt;" in steering._card(run)
 
 
