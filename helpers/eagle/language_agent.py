@@ -95,7 +95,8 @@ class LanguageAgent(StatePolicy):
         task = self.world
         prompt = state_prompt(state.text, task.profile(state.start.user), state.step, task.horizon)
         answers = [*map(briefly, task.said(options.aims)), STOP_WORDS]
-        return answer_scores(self.lm, prompt, answers).float() / self.log_temperature.exp()
+        scores = answer_scores(self.lm, prompt, answers).float().cpu()  # where targets, features and temperature are
+        return scores / self.log_temperature.exp()
 
 
 def briefly(instruction: str) -> str:
