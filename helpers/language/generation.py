@@ -130,8 +130,8 @@ def exact_backend(name: str | None = None) -> LocalBackend:
 
 def second_model() -> LocalBackend:
     """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
-    lm = models.language_model(SECOND_MODEL)
-    return LocalBackend(lm, f"{SECOND_MODEL}, {_digest(QUESTION_AND_ANSWER)}")
+    lm = models.language_model(settings.SECOND_MODEL)
+    return LocalBackend(lm, f"{settings.SECOND_MODEL}, {_digest(QUESTION_AND_ANSWER)}")
 
 
 def generate(

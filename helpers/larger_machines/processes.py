@@ -43,7 +43,7 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.commands.config.config_args import ClusterConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM

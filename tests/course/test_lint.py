@@ -14,6 +14,7 @@ from helpers.base.settings import PROJECT
         ("def _verdicts():\n    pass\n\n\ndef _verdicts():\n    pass\n", "F811"),
         ("def verdicts():\n    pass\n\n\ndef verdicts():\n    pass\n", "F811"),
         ("def one():\n    _left_over = 1\n", "F841"),
+        ("def one() -> str:\n    return never_imported\n", "F821"),
     ],
 )
 def test_a_bad_file_is_noticed(text, rule):
