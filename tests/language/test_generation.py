@@ -671,3 +671,11 @@ def test_the_benchmark_measures_the_engine_against_its_rivals(lm):
     ratios = measure_speedups(backend, n_prompts=3, n_instructions=3, new_tokens=2, n_loop=1)
     rivals = {"loop", "batched", "prefix_generate", "expand", "prefix_generate_expand"}
     assert set(ratios) == {*rivals, "prefix"} and min(ratios.values()) > 0
+
+
+@pytest.mark.slow
+def test_the_second_model_answers_and_its_answers_are_its_own():
+    second = generation.second_model()
+    assert second.name.startswith("gemma-3-270m, ") and second.name != generation.local_backend().name
+    (answer,) = generate(second, ["The capital of France is"], Sampling(max_new_tokens=4, temperature=0), 0)
+    assert "Paris" in answer
