@@ -100,9 +100,10 @@ def _bar(total: int | None) -> tqdm:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # pip moves files while we look
-            total += path.stat().st_size if path.is_file() else 0
+    for where, _, files in os.walk(folder):  # passes over folders that vanish: pip clears up while we look
+        for name in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(where, name)).st_size
     return total
 
 

@@ -138,3 +138,24 @@ def test_downloads_that_fail_are_one_line_without_keys(cache, site, path, words)
 
 def test_an_address_with_a_password_is_not_used(cache):
     fails(cache, "https://me:sekrit@127.0.0.1/ml-tiny.zip", "user name or password")
+
+
+def test_what_is_there_is_counted_while_folders_come_and_go(tmp_path):
+    """pip makes and removes folders while its bar looks at them."""
+    (tmp_path / "kept").write_bytes(b"x" * 10)
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            inner = tmp_path / "temporary" / "unpacked"
+            inner.mkdir(parents=True)
+            (inner / "part").write_bytes(b"yy")
+            shutil.rmtree(tmp_path / "temporary")
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        assert {downloads._bytes_in(tmp_path) for _ in range(2000)} <= {10, 12}
+    finally:
+        done.set()
+        other.join()
