@@ -26,6 +26,7 @@ from helpers.eagle.agent import (
 from helpers.eagle.aims import KINDS, aims_of, borrowing_aims
 from helpers.eagle.emission import Visited
 from helpers.eagle.language_agent import LanguageAgent, fit_language
+from helpers.eagle.learning import own_copy
 from helpers.eagle.methods import followed, followed_each, guided, guided_each, promising, random_aims
 from helpers.eagle.rewriting import Rewriter, Start, start_items, start_of
 from helpers.eagle.rivals import (
@@ -82,13 +83,23 @@ class ComparisonPlan:
 
 COMPARISON_PLANS = {
     "small": ComparisonPlan(6, 4, 4, (0, 1), AgentSettings(iterations=4, episodes=6, group=2)),
-    "full": ComparisonPlan(60, 24, 24, tuple(range(8)), AgentSettings(6, 12), 3, 3, 40, AgentSettings(3, 6, 3, 3e-4)),
+    "full": ComparisonPlan(
+        train_items=60,
+        trial_items=24,
+        test_items=24,
+        seeds=tuple(range(8)),
+        settings=AgentSettings(iterations=6, episodes=12),
+        rewarded=3,
+        language=3,
+        taught=40,
+        language_settings=AgentSettings(iterations=3, episodes=6, learning_rate=3e-4),
+    ),
 }
 
 
 CLOTHING_COMPARISON_PLANS = {
     "small": ComparisonPlan(4, 2, 4, (0,), AgentSettings(iterations=4, episodes=6, group=2)),
-    "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings(6, 12)),
+    "full": ComparisonPlan(24, 12, 24, tuple(range(8)), AgentSettings(iterations=6, episodes=12)),
 }
 
 
@@ -184,29 +195,28 @@ class Comparison:
             self._kept[support] = [policy.requires_grad_(False) for policy in policies], curves
         return self._kept[support]
 
-    def language_agents(self, by_reward: bool) -> list[LanguageAgent]:
-        """Language models of the first seeds, taught on the supervised stage's rows; `by_reward` trains them further.
+    @cached_property
+    def reference_language(self) -> list[LanguageAgent]:
+        """Language models of the first seeds, taught on the rows of the supervised stage.
 
         A state costs them half a second, so there are fewer of them than of the small policies.
         """
-        if ("language", by_reward) not in self._kept:
-            seeds = self.plan.seeds[: self.plan.language]
-            agents = [self._taught(seed) for seed in seeds]
-            if by_reward:
-                values = [OptionValue(self.supervised(seed), seed=seed) for seed in seeds]
-                parts = self.task, agents, values, SEARCHED, self.train, self.plan.language_settings
-                reinforce(*parts, seeds=seeds)
-            self._kept["language", by_reward] = [agent.requires_grad_(False) for agent in agents]
-        return self._kept["language", by_reward]
+        agents = []
+        for seed in self.plan.seeds[: self.plan.language]:
+            agent = LanguageAgent(self.task, language_model(), temperature=0.2, seed=seed)
+            rows = self.labelled.resampled(seed)
+            gain = weighted(rows.gain.T, self.plan.settings.second)
+            fit_language(agent, rows, gain, most=self.plan.taught, seed=seed)
+            agents.append(agent)
+        return agents
 
-    def _taught(self, seed: int) -> LanguageAgent:
-        rows, agent = (
-            self.labelled.resampled(seed),
-            LanguageAgent(self.task, language_model(), temperature=0.2, seed=seed),
-        )
-        gain = weighted(rows.gain.T, self.plan.settings.second)
-        fit_language(agent, rows, gain, most=self.plan.taught, seed=seed)
-        return agent
+    @cached_property
+    def agent_language(self) -> list[LanguageAgent]:
+        """The same after rewards, on the support `SEARCHED`."""
+        agents, seeds = [own_copy(agent) for agent in self.reference_language], self.plan.seeds[: self.plan.language]
+        values = [OptionValue(self.supervised(seed), seed=seed) for seed in seeds]
+        reinforce(self.task, agents, values, SEARCHED, self.train, self.plan.language_settings, seeds=seeds)
+        return agents
 
     def training_calls(self, support: Support | None = None) -> int:
         """Calls that one agent of a support has cost before it is used, or the supervised policy where none is given.
@@ -244,7 +254,7 @@ class Comparison:
         if method == "agent_search":
             return guided_each(task, test, calls, 0, [self.supervised(seed) for seed in seeds])
         if support == "language" and kind in ("reference", "agent"):
-            agents = self.language_agents(by_reward=kind == "agent")
+            agents = self.agent_language if kind == "agent" else self.reference_language
             return followed_each(task, test, calls, seeds[: len(agents)], agents, SEARCHED)
         if support in SUPPORTS and kind == "reference":
             return [followed(task, test, calls, 0, None, support)]

@@ -36,11 +36,16 @@ def kl_of(
     return (log_probs.exp() * (log_probs - reference_log_probs)).sum(-1)
 
 
-def frozen_copy(policy: SomePolicy) -> SomePolicy:
-    """The policy as it is now, to stay so: the reference of the KL penalty. World and frozen weights are shared."""
+def own_copy(policy: SomePolicy) -> SomePolicy:
+    """The policy as it is now, to be trained by itself. World and frozen weights are shared."""
     shared = [getattr(policy, "world", None)]
     shared += [weight for weight in policy.parameters() if not weight.requires_grad]
-    return copy.deepcopy(policy, {id(part): part for part in shared}).requires_grad_(False)
+    return copy.deepcopy(policy, {id(part): part for part in shared})
+
+
+def frozen_copy(policy: SomePolicy) -> SomePolicy:
+    """The policy as it is now, to stay so: the reference of the KL penalty (shared: as for `own_copy`)."""
+    return own_copy(policy).requires_grad_(False)
 
 
 def fitting_threads(policy: nn.Module) -> contextlib.AbstractContextManager:

@@ -171,8 +171,8 @@ def test_agents_are_trained_once_from_the_supervised_policy(on_the_map):
 
 
 def test_language_agents_are_taught_first_and_then_paid(on_the_map):
-    (taught,), (paid,) = on_the_map.language_agents(False), on_the_map.language_agents(True)
-    assert on_the_map.language_agents(True)[0] is paid is not taught
+    (taught,), (paid,) = on_the_map.reference_language, on_the_map.agent_language
+    assert on_the_map.agent_language[0] is paid is not taught is on_the_map.reference_language[0]
     fresh = LanguageAgent(on_the_map.task, tiny(), temperature=0.2)
     weights = [{n: w for n, w in one.named_parameters() if "lora_B" in n} for one in (fresh, taught, paid)]
     for name, before in weights[0].items():

@@ -12,7 +12,7 @@ from tiny_models import tiny
 
 from helpers.eagle.agent import OptionPolicy
 from helpers.eagle.language_agent import LanguageAgent
-from helpers.eagle.learning import LARGE, fitting_threads, frozen_copy, gae, kl_of
+from helpers.eagle.learning import LARGE, fitting_threads, frozen_copy, gae, kl_of, own_copy
 from helpers.eagle.steering import State
 
 
@@ -96,3 +96,13 @@ def test_a_small_network_is_fitted_with_one_thread_and_a_large_one_with_all():
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_copy_of_ones_own_is_trained_without_the_first():
+    first = torch.nn.Linear(2, 1)
+    first.bias.requires_grad_(False)
+    other = own_copy(first)
+    assert other.weight.requires_grad and other.bias is first.bias and other.weight is not first.weight
+    with torch.no_grad():
+        other.weight += 1
+    assert torch.equal(other.weight, first.weight + 1)
