@@ -61,8 +61,17 @@ class LabelledRows(NamedTuple):
         return LabelledRows(*numbers, [self.states[row] for row in rows], self.aims[rows])
 
 
+PROMISING, RANDOM, DEEPER = 8, 12, 2  # aims that are tried on a start, and results that are gone on from
+ROWS_A_START = PROMISING + RANDOM + DEEPER * (PROMISING // 2 + RANDOM // 2)
+
+
 def label_rows(
-    task: Steering, starts: Sequence[Start], promising: int = 8, random: int = 12, deeper: int = 2, seed: int = 0
+    task: Steering,
+    starts: Sequence[Start],
+    promising: int = PROMISING,
+    random: int = RANDOM,
+    deeper: int = DEEPER,
+    seed: int = 0,
 ) -> LabelledRows:
     """Try aims on starts, some that promise most and some at random, and half as many on `deeper` results of each.
 

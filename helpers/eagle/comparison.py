@@ -15,6 +15,7 @@ from helpers.domains.clothing import load_clothing
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.eagle.agent import (
+    ROWS_A_START,
     AgentSettings,
     LabelledRows,
     OptionPolicy,
@@ -79,6 +80,11 @@ class ComparisonPlan:
     language: int = 1
     taught: int = 2
     language_settings: AgentSettings = ONE_UPDATE
+
+    @property
+    def label_calls(self) -> int:
+        """Calls of the supervised stage: tries for the reach of each kind of aims, and the labelled rows."""
+        return self.train_items * (REACH_TRIES * len(KINDS) + ROWS_A_START)
 
 
 COMPARISON_PLANS = {
