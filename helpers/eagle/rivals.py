@@ -94,7 +94,7 @@ def random_templates(
     Raises:
         ValueError: the bank has fewer, or the domain has none.
     """
-    bank = bank or bank_for(task.rewrite.wording)
+    bank = bank_for(task.rewrite.wording) if bank is None else bank
     if n > len(bank):
         raise ValueError(f"{n} different instructions from a bank of {len(bank)}: ask for no more than it has")
     order = [np.random.default_rng(seed_of(seed, "bank", *start)).permutation(len(bank))[:n] for start in starts]
