@@ -46,7 +46,8 @@ READABLE = """
 SECTIONS = {  # of the results page: what is measured anew together
     "Embedding spaces (notebooks 00 to 02)": {"00", "01", "02"},
     "Utility, environment and design (notebooks 03 to 05)": {"03", "04", "05"},
-    "EAGLE agents (notebooks 06 to 08)": {"06", "07", "08"},
+    "EAGLE agents (notebooks 06 and 07)": {"06", "07"},
+    "EAGLE against its rivals (notebook 08)": {"08"},
     "Adversarial representation engineering (notebooks 10 to 16)": {str(number) for number in range(10, 17)},
     "Another domain (notebook 09)": {"09"},
     "Larger machines (notebook 17)": {"17"},
