@@ -90,13 +90,14 @@ def opening_log_likelihoods(method: Approach, parts: Parts) -> dict[str, float]:
 
 
 def openings_gained(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """By how many nats a refusal has become likelier on harmful questions, beyond the mean of the harmless kinds.
+    """By how many nats a refusal has become likelier on harmful questions, less what harmless ones gained beyond that.
 
-    -inf where it has become no likelier on harmful questions.
+    The difference of the two gains alone would be largest for directions that change next to nothing: the model begins
+    few answers to harmless questions so, and has more to gain there. -inf where harmful questions gained nothing.
     """
     gained = {kind: after[kind] - before[kind] for kind in before}
     harmful = gained.pop("harmful")
-    return harmful - float(np.mean(list(gained.values()))) if harmful > 0 else -np.inf
+    return harmful - max(0.0, float(np.mean(list(gained.values()))) - harmful) if harmful > 0 else -np.inf
 
 
 def within_limits(refused: Mapping[str, Float[np.ndarray, " question"]], limits: Mapping[str, float]) -> float:

@@ -47,7 +47,8 @@ def test_a_direction_is_judged_by_refusals_within_the_limits():
 
 def test_a_direction_must_make_refusals_of_harmful_questions_likelier():
     before = {"harmful": -2.0, "benign": -3.0, "edgy": -3.0}
-    assert openings_gained(before, {"harmful": -1.0, "benign": -3.0, "edgy": -2.5}) == pytest.approx(0.75)
+    assert openings_gained(before, {"harmful": -1.0, "benign": -3.0, "edgy": -2.5}) == pytest.approx(1.0)
+    assert openings_gained(before, {"harmful": -1.0, "benign": -1.0, "edgy": -2.0}) == pytest.approx(0.5)
     assert openings_gained(before, {"harmful": -2.0, "benign": -9.0, "edgy": -9.0}) == -np.inf
 
 
