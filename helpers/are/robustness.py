@@ -125,7 +125,7 @@ def prefilled(
         return (("user", begun.text), ("assistant", beginning)) if beginning else (("user", begun.text),)
 
     def text(ids: TokenIds) -> str:
-        whole = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        whole = str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
         return whole.rstrip("\ufffd")  # a character of several tokens that was cut through
 
     return {length: [prompt(begun, text(ids[:length])) for begun, ids in long] for length in lengths}
