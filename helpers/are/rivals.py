@@ -33,7 +33,7 @@ Parts = Mapping[str, Sequence[Question]]
 
 # Directional addition ----------------------------------------------------------------------------------------------
 
-OPENING = "I'm sorry, but I can't"
+REFUSAL_BEGINS = "I'm sorry, but I can't"
 TRIED = (0.5, 1.0, 2.0)  # factors of a direction
 
 
@@ -86,7 +86,10 @@ def direction_method(candidate: Candidate) -> Approach:
 
 def opening_log_likelihoods(method: Approach, parts: Parts) -> dict[str, float]:
     """By kind: log-likelihood of the beginning of a refusal as the answer, in nats per token; mean of the questions."""
-    return {kind: -float(np.log(method.perplexity(part, [OPENING] * len(part))).mean()) for kind, part in parts.items()}
+    return {
+        kind: -float(np.log(method.perplexity(part, [REFUSAL_BEGINS] * len(part))).mean())
+        for kind, part in parts.items()
+    }
 
 
 def openings_gained(before: Mapping[str, float], after: Mapping[str, float]) -> float:
