@@ -25,7 +25,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from helpers.are.discriminator import (
     accuracy,
     fooling_loss,
     scaling_of,
+    taken_for,
     train_discriminator,
 )
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
@@ -180,11 +181,17 @@ class Answered:
         """States below the adapter: they stay, so they are computed once, when they are first needed."""
         return unchanging(self.lm.model, self.texts)
 
-    def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
-        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+    def log_probs(
+        self, model: PeftModel, rows: Sequence[int]
+    ) -> tuple[Float[Tensor, "place token"], Float[Tensor, "place token"]]:
+        """Log-probabilities of the next token by the base model and by the edited one, at all places of the answers."""
         with torch.no_grad():
             base = log_probs_of(model, torch.cat([self.base[row] for row in rows]))
-        edited = log_probs_of(model, torch.cat(self._states(model, rows)))
+        return base, log_probs_of(model, torch.cat(self._states(model, rows)))
+
+    def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
+        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+        base, edited = self.log_probs(model, rows)
         return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows)
 
     def nll(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
@@ -330,11 +337,13 @@ def edit(
     plain, plain_stop = states_now(model, run.train, run.stop, views, fresh=not curve)
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
-        facts: dict[str, float | str | None] = {"round": number}
+        facts: dict[str, Any] = {"round": number}
         facts["train_accuracy"] = train_for_round(editor, plain, views, settings, run.seed, number)
         facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
         with recomputed(model) if run.save_memory else nullcontext():
-            facts |= mean_of([step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share)
+            facts |= over_steps(
+                [step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share
+            )
         plain, plain_stop = states_now(model, run.train, run.stop, views)
         facts |= probed(editor, plain, plain_stop, views) | {"target_rate": target_rate() if target_rate else None}
         facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, settings, run.kind)}
@@ -400,7 +409,12 @@ def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.nda
 def step(
     run: Run, views: Views, optimiser: torch.optim.Optimizer, batch: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
-    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
+    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts.
+
+    Returns:
+        The terms before the step, and `fooled`: the share of plain states that the discriminator took for the kind that
+        is wanted.
+    """
     model, settings, train = run.lm.model, run.settings, run.train
     rows, kept = map(run.share.part, batch)
     texts, places = [train.plain[row] for row in rows], [train.places[row] for row in rows]
@@ -425,7 +439,8 @@ def step(
     loss.backward()
     run.share.average_gradients(trained_weights(model))
     optimiser.step()
-    return {name: cost.item() for name, cost in costs.items()}
+    taken = taken_for(run.editor.discriminator, states, run.kind)
+    return {name: cost.item() for name, cost in costs.items()} | {"fooled": taken}
 
 
 def distance_to_targets(
@@ -471,6 +486,8 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
     return ""
 
 
-def mean_of(rows: Sequence[dict[str, float]], share: Share) -> dict[str, float]:
-    """Means of the facts of all steps, over all processes."""
-    return share.mean({name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+def over_steps(rows: Sequence[dict[str, float]], share: Share) -> dict[str, Any]:
+    """The mean of every fact over the steps of a round and all processes; under `steps` its values step by step."""
+    flat = share.mean({f"{name} {number}": value for number, row in enumerate(rows) for name, value in row.items()})
+    steps = {name: [flat[f"{name} {number}"] for number in range(len(rows))] for name in rows[0]}
+    return {name: float(np.mean(values)) for name, values in steps.items()} | {"steps": steps}
