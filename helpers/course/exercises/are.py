@@ -126,33 +126,33 @@ def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
-def mean_distance_to_twins(states, twins, rows):
-    paired = rows < len(twins)
-    apart = states[paired] - twins[rows[paired]]
+def mean_distance_to_pairs(states, target, rows):
+    paired = rows < len(target)
+    apart = states[paired] - target[rows[paired]]
     return apart.square().mean(dim=1).sum() / len(rows)
 
 
-def _states_with_twins(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A batch of six of which some have a twin among the first five; in the last case none has."""
+def _states_with_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch of six of which some are paired with one of five; in the last case none is."""
     rows = np.random.default_rng([12, seed]).permutation(9)[:6] if seed < 4 else np.arange(5, 11)
     return _torch_normal(seed, 6, 4), _torch_normal(seed + 50, 5, 4), torch.as_tensor(rows)
 
 
 ARE_EXERCISES["12.1"] = Exercise(
-    "the distance to twins",
-    mean_distance_to_twins,
-    cases=_states_with_twins,
-    hint="a mask says which rows have a twin; squared differences, the mean over features, the sum over all rows",
+    "the distance to the paired states",
+    mean_distance_to_pairs,
+    cases=_states_with_pairs,
+    hint="a mask of the paired rows; squared differences; mean over features, sum over prompts, over the batch size",
     wrong=(
-        lambda states, twins, rows: mean_distance_to_twins(states, twins, rows) * states.shape[1],
-        lambda states, twins, rows: (
-            mean_distance_to_twins(states, twins, rows) * len(rows) / (rows < len(twins)).sum().clamp(min=1)
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * states.shape[1],
+        lambda states, target, rows: (
+            mean_distance_to_pairs(states, target, rows) * len(rows) / (rows < len(target)).sum().clamp(min=1)
         ),
-        lambda states, twins, rows: mean_distance_to_twins(states, twins, torch.arange(len(rows))),
-        lambda states, twins, rows: (states - twins[rows % len(twins)]).square().mean(),
-        lambda states, twins, rows: (states - twins[rows.clamp(max=len(twins) - 1)]).square().mean(),
-        lambda states, twins, rows: mean_distance_to_twins(states, twins, rows).sqrt(),
-        lambda states, twins, rows: mean_distance_to_twins(states, twins, rows) * len(rows),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, torch.arange(len(rows))),
+        lambda states, target, rows: (states - target[rows % len(target)]).square().mean(),
+        lambda states, target, rows: (states - target[rows.clamp(max=len(target) - 1)]).square().mean(),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows).sqrt(),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * len(rows),
     ),
 )
 
@@ -188,7 +188,7 @@ ARE_EXERCISES["12.2"] = Exercise(
 
 
 class TinyEdit:
-    """A generator of two numbers and a judge of two, for a loop to be tried on: each depends on the other."""
+    """A generator of two numbers and a discriminator of two, for a loop to be tried on: each depends on the other."""
 
     def __init__(self, seed: int) -> None:
         self.place, self.seed = torch.nn.Parameter(_torch_normal(seed, 2)), seed
@@ -196,27 +196,27 @@ class TinyEdit:
     def states_now(self):
         return self.place.detach() * torch.tensor([[1.0, 2.0], [3.0, 1.0]])
 
-    def new_judge(self, number: int):
+    def new_S(self, number: int):
         return torch.full((2,), 0.1 * (number + 1))
 
-    def teach(self, judge, plain, number: int) -> None:
-        judge += plain.mean(dim=0) + number
+    def train_S(self, S, plain, number: int) -> None:
+        S += plain.mean(dim=0) + number
 
     def batches(self, number: int):
         return list(torch.as_tensor(normal_values(10 * self.seed + number, 3, 2), dtype=torch.float32))
 
-    def loss_of(self, judge, batch):
-        loss = ((self.place - judge) * batch).square().sum()
-        return loss, {"loss": loss.item(), "judge": judge[0].item(), "place": self.place[0].item()}
+    def loss_of(self, S, batch):
+        loss = ((self.place - S) * batch).square().sum()
+        return loss, {"loss": loss.item(), "S": S[0].item(), "place": self.place[0].item()}
 
 
-def adversarial_rounds(rounds, states_now, new_judge, teach, batches, loss_of, optimiser):
+def adversarial_rounds(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
     curve = []
     for number in range(rounds):
-        plain, judge = states_now(), new_judge(number)
-        teach(judge, plain, number)
+        plain, S = states_now(), new_S(number)
+        train_S(S, plain, number)
         for batch in batches(number):
-            loss, facts = loss_of(judge, batch)
+            loss, facts = loss_of(S, batch)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -226,34 +226,34 @@ def adversarial_rounds(rounds, states_now, new_judge, teach, batches, loss_of, o
 
 def _tiny_edit(seed: int) -> tuple:
     edit = TinyEdit(seed)
-    parts = edit.states_now, edit.new_judge, edit.teach, edit.batches, edit.loss_of
+    parts = edit.states_now, edit.new_S, edit.train_S, edit.batches, edit.loss_of
     return (3, *parts, torch.optim.SGD([edit.place], lr=0.02))
 
 
-def _one_judge(rounds, states_now, new_judge, teach, batches, loss_of, optimiser):
-    kept = new_judge(0)
-    return adversarial_rounds(rounds, states_now, lambda number: kept, teach, batches, loss_of, optimiser)
+def _one_discriminator(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    kept = new_S(0)
+    return adversarial_rounds(rounds, states_now, lambda number: kept, train_S, batches, loss_of, optimiser)
 
 
-def _one_reading(rounds, states_now, new_judge, teach, batches, loss_of, optimiser):
+def _one_reading(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
     plain = states_now()
-    return adversarial_rounds(rounds, lambda: plain, new_judge, teach, batches, loss_of, optimiser)
+    return adversarial_rounds(rounds, lambda: plain, new_S, train_S, batches, loss_of, optimiser)
 
 
-def _frozen_judge(rounds, states_now, new_judge, teach, batches, loss_of, optimiser):
-    judge = new_judge(0)
-    teach(judge, states_now(), 0)
-    parts = states_now, lambda number: judge, lambda *_: None
+def _never_replaced(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    S = new_S(0)
+    train_S(S, states_now(), 0)
+    parts = states_now, lambda number: S, lambda *_: None
     return adversarial_rounds(rounds, *parts, batches, loss_of, optimiser)
 
 
-def _gradients_add_up(rounds, states_now, new_judge, teach, batches, loss_of, optimiser):
+def _gradients_add_up(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
     curve = []
     for number in range(rounds):
-        plain, judge = states_now(), new_judge(number)
-        teach(judge, plain, number)
+        plain, S = states_now(), new_S(number)
+        train_S(S, plain, number)
         for batch in batches(number):
-            loss, facts = loss_of(judge, batch)
+            loss, facts = loss_of(S, batch)
             loss.backward()
             optimiser.step()
             curve.append({"round": number, **facts})
@@ -261,14 +261,14 @@ def _gradients_add_up(rounds, states_now, new_judge, teach, batches, loss_of, op
 
 
 ARE_EXERCISES["12.3"] = Exercise(
-    "judge and adapter in turns",
+    "discriminator and adapter in turns",
     adversarial_rounds,
     cases=_tiny_edit,
-    hint="per round: states, a new judge, teach it; then per batch: loss, gradients to zero, backward, step, facts",
+    hint="per round: states, a new discriminator, train it; per batch: loss, gradients to zero, backward, step, terms",
     wrong=(
-        _one_judge,
+        _one_discriminator,
         _one_reading,
-        _frozen_judge,
+        _never_replaced,
         _gradients_add_up,
         lambda n, now, new, teach, batches, loss, opt: adversarial_rounds(
             n, now, new, lambda *_: None, batches, loss, opt
