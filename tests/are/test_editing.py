@@ -142,9 +142,20 @@ def test_an_edit_is_the_same_in_either_layout(lm, rows, monkeypatch):
     expected = run(lm, rows)[1]
     monkeypatch.setattr(states, "_tried", lambda model: states.in_rows)
     for one, other in zip(timeless(run(lm, rows)[1]), timeless(expected), strict=True):
+        steps, wanted = one.pop("steps"), other.pop("steps")
+        assert all(steps[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4) for name in wanted)
         assert {k: v for k, v in one.items() if v != other[k]} == pytest.approx(
             {k: other[k] for k, v in one.items() if v != other[k]}, rel=1e-3, abs=1e-4
         )
+
+
+def test_every_step_of_a_round_is_kept_and_its_mean_is_the_round_s(lm, rows):
+    chosen = replace(SETTINGS, match=1.0, answer=1.0, rounds=2)
+    for row in run(lm, rows, chosen)[1]:
+        assert {len(values) for values in row["steps"].values()} == {chosen.steps}
+        assert all(row[name] == pytest.approx(np.mean(values)) for name, values in row["steps"].items())
+        assert set(row["steps"]) == {"fooling", "distance", "answer_nll", "retain_kl", "fooled"}
+        assert all(0 <= share <= 1 for share in row["steps"]["fooled"])
 
 
 def test_retaining_keeps_the_model_closer_to_itself(lm, rows):
