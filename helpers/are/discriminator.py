@@ -119,15 +119,17 @@ def train_discriminator(
     return accuracy(discriminator, target, plain)
 
 
-@torch.no_grad()
 def accuracy(
     discriminator: Discriminator, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]
 ) -> float:
     """Share of states that the members tell right, averaged over members, both kinds counted alike."""
-    right = [
-        (discriminator(states).argmax(dim=-1) == kind).float().mean() for states, kind in ((target, 1), (plain, 0))
-    ]
-    return float(sum(right) / 2)
+    return (taken_for(discriminator, target, 1) + taken_for(discriminator, plain, 0)) / 2
+
+
+@torch.no_grad()
+def taken_for(discriminator: Discriminator, states: Float[Tensor, "text feature"], kind: int) -> float:
+    """Share of states that the members take for one kind, averaged over members; 1 is target, 0 plain."""
+    return (discriminator(states).argmax(dim=-1) == kind).float().mean().item()
 
 
 def fooling_loss(discriminator: Discriminator, features: Float[Tensor, "text feature"], kind: int = 1) -> Tensor:

@@ -25,7 +25,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,13 +41,14 @@ from helpers.are.discriminator import (
     accuracy,
     fooling_loss,
     scaling_of,
+    taken_for,
     train_discriminator,
 )
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
 from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
 from helpers.language.adapters import first_adapted, trained_weights
-from helpers.language.generation import Backend, generate, plain_tokens, prompt_tokens
+from helpers.language.generation import Backend, Prompt, end_of_answer, generate, plain_tokens, prompt_tokens
 from helpers.language.memo import Memo
 from helpers.language.models import AdaptedModel, AnyModel, LanguageModel
 from helpers.language.states import (
@@ -55,15 +56,14 @@ from helpers.language.states import (
     Below,
     ReadOut,
     TokenSequence,
-    blocks,
     ending_states,
-    finished,
     fit_probe,
     in_batches,
     log_probs_of,
     probe_accuracy,
     read,
     read_all,
+    read_along,
     recomputed,
     states_below,
 )
@@ -82,6 +82,7 @@ class EditSettings:
         members: discriminators side by side; `hidden` and `training` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
+        taught: tokens of the target answers that `answer` teaches, with their end; 0 for those that are read.
         fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
         enough: stop when this share of answers on the stop split is as wanted.
     """
@@ -102,6 +103,7 @@ class EditSettings:
     )
     warm: bool = False
     frozen: bool = False
+    taught: int = 0
     fooled: float = 0.6
     enough: float = 1.0
 
@@ -112,30 +114,50 @@ class Rows:
     The first `len(target)` plain prompts are paired with them. Those of `others`, behind them, borrow an answer.
 
     Attributes:
-        answers: for each example the tokens that follow at the places that are read; the last may be missing.
+        answers: for each example the tokens that are taught; the last of those that are read may be missing.
+        places: for each plain prompt how many of its last tokens the answer is predicted from (`read`).
     """
 
     def __init__(
-        self, lm: AnyModel, examples: Sequence[Example], positions: int, others: Sequence[Question] = ()
+        self,
+        lm: AnyModel,
+        examples: Sequence[Example],
+        positions: int,
+        others: Sequence[Question] = (),
+        taught: int = 0,
     ) -> None:
         """Turn messages into tokens.
+
+        Args:
+            taught: as in `EditSettings`.
 
         Raises:
             ValueError: the model has no chat template; give its tokenizer one, such as `QUESTION_AND_ANSWER`.
             CourseError: no example has an answer of `positions` - 1 tokens.
         """
-        answers = [plain_tokens(lm.tokenizer, example.answer)[:positions] for example in examples]
+        answers = [taught_tokens(lm, example.answer, taught or positions, bool(taught)) for example in examples]
         kept = [(e, answer) for e, answer in zip(examples, answers, strict=True) if len(answer) >= positions - 1]
         if not kept:
             raise CourseError(f"no answer has {positions - 1} tokens: read fewer positions")
-        started = [(example, answer[: positions - 1]) for example, answer in kept]
-        self.ids = [example.id for example, _ in started]
+        self.ids = [example.id for example, _ in kept]
         self.answers = [answer for _, answer in kept]
-        self.target = [[*prompt_tokens(lm.tokenizer, example.target), *answer] for example, answer in started]
-        self.plain = [[*prompt_tokens(lm.tokenizer, example.plain), *answer] for example, answer in started]
+        self.target = [self._before(lm, example.target, answer, positions) for example, answer in kept]
+        self.plain = [self._before(lm, example.plain, answer, positions) for example, answer in kept]
         for number, question in enumerate(others):
-            _, answer = started[number % len(started)]
-            self.plain.append([*prompt_tokens(lm.tokenizer, question.text), *answer])
+            self.plain.append(self._before(lm, question.text, self.answers[number % len(kept)], positions))
+        lengths = [max(positions, len(answer)) for answer in self.answers]
+        self.places = lengths + [lengths[number % len(kept)] for number in range(len(others))]
+
+    @staticmethod
+    def _before(lm: AnyModel, prompt: Prompt, answer: TokenSequence, positions: int) -> list[int]:
+        """A prompt and what an answer's tokens are predicted from."""
+        return [*prompt_tokens(lm.tokenizer, prompt), *answer[: max(positions, len(answer)) - 1]]
+
+
+def taught_tokens(lm: AnyModel, answer: str, most: int, ends: bool) -> list[int]:
+    """The first tokens of an answer, and the token that ends it where there is room and it is to be learnt."""
+    end = end_of_answer(lm) if ends else ()
+    return [*plain_tokens(lm.tokenizer, answer), *end][:most]
 
 
 class Answered:
@@ -159,11 +181,17 @@ class Answered:
         """States below the adapter: they stay, so they are computed once, when they are first needed."""
         return unchanging(self.lm.model, self.texts)
 
-    def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
-        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+    def log_probs(
+        self, model: PeftModel, rows: Sequence[int]
+    ) -> tuple[Float[Tensor, "place token"], Float[Tensor, "place token"]]:
+        """Log-probabilities of the next token by the base model and by the edited one, at all places of the answers."""
         with torch.no_grad():
             base = log_probs_of(model, torch.cat([self.base[row] for row in rows]))
-        edited = log_probs_of(model, torch.cat(self._states(model, rows)))
+        return base, log_probs_of(model, torch.cat(self._states(model, rows)))
+
+    def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
+        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+        base, edited = self.log_probs(model, rows)
         return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows)
 
     def nll(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
@@ -231,11 +259,9 @@ class Views(NamedTuple):
     below: Below | None
     below_stop: Below | None
 
-    def of(
-        self, model: PeftModel, texts: Sequence[TokenSequence], below: Below | None = None
-    ) -> Float[Tensor, "text feature"]:
-        """What the discriminator gets to see of texts as the model is now."""
-        return self.scale(read_all(model, texts, self.at, below))
+    def of(self, model: PeftModel, rows: Rows, below: Below | None = None) -> Float[Tensor, "text feature"]:
+        """What the discriminator gets to see of plain prompts as the model is now."""
+        return self.scale(read_all(model, rows.plain, self.at, below, places=rows.places))
 
 
 @dataclass
@@ -270,8 +296,6 @@ class Run:
             raise ValueError(f"{self.share.processes} processes cannot share {chosen.batch} examples evenly")
         if self.kind == 0 and (chosen.match or chosen.answer):
             raise ValueError("match and answer draw towards the concept: set both to 0 to take the concept away")
-        if chosen.answer and len(blocks(model)) not in chosen.at.of(model):
-            raise ValueError("answer needs the states after the last block: add layer -1 to the read-out")
         self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
 
     def facts(self) -> dict:
@@ -313,11 +337,13 @@ def edit(
     plain, plain_stop = states_now(model, run.train, run.stop, views, fresh=not curve)
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
-        facts: dict[str, float | str | None] = {"round": number}
+        facts: dict[str, Any] = {"round": number}
         facts["train_accuracy"] = train_for_round(editor, plain, views, settings, run.seed, number)
         facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
         with recomputed(model) if run.save_memory else nullcontext():
-            facts |= mean_of([step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share)
+            facts |= over_steps(
+                [step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share
+            )
         plain, plain_stop = states_now(model, run.train, run.stop, views)
         facts |= probed(editor, plain, plain_stop, views) | {"target_rate": target_rate() if target_rate else None}
         facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, settings, run.kind)}
@@ -339,8 +365,10 @@ def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut) -> Views:
     """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states."""
     below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
-        target, target_stop = (read_all(model, rows.target, at) for rows in (train, stop))
-        plain = read_all(model, train.plain, at, below)
+        target, target_stop = (
+            read_all(model, rows.target, at, places=rows.places[: len(rows.target)]) for rows in (train, stop)
+        )
+        plain = read_all(model, train.plain, at, below, places=train.places)
     scale = scaling_of(torch.cat([target, plain[: len(target)]]))
     return Views(at, scale, scale(target), scale(target_stop), scale(plain), below, below_stop)
 
@@ -349,8 +377,8 @@ def states_now(
     model: PeftModel, train: Rows, stop: Rows, views: Views, fresh: bool = False
 ) -> tuple[Float[Tensor, "text feature"], Float[Tensor, "stop feature"]]:
     """Plain states of the two parts as the model is now; a fresh adapter has changed nothing yet."""
-    plain = views.plain if fresh else views.of(model, train.plain, views.below)
-    return plain, views.of(model, stop.plain, views.below_stop)
+    plain = views.plain if fresh else views.of(model, train, views.below)
+    return plain, views.of(model, stop, views.below_stop)
 
 
 def new_discriminator(model: LanguageModel, settings: EditSettings, seed: int, number: int) -> Discriminator:
@@ -381,16 +409,26 @@ def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.nda
 def step(
     run: Run, views: Views, optimiser: torch.optim.Optimizer, batch: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
-    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts."""
+    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts.
+
+    Returns:
+        The terms before the step, and `fooled`: the share of plain states that the discriminator took for the kind that
+        is wanted.
+    """
     model, settings, train = run.lm.model, run.settings, run.train
     rows, kept = map(run.share.part, batch)
-    raw = read(model, [train.plain[row] for row in rows], settings.at, views.below and views.below.of(rows.tolist()))
+    texts, places = [train.plain[row] for row in rows], [train.places[row] for row in rows]
+    below = views.below and views.below.of(rows.tolist())
+    if settings.answer:
+        raw, last = read_along(model, texts, settings.at, places, below)
+    else:
+        raw, last = read(model, texts, settings.at, below, places), []
     states = views.scale(raw)
     none = states.new_zeros(())
     costs = {
         "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
         "distance": distance_to_targets(states, views.target, rows) if settings.match else none,
-        "answer_nll": answer_nll(model, raw, settings.at, train, rows) if settings.answer else none,
+        "answer_nll": answer_nll(model, last, train, rows) if settings.answer else none,
         "retain_kl": run.retain.kl(model, kept.tolist()) if settings.retain else none,
     }
     weights = (settings.adversary, settings.match, settings.answer, settings.retain)
@@ -401,7 +439,8 @@ def step(
     loss.backward()
     run.share.average_gradients(trained_weights(model))
     optimiser.step()
-    return {name: cost.item() for name, cost in costs.items()}
+    taken = taken_for(run.editor.discriminator, states, run.kind)
+    return {name: cost.item() for name, cost in costs.items()} | {"fooled": taken}
 
 
 def distance_to_targets(
@@ -413,18 +452,15 @@ def distance_to_targets(
     return apart.square().mean(dim=1).sum() / len(rows)
 
 
-def answer_nll(
-    model: LanguageModel, states: Float[Tensor, "text layer position dim"], at: ReadOut, train: Rows, rows: np.ndarray
-) -> Tensor:
-    """Mean negative log-likelihood in nats of the target answers' tokens, as the states after the last block say them.
+def answer_nll(model: LanguageModel, last: Sequence[Float[Tensor, "_ dim"]], train: Rows, rows: np.ndarray) -> Tensor:
+    """Mean negative log-likelihood in nats of the target answers' tokens, from the last states along each text.
 
     Unpaired rows have no answer of their own and count 0.
     """
-    last = states[:, at.of(model).index(len(blocks(model)))]
-    paired = [(place, train.answers[row]) for place, row in enumerate(rows) if row < len(train.target)]
+    paired = [(states, train.answers[row]) for states, row in zip(last, rows, strict=True) if row < len(train.target)]
     if not paired:
-        return states.new_zeros(())
-    said = log_probs_of(model, finished(model, torch.cat([last[place, : len(answer)] for place, answer in paired])))
+        return torch.zeros((), device=model.device)
+    said = log_probs_of(model, torch.cat([states[: len(answer)] for states, answer in paired]))
     tokens = torch.tensor([token for _, answer in paired for token in answer], device=said.device)
     return -said.gather(1, tokens[:, None]).mean() * len(paired) / len(rows)
 
@@ -450,6 +486,8 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
     return ""
 
 
-def mean_of(rows: Sequence[dict[str, float]], share: Share) -> dict[str, float]:
-    """Means of the facts of all steps, over all processes."""
-    return share.mean({name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+def over_steps(rows: Sequence[dict[str, float]], share: Share) -> dict[str, Any]:
+    """The mean of every fact over the steps of a round and all processes; under `steps` its values step by step."""
+    flat = share.mean({f"{name} {number}": value for number, row in enumerate(rows) for name, value in row.items()})
+    steps = {name: [flat[f"{name} {number}"] for number in range(len(rows))] for name in rows[0]}
+    return {name: float(np.mean(values)) for name, values in steps.items()} | {"steps": steps}

@@ -289,8 +289,8 @@ def edited(
     """
     backend, processes = backend or local_backend(), processes or Share()
     lm = with_late_adapter(backend.lm, settings.at, seed)
-    train = Rows(lm, concept.train, settings.at.positions, concept.others)
-    stop = Rows(lm, concept.stop, settings.at.positions)
+    train = Rows(lm, concept.train, settings.at.positions, concept.others, settings.taught)
+    stop = Rows(lm, concept.stop, settings.at.positions, taught=settings.taught)
     with processes.main_first():  # the others find its answers in the memo
         retain = retain_of(lm, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
     run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, processes)

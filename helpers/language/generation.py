@@ -24,13 +24,14 @@ from helpers.language.engine.decoding import decode_prompts
 from helpers.language.likelihood import log_likelihoods, refuse_too_long
 from helpers.language.memo import Memo, memo_key
 from helpers.language.memo import default_memo as default_memo  # so, for those who import it from here
-from helpers.language.models import LoadedModel
+from helpers.language.models import AnyModel, LoadedModel
 from helpers.language.prompts import (
     QUESTION_AND_ANSWER,
     Backend,
     Done,
     Prompt,
     Sampling,
+    TokenIds,
     prompt_tokens,
 )
 from helpers.language.prompts import Message as Message
@@ -210,7 +211,15 @@ def rewrite_plot(backend: Backend, plot: str, instruction: str, sampling: Sampli
     return whole_sentences(generate(backend, [prompt], sampling)[0])
 
 
-def _stop_tokens(lm: LoadedModel) -> set[int]:
+def end_of_answer(lm: AnyModel) -> TokenIds:
+    """The token that ends an answer in the model's chat template; none where decoding does not stop at it."""
+    asked: Prompt = (("user", "a"), ("assistant", "b"))
+    begun, gone_on = (prompt_tokens(lm.tokenizer, prompt) for prompt in (asked, (*asked, ("user", "c"))))
+    following = gone_on[len(begun) :][:1] if gone_on[: len(begun)] == begun else ()
+    return following if set(following) <= _stop_tokens(lm) else ()
+
+
+def _stop_tokens(lm: AnyModel) -> set[int]:
     stop = lm.model.generation_config.eos_token_id
     stop = stop if isinstance(stop, list) else [stop]
     return {token for token in (*stop, lm.tokenizer.eos_token_id) if token is not None}

@@ -238,24 +238,64 @@ def _tried(model: LanguageModel) -> Arrange:
 
 
 def read(
-    model: LanguageModel, texts: Sequence[TokenSequence], at: ReadOut, below: Below | None = None
+    model: LanguageModel,
+    texts: Sequence[TokenSequence],
+    at: ReadOut,
+    below: Below | None = None,
+    places: Sequence[int] | None = None,
 ) -> Float[Tensor, "text layer position dim"]:
     """Hidden states of a batch of texts in float32, with gradients where the model has any.
 
     Args:
         below: what `states_below` gave for these very texts; the pass starts from there.
+        places: for each text how many of its last tokens an answer is predicted from; the first `at.positions` of
+            them are read. Not given, the text ends where the read-out ends.
 
     Raises:
         ValueError: an unknown layer, a text with fewer tokens than positions, or states from above the read-out.
     """
-    layers = at.of(model)
-    if min(map(len, texts), default=0) < at.positions:
-        raise ValueError(f"a text has fewer than {at.positions} tokens: read fewer positions")
-    if below and below.depth >= min(layers):
-        raise ValueError(f"states after block {below.depth} cannot start a read-out of block {min(layers)}")
+    layers, places = at.of(model), _checked(model, texts, at, places, below)
     states, layout = _pass(model, texts, layers, below)
-    counts = [at.positions] * len(texts)
-    return torch.stack([torch.stack(layout.last(states[layer], counts)).float() for layer in layers], dim=1)
+    return _first_of(states, layout, layers, places, at.positions)
+
+
+def read_along(
+    model: LanguageModel, texts: Sequence[TokenSequence], at: ReadOut, places: Sequence[int], below: Below | None = None
+) -> tuple[Float[Tensor, "text layer position dim"], list[Float[Tensor, "place dim"]]]:
+    """What `read` gives, and from the same pass what the output weights see at all places of each text.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    layers, places, depth = at.of(model), _checked(model, texts, at, places, below), len(blocks(model))
+    states, layout = _pass(model, texts, (*layers, depth), below)
+    last = layout.last(states[depth], places)
+    done = finished(model, torch.cat(last))
+    return _first_of(states, layout, layers, places, at.positions), list(done.split([len(part) for part in last]))
+
+
+def _checked(
+    model: LanguageModel, texts: Sequence[TokenSequence], at: ReadOut, places: Sequence[int] | None, below: Below | None
+) -> Sequence[int]:
+    """The places of each text, where they are enough for the read-out, and `below` lies below it."""
+    places = [at.positions] * len(texts) if places is None else places
+    if min((min(len(text), n) for text, n in zip(texts, places, strict=True)), default=0) < at.positions:
+        raise ValueError(f"a text has fewer than {at.positions} tokens: read fewer positions")
+    if below and below.depth >= min(at.of(model)):
+        raise ValueError(f"states after block {below.depth} cannot start a read-out of block {min(at.of(model))}")
+    return places
+
+
+def _first_of(
+    states: dict[int, Float[Tensor, "row column dim"]],
+    layout: Layout,
+    layers: Sequence[int],
+    places: Sequence[int],
+    positions: int,
+) -> Float[Tensor, "text layer position dim"]:
+    """States of some layers at the first of the places of each text."""
+    found = [torch.stack([own[:positions] for own in layout.last(states[layer], places)]) for layer in layers]
+    return torch.stack(found, dim=1).float()
 
 
 def read_all(
@@ -264,13 +304,15 @@ def read_all(
     at: ReadOut,
     below: Below | None = None,
     *,
+    places: Sequence[int] | None = None,
     batch: int = READ_BATCH,
     progress: bool = False,
 ) -> Float[Tensor, "text layer position dim"]:
     """Hidden states of many texts without gradients, in batches of similar length; arguments as for `read`."""
 
     def states(rows: list[int]) -> Float[Tensor, "row layer position dim"]:
-        return read(model, [texts[row] for row in rows], at, below and below.of(rows))
+        own = None if places is None else [places[row] for row in rows]
+        return read(model, [texts[row] for row in rows], at, below and below.of(rows), own)
 
     return torch.stack(in_batches(texts, batch, states, progress))
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import tiny
 
+from helpers.are import editing
 from helpers.are.concepts import Example, Question
 from helpers.are.editing import (
     Answered,
@@ -29,7 +30,7 @@ from helpers.base.storage import CourseError
 from helpers.language import states
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import plain_tokens, prompt_tokens
-from helpers.language.states import ReadOut, blocks, read_all
+from helpers.language.states import ReadOut, blocks, read, read_all, read_along
 
 AT = ReadOut((3, 4), positions=3)
 SETTINGS = EditSettings(AT, rounds=2, steps=6, batch=4, learning_rate=5e-3, members=2, hidden=32, match=0.0)
@@ -110,7 +111,7 @@ def judge_of_round_0(lm, rows, settings):
     fresh = adapted(lm)
     views = views_of(fresh.model, *rows, AT)
     editor = Editor(fresh.model, new_discriminator(fresh.model, settings, 0, 0))
-    train_for_round(editor, views.of(fresh.model, rows[0].plain), views, settings, 0, 0)
+    train_for_round(editor, views.of(fresh.model, rows[0]), views, settings, 0, 0)
     return editor.discriminator
 
 
@@ -141,9 +142,20 @@ def test_an_edit_is_the_same_in_either_layout(lm, rows, monkeypatch):
     expected = run(lm, rows)[1]
     monkeypatch.setattr(states, "_tried", lambda model: states.in_rows)
     for one, other in zip(timeless(run(lm, rows)[1]), timeless(expected), strict=True):
+        steps, wanted = one.pop("steps"), other.pop("steps")
+        assert all(steps[name] == pytest.approx(wanted[name], rel=1e-3, abs=1e-4) for name in wanted)
         assert {k: v for k, v in one.items() if v != other[k]} == pytest.approx(
             {k: other[k] for k, v in one.items() if v != other[k]}, rel=1e-3, abs=1e-4
         )
+
+
+def test_every_step_of_a_round_is_kept_and_its_mean_is_the_round_s(lm, rows):
+    chosen = replace(SETTINGS, match=1.0, answer=1.0, rounds=2)
+    for row in run(lm, rows, chosen)[1]:
+        assert {len(values) for values in row["steps"].values()} == {chosen.steps}
+        assert all(row[name] == pytest.approx(np.mean(values)) for name, values in row["steps"].items())
+        assert set(row["steps"]) == {"fooling", "distance", "answer_nll", "retain_kl", "fooled"}
+        assert all(0 <= share <= 1 for share in row["steps"]["fooled"])
 
 
 def test_retaining_keeps_the_model_closer_to_itself(lm, rows):
@@ -283,26 +295,45 @@ def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
         run(lm, rows, replace(SETTINGS, match=1.0), kind=0)
 
 
-def test_the_likelihood_of_target_answers_is_that_of_transformers(lm):
-    some = Rows(lm, examples()[:3], 3, [Question("q", "ink")])
-    states = read_all(lm.model, some.plain, AT)
+@pytest.mark.parametrize("taught", [0, 2, 6, 40])
+def test_the_likelihood_of_target_answers_is_that_of_transformers(lm, taught):
+    some = Rows(lm, examples()[:3], 3, [Question("q", "ink")], taught)
+    states, last = read_along(lm.model, some.plain, AT, some.places)
     expected = []
-    for text, answer in zip(some.plain, some.answers, strict=False):
-        ids = torch.tensor([[*text, answer[-1]]])
-        labels = torch.where(torch.arange(ids.shape[1]) < ids.shape[1] - 3, -100, ids)
-        expected.append(lm.model(ids, labels=labels).loss.item())
-    found = answer_nll(lm.model, states, AT, some, np.array([0, 3, 2]))
-    assert found.item() == pytest.approx((expected[0] + expected[2]) / 3, rel=1e-4)
-    assert answer_nll(lm.model, states[:1], AT, some, np.array([3])).item() == 0
+    for example, text, answer, places in zip(examples(), some.plain, some.answers, some.places, strict=False):
+        prompt = text[: len(text) - places + 1]
+        ids = torch.tensor([[*prompt, *answer]])
+        labels = torch.where(torch.arange(ids.shape[1]) < len(prompt), -100, ids)
+        expected.append(lm.model(ids, labels=labels).loss.item() * len(answer))
+        assert answer == list(plain_tokens(lm.tokenizer, example.answer))[: taught or 3]
+    found = answer_nll(lm.model, [last[0], last[3], last[2]], some, np.array([0, 3, 2]))
+    tokens = len(some.answers[0]) + len(some.answers[2])
+    assert found.item() == pytest.approx((expected[0] + expected[2]) / tokens * 2 / 3, rel=1e-4)
+    assert answer_nll(lm.model, last[3:], some, np.array([3])).item() == 0
+    torch.testing.assert_close(states, read(lm.model, some.plain, AT, places=some.places))
 
 
-def test_learning_the_answers_makes_them_likelier(lm, rows):
-    chosen = replace(SETTINGS, adversary=0.0, retain=0.0, answer=1.0, rounds=3)
-    _, curve = run(lm, rows, chosen)
-    assert curve[-1]["answer_nll"] < 0.8 * curve[0]["answer_nll"]
+def test_more_is_taught_than_is_read_and_what_is_read_stays_where_answers_begin(lm):
+    few, many = (Rows(lm, examples()[:3], 3, taught=taught) for taught in (0, 40))
+    assert all(one == other[: len(one)] for one, other in zip(few.plain, many.plain, strict=True))
+    assert len(many.plain[0]) > len(few.plain[0])
+    short, whole = (read_all(lm.model, rows.plain, AT, places=rows.places) for rows in (few, many))
+    torch.testing.assert_close(short, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_end_of_an_answer_is_taught_where_there_is_room_and_the_template_has_one(lm, monkeypatch):
+    monkeypatch.setattr(editing, "end_of_answer", lambda _lm: (7,))
+    whole = list(plain_tokens(lm.tokenizer, "well sun"))
+    for taught, expected in ((0, whole[:3]), (4, whole[:4]), (40, [*whole, 7])):
+        assert Rows(lm, examples(["sun"]), 3, taught=taught).answers == [expected]
+
+
+def test_learning_the_answers_makes_them_likelier_wherever_states_are_read(lm, rows):
+    for at in (AT, ReadOut((3,), positions=3)):
+        chosen = replace(SETTINGS, at=at, adversary=0.0, retain=0.0, answer=1.0, rounds=3)
+        _, curve = run(lm, rows, chosen)
+        assert curve[-1]["answer_nll"] < 0.8 * curve[0]["answer_nll"]
     assert run(lm, rows)[1][0]["answer_nll"] == 0
-    with pytest.raises(ValueError, match="last block"):
-        run(lm, rows, replace(chosen, at=ReadOut((3,), positions=3)))
 
 
 def test_saving_memory_computes_blocks_again_and_gives_the_same_edit(lm, rows, monkeypatch):
@@ -347,7 +378,7 @@ def test_frozen_discriminators_stay_and_new_ones_are_new(lm, rows):
     for changed in ({"frozen": True}, {"warm": True}, {}):
         editor = Editor(edited.model, frozen)
         before = [weight.detach().clone() for weight in frozen.parameters()]
-        train_for_round(editor, views.of(edited.model, rows[0].plain), views, replace(SETTINGS, **changed), 0, 1)
+        train_for_round(editor, views.of(edited.model, rows[0]), views, replace(SETTINGS, **changed), 0, 1)
         same = all(torch.equal(one, two) for one, two in zip(before, editor.discriminator.parameters(), strict=True))
         assert same == ("frozen" in changed)
         assert (editor.discriminator is frozen) == bool(changed)

@@ -274,7 +274,7 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
     ],
 )
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
-    found = EXERCISES["12.1"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
+    found = EXERCISES["12.5"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
     assert found == pytest.approx(strength, nan_ok=True)
 
 
@@ -358,7 +358,15 @@ COUNTS = RNG.integers(1, 30, size=15)
         ),
         (by_reference("11.2", np.array([[3.0, 4.0]]), np.array([0.0, 2.0])), [[3.0, 0.0]]),
         (
-            by_reference("12.2", np.ones((2, 2)), np.array([[1.0, 2.0]]), np.array([[1.0], [0.0]]), 2.0, 0.5),
+            by_reference("12.1", torch.ones(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 2])),
+            2 / 3,
+        ),
+        (
+            by_reference("12.2", torch.tensor(np.log(P)), torch.tensor(np.log(Q)), [1, 2]),
+            (entropy(P[0], Q[0]) + (entropy(P[1], Q[1]) + entropy(P[2], Q[2])) / 2) / 2,
+        ),
+        (
+            by_reference("12.4", np.ones((2, 2)), np.array([[1.0, 2.0]]), np.array([[1.0], [0.0]]), 2.0, 0.5),
             [[2, 3], [1, 1]],
         ),
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),

@@ -58,7 +58,7 @@ from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, read_all
+from helpers.language.states import ReadOut, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -402,10 +402,11 @@ def test_12_one_loss_of_the_editing_loop():
     run = Run(lm, rows, rows, retain, chosen)
     optimiser = torch.optim.Adam(trained_weights(lm.model), lr=chosen.learning_rate)
     for batch in ((np.array([0, 2]), np.array([1, 2])), (np.array([3, 1]), np.array([0, 1]))):
-        naive = names["naive_step"](lm, run.editor.discriminator, views, rows, retain, chosen, *batch).item()
+        loss, terms = names["loss_of_step"](lm, run.editor.discriminator, views, rows, retain, chosen, *batch)
         parts = step(run, views, optimiser, batch)
+        assert terms == pytest.approx({name: parts[name] for name in terms}, rel=1e-4, abs=1e-6)
         weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
-        assert naive == pytest.approx(weighted, rel=1e-4)
+        assert loss.item() == pytest.approx(weighted, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -428,5 +429,6 @@ def test_14_the_loss_of_told_verdicts():
     names["lm"] = lm
     rows = Rows(lm, verdicts([Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]), 1)
     naive = names["verdict_loss_naive"](rows.plain, rows.answers)
-    fast = answer_nll(lm.model, read_all(lm.model, rows.plain, at), at, rows, np.arange(4))
+    _, last = read_along(lm.model, rows.plain, at, rows.places)
+    fast = answer_nll(lm.model, last, rows, np.arange(4))
     assert fast.item() == pytest.approx(naive.item(), abs=1e-4)

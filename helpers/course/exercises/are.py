@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from helpers.course.judge import Exercise, normal_values
 
@@ -121,40 +122,166 @@ ARE_EXERCISES["11.2"] = Exercise(
 # --- 12 ----------------------------------------------------------------------------------------------------
 
 
-def strength_needed(strengths, effects, wanted):
-    reached = np.flatnonzero(effects >= wanted)
-    if len(reached) == 0:
-        return np.nan
-    above = reached[0]
-    if above == 0:
-        return float(strengths[0])
-    part = (wanted - effects[above - 1]) / (effects[above] - effects[above - 1])
-    return float(strengths[above - 1] + part * (strengths[above] - strengths[above - 1]))
+def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
-def _dose_response(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """A curve that falls again at the end; one case is reached at strength 0, another one never."""
-    effects = np.array([0.1, 0.2 + 0.05 * seed, 0.6, 0.9, 0.3])
-    return np.array([0.0, 0.25, 0.5, 1.0, 2.0]), effects, (0.5, 0.8, 0.05, 0.95, 0.7)[seed]
+def mean_distance_to_pairs(states, target, rows):
+    paired = rows < len(target)
+    apart = states[paired] - target[rows[paired]]
+    return apart.square().mean(dim=1).sum() / len(rows)
+
+
+def _states_with_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A batch of six of which some are paired with one of five; in the last case none is."""
+    rows = np.random.default_rng([12, seed]).permutation(9)[:6] if seed < 4 else np.arange(5, 11)
+    return _torch_normal(seed, 6, 4), _torch_normal(seed + 50, 5, 4), torch.as_tensor(rows)
 
 
 ARE_EXERCISES["12.1"] = Exercise(
-    "the weakest strength that is enough",
-    strength_needed,
-    cases=_dose_response,
-    hint="find the first strength that is enough; the wanted effect lies on the line from the point before it",
+    "the distance to the paired states",
+    mean_distance_to_pairs,
+    cases=_states_with_pairs,
+    hint="a mask of the paired rows; squared differences; mean over features, sum over prompts, over the batch size",
     wrong=(
-        lambda strengths, effects, wanted: float(np.interp(wanted, effects, strengths)),
-        lambda strengths, effects, wanted: float(strengths[np.argmax(effects >= wanted)]),
-        lambda strengths, effects, wanted: float(strengths[np.argmax(effects)]),
-        lambda strengths, effects, wanted: float(strengths[np.abs(effects - wanted).argmin()]),
-        lambda strengths, effects, wanted: np.nan_to_num(strength_needed(strengths, effects, wanted)),
-        lambda strengths, effects, wanted: strength_needed(strengths, effects - effects[0], wanted),
-        lambda strengths, effects, wanted: strength_needed(np.arange(len(strengths)), effects, wanted),
-        lambda strengths, effects, wanted: strength_needed(strengths[::-1], effects[::-1], wanted),
-        lambda strengths, effects, wanted: (
-            strength_needed(strengths, effects, wanted) if wanted > effects[0] else float(np.nan)
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * states.shape[1],
+        lambda states, target, rows: (
+            mean_distance_to_pairs(states, target, rows) * len(rows) / (rows < len(target)).sum().clamp(min=1)
         ),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, torch.arange(len(rows))),
+        lambda states, target, rows: (states - target[rows % len(target)]).square().mean(),
+        lambda states, target, rows: (states - target[rows.clamp(max=len(target) - 1)]).square().mean(),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows).sqrt(),
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * len(rows),
+    ),
+)
+
+
+def kl_over_answers(base, edited, counts):
+    at_places = (base.exp() * (base - edited)).sum(dim=1)
+    return torch.stack([part.mean() for part in at_places.split(counts)]).mean()
+
+
+def _next_words(seed: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Log-probabilities of seven tokens along three answers of different lengths."""
+    base, edited = (torch.log_softmax(2 * _torch_normal(seed + shift, 8, 7), dim=1) for shift in (0, 50))
+    return base, edited, [1 + seed % 3, 5 - seed % 3, 2]
+
+
+ARE_EXERCISES["12.2"] = Exercise(
+    "stay as you were",
+    kl_over_answers,
+    cases=_next_words,
+    hint="at each place the base model's probabilities times the difference of the logarithms; then two means",
+    wrong=(
+        lambda base, edited, counts: kl_over_answers(edited, base, counts),
+        lambda base, edited, counts: -kl_over_answers(base, edited, counts),
+        lambda base, edited, counts: (base.exp() * (base - edited)).sum(dim=1).mean(),
+        lambda base, edited, counts: kl_over_answers(base, edited, counts) * len(counts),
+        lambda base, edited, counts: kl_over_answers(base, edited, counts) / base.shape[1],
+        lambda base, edited, counts: kl_over_answers(base, edited, counts[::-1]),
+        lambda base, edited, counts: torch.stack(
+            [p.square().sum(1).mean() for p in (base - edited).split(counts)]
+        ).mean(),
+    ),
+)
+
+
+class TinyEdit:
+    """A generator of two numbers and a discriminator of two, for a loop to be tried on: each depends on the other."""
+
+    def __init__(self, seed: int) -> None:
+        self.place, self.seed = torch.nn.Parameter(_torch_normal(seed, 2)), seed
+
+    def states_now(self):
+        return self.place.detach() * torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+
+    def new_S(self, number: int):
+        return torch.full((2,), 0.1 * (number + 1))
+
+    def train_S(self, S, plain, number: int) -> None:
+        S += plain.mean(dim=0) + number
+
+    def batches(self, number: int):
+        return list(torch.as_tensor(normal_values(10 * self.seed + number, 3, 2), dtype=torch.float32))
+
+    def loss_of(self, S, batch):
+        loss = ((self.place - S) * batch).square().sum()
+        return loss, {"loss": loss.item(), "S": S[0].item(), "place": self.place[0].item()}
+
+
+def adversarial_rounds(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    curve = []
+    for number in range(rounds):
+        plain, S = states_now(), new_S(number)
+        train_S(S, plain, number)
+        for batch in batches(number):
+            loss, facts = loss_of(S, batch)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            curve.append({"round": number, **facts})
+    return curve
+
+
+def _tiny_edit(seed: int) -> tuple:
+    edit = TinyEdit(seed)
+    parts = edit.states_now, edit.new_S, edit.train_S, edit.batches, edit.loss_of
+    return (3, *parts, torch.optim.SGD([edit.place], lr=0.02))
+
+
+def _one_discriminator(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    kept = new_S(0)
+    return adversarial_rounds(rounds, states_now, lambda number: kept, train_S, batches, loss_of, optimiser)
+
+
+def _one_reading(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    plain = states_now()
+    return adversarial_rounds(rounds, lambda: plain, new_S, train_S, batches, loss_of, optimiser)
+
+
+def _never_replaced(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    S = new_S(0)
+    train_S(S, states_now(), 0)
+    parts = states_now, lambda number: S, lambda *_: None
+    return adversarial_rounds(rounds, *parts, batches, loss_of, optimiser)
+
+
+def _gradients_add_up(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
+    curve = []
+    for number in range(rounds):
+        plain, S = states_now(), new_S(number)
+        train_S(S, plain, number)
+        for batch in batches(number):
+            loss, facts = loss_of(S, batch)
+            loss.backward()
+            optimiser.step()
+            curve.append({"round": number, **facts})
+    return curve
+
+
+ARE_EXERCISES["12.3"] = Exercise(
+    "discriminator and adapter in turns",
+    adversarial_rounds,
+    cases=_tiny_edit,
+    hint="per round: states, a new discriminator, train it; per batch: loss, gradients to zero, backward, step, terms",
+    wrong=(
+        _one_discriminator,
+        _one_reading,
+        _never_replaced,
+        _gradients_add_up,
+        lambda n, now, new, teach, batches, loss, opt: adversarial_rounds(
+            n, now, new, lambda *_: None, batches, loss, opt
+        ),
+        lambda n, now, new, teach, batches, loss, opt: adversarial_rounds(n - 1, now, new, teach, batches, loss, opt),
+        lambda n, now, new, teach, batches, loss, opt: adversarial_rounds(
+            n, now, new, teach, lambda _: batches(0), loss, opt
+        ),
+        lambda *parts: [{k: v for k, v in row.items() if k != "round"} for row in adversarial_rounds(*parts)],
+        lambda *parts: adversarial_rounds(*parts)[-1],
+        lambda n, now, new, teach, batches, loss, opt: [
+            {"round": r, **loss(new(r), batch)[1]} for r in range(n) for batch in batches(r)
+        ],
     ),
 )
 
@@ -173,7 +300,7 @@ def _adapter(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, floa
     )
 
 
-ARE_EXERCISES["12.2"] = Exercise(
+ARE_EXERCISES["12.4"] = Exercise(
     "merge an adapter",
     merge,
     cases=_adapter,
@@ -185,6 +312,44 @@ ARE_EXERCISES["12.2"] = Exercise(
         lambda weight, a, b, scale, factor: weight - factor * scale * b @ a,
         lambda weight, a, b, scale, factor: factor * scale * b @ a,
         lambda weight, a, b, scale, factor: weight + factor * scale * (b[:, :1] @ a[:1]),
+    ),
+)
+
+
+def strength_needed(strengths, effects, wanted):
+    reached = np.flatnonzero(effects >= wanted)
+    if len(reached) == 0:
+        return np.nan
+    above = reached[0]
+    if above == 0:
+        return float(strengths[0])
+    part = (wanted - effects[above - 1]) / (effects[above] - effects[above - 1])
+    return float(strengths[above - 1] + part * (strengths[above] - strengths[above - 1]))
+
+
+def _dose_response(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """A curve that falls again at the end; one case is reached at strength 0, another one never."""
+    effects = np.array([0.1, 0.2 + 0.05 * seed, 0.6, 0.9, 0.3])
+    return np.array([0.0, 0.25, 0.5, 1.0, 2.0]), effects, (0.5, 0.8, 0.05, 0.95, 0.7)[seed]
+
+
+ARE_EXERCISES["12.5"] = Exercise(
+    "the weakest strength that is enough",
+    strength_needed,
+    cases=_dose_response,
+    hint="find the first strength that is enough; the wanted effect lies on the line from the point before it",
+    wrong=(
+        lambda strengths, effects, wanted: float(np.interp(wanted, effects, strengths)),
+        lambda strengths, effects, wanted: float(strengths[np.argmax(effects >= wanted)]),
+        lambda strengths, effects, wanted: float(strengths[np.argmax(effects)]),
+        lambda strengths, effects, wanted: float(strengths[np.abs(effects - wanted).argmin()]),
+        lambda strengths, effects, wanted: np.nan_to_num(strength_needed(strengths, effects, wanted)),
+        lambda strengths, effects, wanted: strength_needed(strengths, effects - effects[0], wanted),
+        lambda strengths, effects, wanted: strength_needed(np.arange(len(strengths)), effects, wanted),
+        lambda strengths, effects, wanted: strength_needed(strengths[::-1], effects[::-1], wanted),
+        lambda strengths, effects, wanted: (
+            strength_needed(strengths, effects, wanted) if wanted > effects[0] else float(np.nan)
+        ),
     ),
 )
 

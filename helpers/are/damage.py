@@ -1,0 +1,62 @@
+"""Damage that shows before a word is said: how far an edit moves the first token of answers to harmless questions.
+
+Rates of refusal count answers, so that thirty questions say little about a change of a few percent. A divergence is a
+number per question and needs one pass and no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from helpers.are.concepts import Question
+from helpers.language.generation import prompt_tokens
+from helpers.language.models import AnyModel
+from helpers.language.states import READ_BATCH, ending_states, in_batches, log_probs_of
+
+
+def first_token_log_probs(
+    lm: AnyModel, questions: Sequence[Question], system: str = ""
+) -> Float[Tensor, "question token"]:
+    """Log-probabilities of the first token of the answer to each question, without or with a system message.
+
+    Raises:
+        ValueError: no question, or a model without a chat template.
+    """
+    before = (("system", system),) if system else ()
+    texts = [prompt_tokens(lm.tokenizer, (*before, ("user", question.text))) for question in questions]
+    if not texts:
+        raise ValueError("no question: give one or more")
+
+    def of_rows(rows: list[int]) -> Float[Tensor, "row token"]:
+        states = ending_states(lm.model, [texts[row] for row in rows], [1] * len(rows))
+        return log_probs_of(lm.model, torch.cat(states))
+
+    return torch.stack(in_batches(texts, READ_BATCH, of_rows))
+
+
+def kl_between(
+    base: Float[Tensor, "question token"], edited: Float[Tensor, "question token"]
+) -> Float[np.ndarray, " question"]:
+    """KL(base || edited) of log-probabilities, in nats per question."""
+    apart = nn.functional.kl_div(edited, base, reduction="none", log_target=True)
+    return apart.sum(dim=-1).double().cpu().numpy()
+
+
+def first_token_kl(edited: AnyModel, base: AnyModel, questions: Sequence[Question]) -> Float[np.ndarray, " question"]:
+    """KL(base || edited) in nats of the first token of the answers, one number per question; their mean is the damage.
+
+    For a method that is a context or a system message, take `first_token_log_probs` inside and outside of it, and
+    `kl_between` them.
+
+    Raises:
+        ValueError: no question, or models with different tokens.
+    """
+    one, other = (first_token_log_probs(lm, questions) for lm in (base, edited))
+    if one.shape != other.shape:
+        raise ValueError(f"{one.shape[1]} and {other.shape[1]} tokens: an edit has the tokens of its base model")
+    return kl_between(one, other)
