@@ -1,4 +1,4 @@
-# make lab | make test | make check | make course; every target sets up what it needs first. See README.md.
+# make lab | make test | make check | make book | make course; every target sets up what it needs first. See README.md.
 PYTHON ?= python3
 PROFILE ?= small
 NOTEBOOKS ?=
