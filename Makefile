@@ -1,4 +1,4 @@
-# make lab | make test | make check | make course; every target sets up what it needs first. See README.md.
+# make lab | make test | make check | make book | make course; every target sets up what it needs first. See README.md.
 PYTHON ?= python3
 PROFILE ?= small
 NOTEBOOKS ?=
@@ -45,7 +45,7 @@ REPORT := STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.repor
 VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
   --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension
 
-.PHONY: lab test check unit course data wheels student release explore slides lint format lock clean
+.PHONY: lab test check unit course data wheels student release explore slides book lint format lock clean
 
 lab: $(VENV)/lab.stamp data
 	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
@@ -74,9 +74,9 @@ course: $(VENV)/lab.stamp data
 data: $(VENV)/lab.stamp
 	$(BIN)/python -m helpers.course.fetch
 
-# Everything that `make lab` and `make test` install or download, in one folder to carry to a lab.
+# Everything that `make lab`, `make book` and `make test` install or download, in one folder to carry to a lab.
 wheels: $(VENV)/lab.stamp
-	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,test]
+	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,book,test]
 	$(BIN)/python -m helpers.course.fetch --wheels "$(or $(DIR),wheels)"
 
 # Notebooks to fill in, made from those with solutions: build/student/notebooks.
@@ -95,6 +95,10 @@ explore: $(VENV)/lab.stamp data
 # The 45-minute lecture from the tagged cells of the notebooks: build/slides/index.html.
 slides: $(VENV)/lab.stamp
 	$(BIN)/python -m helpers.course.slides
+
+# The course as a site that needs no network, from the notebooks as committed: build/book/index.html.
+book: $(VENV)/book.stamp
+	$(BIN)/python -m helpers.course.book
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -123,7 +127,12 @@ $(VENV)/lab.stamp: pyproject.toml constraints.txt
 	  $(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab]; status=$$?; wait; exit $$status
 	touch $@
 
+$(VENV)/book.stamp: $(VENV)/lab.stamp
+	$(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,book]
+	touch $@
+
+# With what the book is made of, since the tests make it.
 $(VENV)/test.stamp: $(VENV)/lab.stamp
 	{ $(BROWSER) || echo "no Chromium: install it with your system's packages, or the browser tests are skipped"; } & \
-	  $(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,test]; status=$$?; wait; exit $$status
+	  $(BIN)/pip install -q $(PIP_SOURCE) -c constraints.txt -e .[lab,book,test]; status=$$?; wait; exit $$status
 	touch $@

@@ -9,7 +9,7 @@
 | `eagle` | the EAGLE agent: actions, design, environment, policies, training, evaluation |
 | `are` | adversarial representation engineering: concepts, discriminator, editing, evaluation |
 | `larger_machines` | servers, a cluster, several processes, ratings by the million, sizing |
-| `course` | running notebooks, results, exercises, student edition, slides |
+| `course` | running notebooks, results, exercises, student edition, slides, book |
 | `pages` | figures, widgets and the two explorers |
 """
 

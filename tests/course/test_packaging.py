@@ -69,7 +69,7 @@ def test_only_exact_pins_are_accepted():
 def test_environment_has_the_pins_of_pyproject(project_pins):
     text = (PROJECT / "environment.yml").read_text()
     listed = pins(re.findall(r"^\s+- (\S+)$", text.split("- pip:\n")[1], re.MULTILINE))
-    assert listed == project_pins["core"] | project_pins["lab"] | project_pins["test"]
+    assert listed == project_pins["core"] | project_pins["lab"] | project_pins["book"] | project_pins["test"]
 
 
 def test_binder_uses_the_same_environment():
