@@ -89,6 +89,8 @@ def test_two_processes_edit_as_one_does(together, edited_alone, name):
     for row, expected in zip(main, curve, strict=True):
         assert row.pop("stopped") == expected.pop("stopped") == ""
         assert row.pop("target_rate") is expected.pop("target_rate") is None
+        steps, wanted = row.pop("steps"), expected.pop("steps")
+        assert steps == {name: pytest.approx(values, rel=1e-3, abs=1e-4) for name, values in wanted.items()}
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
     for kind, expected in trained_of(model).items():
         first, second = (load_file(folder / f"{kind}{rank}") for rank in range(2))
