@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 ASSETS = ("book.css", "book.js")
 FONT = "fonts/STIXTwoMath-Regular.ttf"  # in the package `ziamath`; under the SIL Open Font License
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PARTS = {
+COURSE_PARTS = {
     "Start": ("00",),
     "Embedding spaces": ("01", "02", "03"),
     "EAGLE: steer texts": ("04", "05", "06", "07", "08", "09"),
@@ -148,7 +148,7 @@ def with_notebooks(texts: Sequence[str], stems: dict[str, str], number: str) -> 
         seen.add(found["number"])
         return f"[{' '.join(found[0].split())}]({stems[found['number']]}.ipynb)"
 
-    pattern = re.compile(f"{glossary.KEPT}|{MENTIONED}", re.DOTALL | re.MULTILINE)
+    pattern = re.compile(f"{glossary.UNLINKED}|{MENTIONED}", re.DOTALL | re.MULTILINE)
     return [pattern.sub(link, text) for text in texts]
 
 
@@ -162,7 +162,7 @@ def downloads(stem: str) -> str:
 # Pages ---------------------------------------------------------------------------------------------------------
 
 
-def page(
+def book_page(
     book: NotebookNode, stem: str, stems: dict[str, str], terms: Sequence[glossary.Term], alt: str
 ) -> NotebookNode:
     """A notebook as a page of the book; `alt` describes the picture of an explorer.
@@ -239,7 +239,7 @@ def front(readme: str, stems: dict[str, str]) -> str:
     rows = dict(re.findall(r"^\| \[(.+?)\]\(notebooks/.+?\) \| (.+?) \|$", readme, re.MULTILINE))
     described = {name[:2]: (name, text) for name, text in rows.items()}
     text, contents = [readme.split("```")[0].strip(), WELCOME], []
-    for part, numbers in PARTS.items():
+    for part, numbers in COURSE_PARTS.items():
         there = [number for number in numbers if number in stems]
         named = {number: described.get(number, (stems[number].replace("_", " "), "")) for number in there}
         text += [f"## {part}", *(f"- [{named[n][0]}]({stems[n]}.ipynb): {named[n][1]}" for n in there)]
@@ -288,13 +288,13 @@ def _write_pages(project: Path, folder: Path, books: dict[str, NotebookNode]) ->
     folder.mkdir(parents=True)
     for stem, book in books.items():
         try:
-            made = page(book, stem, stems, terms, alts.get(stem[:2], ""))
+            made = book_page(book, stem, stems, terms, alts.get(stem[:2], ""))
         except CourseError as error:
             raise CourseError(f"{stem}: {error}") from error
         nbformat.write(made, folder / f"{stem}.ipynb")
     texts = {
         "index": front(readme, stems),
-        "GLOSSARY": glossary.as_page(listed),
+        "GLOSSARY": glossary.glossary_page(listed),
         "RESULTS": (project / "notebooks/RESULTS.md").read_text("utf-8"),
         "REFERENCES": references(books),
         "DATA": (project / "data/README.md").read_text("utf-8"),

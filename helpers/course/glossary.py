@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Text that no link goes into: code, headings, equations, links, tags, and what is folded in one block of HTML.
-KEPT = r"```.*?```|^#{1,6} [^\n]*|\$\$.*?\$\$|\$[^$]+\$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<details.*?</details>|<[^>]+>|https?://\S+"
+UNLINKED = r"```.*?```|^#{1,6} [^\n]*|\$\$.*?\$\$|\$[^$]+\$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<details.*?</details>|<[^>]+>|https?://\S+"
 ENTRY = re.compile(r"^- \*\*(?P<name>.+?)\*\*: (?P<meaning>.+?) \[(?P<number>\w\w)\]\([^)]*\)$", re.MULTILINE)
 # Words of everyday English: a link stands only on the page that gives them their meaning.
 EVERYDAY = re.findall(
@@ -51,7 +51,7 @@ def terms_of(glossary: str) -> list[Term]:
     return [Term(**found.groupdict()) for found in ENTRY.finditer(glossary)]
 
 
-def as_page(glossary: str) -> str:
+def glossary_page(glossary: str) -> str:
     """GLOSSARY.md with its list of terms as the directive that sphinx links to."""
     return re.sub(r"(?:^- \*\*.*\n?)+", _directive, glossary, flags=re.MULTILINE)
 
@@ -84,7 +84,9 @@ def linked(texts: Sequence[str], terms: Iterable[Term], number: str) -> list[str
     if not forms:
         return list(texts)
     longest_first = "|".join(_pattern(form) for form in sorted(forms, key=lambda form: (-len(form), form)))
-    pattern = re.compile(rf"{KEPT}|(?<![\w$-])(?P<form>{longest_first})(?:s|es)?(?![\w$-])", re.DOTALL | re.MULTILINE)
+    pattern = re.compile(
+        rf"{UNLINKED}|(?<![\w$-])(?P<form>{longest_first})(?:s|es)?(?![\w$-])", re.DOTALL | re.MULTILINE
+    )
     return [pattern.sub(link, text) for text in texts]
 
 

@@ -32,7 +32,7 @@ def linked(text: str, number: str) -> str:
 
 @functools.cache
 def page(stem: str):
-    return book.page(NOTEBOOKS[stem], stem, STEMS, TERMS, "a picture" if stem.startswith("X") else "")
+    return book.book_page(NOTEBOOKS[stem], stem, STEMS, TERMS, "a picture" if stem.startswith("X") else "")
 
 
 # Glossary ------------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def page(stem: str):
 def test_every_entry_of_the_glossary_is_read():
     text = (PROJECT / "notebooks/GLOSSARY.md").read_text("utf-8")
     assert len(TERMS) == len(re.findall(r"^- \*\*", text, re.MULTILINE)) > 100
-    made = glossary.as_page(text)
+    made = glossary.glossary_page(text)
     assert "- **" not in made and [term.name for term in TERMS if f"\n{term.name}\n  {term.meaning}" not in made] == []
 
 
@@ -162,7 +162,7 @@ def test_a_caption_is_escaped_and_describes_its_picture():
 
 
 def test_each_notebook_is_in_one_part_in_order():
-    assert [number for numbers in book.PARTS.values() for number in numbers] == sorted(STEMS)
+    assert [number for numbers in book.COURSE_PARTS.values() for number in numbers] == sorted(STEMS)
     front = book.front((PROJECT / "README.md").read_text("utf-8"), STEMS)
     assert re.findall(r"<(\w\w_\w+)>$", front, re.MULTILINE) == list(NOTEBOOKS)
     assert [stem for stem in NOTEBOOKS if not re.search(rf"\]\({stem}\.ipynb\): \w", front)] == []

@@ -336,7 +336,8 @@ def _third_party(path: Path) -> set[str]:
 
 def test_every_imported_package_is_pinned_in_pyproject() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
+    extras = project["optional-dependencies"]
+    pins = [*project["dependencies"], *extras["lab"], *extras["book"]]
     names = [re.split(r"[=\[<>]", pin)[0] for pin in pins]
     declared = {MODULE_OF.get(name, name).replace("-", "_") for name in names}
     imported = set().union(*(_third_party(path) for path in (PROJECT / "helpers").rglob("*.py")))
