@@ -679,3 +679,5 @@ def test_the_second_model_answers_and_its_answers_are_its_own():
     assert second.name.startswith("gemma-3-270m, ") and second.name != generation.local_backend().name
     (answer,) = generate(second, ["The capital of France is"], Sampling(max_new_tokens=4, temperature=0), 0)
     assert "Paris" in answer
+    ends = [one.lm.tokenizer.decode(generation.end_of_answer(one.lm)) for one in (generation.local_backend(), second)]
+    assert ends == ["<|im_end|>", ""]  # behind Gemma's answers stands an empty line, at which decoding does not stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -248,16 +250,8 @@ def _never_replaced(rounds, states_now, new_S, train_S, batches, loss_of, optimi
 
 
 def _gradients_add_up(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
-    curve = []
-    for number in range(rounds):
-        plain, S = states_now(), new_S(number)
-        train_S(S, plain, number)
-        for batch in batches(number):
-            loss, facts = loss_of(S, batch)
-            loss.backward()
-            optimiser.step()
-            curve.append({"round": number, **facts})
-    return curve
+    forgetful = SimpleNamespace(zero_grad=lambda: None, step=optimiser.step)
+    return adversarial_rounds(rounds, states_now, new_S, train_S, batches, loss_of, forgetful)
 
 
 ARE_EXERCISES["12.3"] = Exercise(
