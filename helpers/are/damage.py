@@ -40,23 +40,14 @@ def first_token_log_probs(
 
 
 def kl_between(
-    base: Float[Tensor, "question token"], edited: Float[Tensor, "question token"]
+    base: Float[Tensor, "question token"], edited: Float[Tensor, "row word"]
 ) -> Float[np.ndarray, " question"]:
-    """KL(base || edited) of log-probabilities, in nats per question."""
-    apart = nn.functional.kl_div(edited, base, reduction="none", log_target=True)
-    return apart.sum(dim=-1).double().cpu().numpy()
-
-
-def first_token_kl(edited: AnyModel, base: AnyModel, questions: Sequence[Question]) -> Float[np.ndarray, " question"]:
-    """KL(base || edited) in nats of the first token of the answers, one number per question; their mean is the damage.
-
-    For a method that is a context or a system message, take `first_token_log_probs` inside and outside of it, and
-    `kl_between` them.
+    """KL(base || edited) of log-probabilities in nats, one number per question; their mean is the damage.
 
     Raises:
-        ValueError: no question, or models with different tokens.
+        ValueError: models with different tokens, or other questions.
     """
-    one, other = (first_token_log_probs(lm, questions) for lm in (base, edited))
-    if one.shape != other.shape:
-        raise ValueError(f"{one.shape[1]} and {other.shape[1]} tokens: an edit has the tokens of its base model")
-    return kl_between(one, other)
+    if base.shape != edited.shape:
+        raise ValueError(f"shapes {tuple(base.shape)} and {tuple(edited.shape)}: ask an edit what its base was asked")
+    apart = nn.functional.kl_div(edited, base, reduction="none", log_target=True)
+    return apart.sum(dim=-1).double().cpu().numpy()

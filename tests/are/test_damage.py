@@ -9,9 +9,14 @@ from tiny_models import tiny
 
 from helpers.are.baselines import steered
 from helpers.are.concepts import Question
-from helpers.are.damage import first_token_kl, first_token_log_probs, kl_between
+from helpers.are.damage import first_token_log_probs, kl_between
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import prompt_tokens
+
+
+def divergence(edited, base):
+    return kl_between(*(first_token_log_probs(lm, QUESTIONS) for lm in (base, edited)))
+
 
 QUESTIONS = [Question(f"q-{n}", text) for n, text in enumerate(("sun", "rain in the hills", "tea?", "a" * 70))]
 
@@ -45,14 +50,14 @@ def test_the_divergence_is_that_of_plain_transformers(edited):
     for question in QUESTIONS:
         one, other = plain_log_probs(base, question), plain_log_probs(edited, question)
         expected.append((one.exp() * (one - other)).sum().item())
-    found = first_token_kl(edited, base, QUESTIONS)
+    found = divergence(edited, base)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     assert (found > 0.01).all()
 
 
 def test_an_edit_that_changes_nothing_has_none():
     base = tiny()
-    np.testing.assert_allclose(first_token_kl(with_adapter(base), base, QUESTIONS), 0, atol=1e-6)
+    np.testing.assert_allclose(divergence(with_adapter(base), base), 0, atol=1e-6)
 
 
 def test_a_context_is_measured_by_its_two_sides():
@@ -63,6 +68,10 @@ def test_a_context_is_measured_by_its_two_sides():
     np.testing.assert_allclose(kl_between(before, first_token_log_probs(base, QUESTIONS)), 0, atol=1e-6)
 
 
-def test_it_needs_questions():
+def test_it_needs_questions_and_the_same_ones():
     with pytest.raises(ValueError, match="no question"):
-        first_token_kl(tiny(), tiny(), [])
+        first_token_log_probs(tiny(), [])
+    found = first_token_log_probs(tiny(), QUESTIONS)
+    for other in (found[:2], found[:, :9]):
+        with pytest.raises(ValueError, match="ask an edit what its base was asked"):
+            kl_between(found, other)
