@@ -972,6 +972,94 @@ EAGLE_EXERCISES["07.4"] = Exercise(
 )
 
 
+def joint_loss(
+    log_probs,
+    reference,
+    chosen,
+    utility,
+    values,
+    running,
+    group,
+    discount,
+    kl_weight,
+    entropy_weight,
+    plain=True,
+    others=lambda utility, values: utility[-1] - values[0],
+    scaled=lambda better, running: ((better - better[running].mean()) / (better[running].std() + 1e-4))[running],
+    value_error=lambda values, later, running: (values - later)[running].square().mean(),
+):
+    """The loss of a batch; the last four arguments leave room for mistakes."""
+    rewards, guess = utility.diff(dim=0), values.detach() if plain else values
+    better = generalised_advantages(rewards, guess, discount)
+    if others is not None:
+        better = better - mean_of_the_others(others(utility, guess), group)
+    better = scaled(better, running)
+    loss = reinforce_by_terms(log_probs, chosen, better, reference, kl_weight, entropy_weight)
+    return loss + value_error(values, rewards_to_come(rewards), running)
+
+
+def _finished_batch(seed: int) -> tuple:
+    """Six episodes of up to five steps, of which some stop early; both networks are to learn."""
+    stops = torch.as_tensor(np.random.default_rng([75, seed]).integers(2, 6, size=6))
+    running = torch.arange(5)[:, None] < stops
+    n = int(running.sum())
+    gained = _torch_values(seed, 5, 6) * running
+    utility = torch.cat([torch.zeros(1, 6), gained.cumsum(0)])
+    values = (_torch_values(seed + 50, 5, 6) * running).requires_grad_()
+    log_probs, reference = (torch.log_softmax(_torch_values(seed + shift, n, 4), dim=1) for shift in (0, 50))
+    chosen = torch.as_tensor(np.random.default_rng([7, seed]).integers(4, size=n))
+    weights = 2 + seed % 2, 0.5 + 0.1 * seed, 0.3, 0.2
+    return log_probs.requires_grad_(), reference, chosen, utility, values, running, *weights
+
+
+def _gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a loss: the gradients of the policy (log-probabilities of four options) and of the values."""
+    leaves, seen, waiting = [], set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            leaves += [node.variable] if hasattr(node, "variable") else []
+            waiting += [earlier for earlier, _ in node.next_functions]
+    found = torch.autograd.grad(loss, leaves, retain_graph=True) if leaves else []
+    return {"policy" if leaf.shape[1] == 4 else "values": slope for leaf, slope in zip(leaves, found, strict=True)}
+
+
+def _other_loss(answer, expected) -> str | None:
+    """What differs in a loss, or in what each network would learn from it."""
+    if problem := difference(answer, expected):
+        return problem
+    problem = difference(_gradients(answer), _gradients(expected))
+    return f"the loss is right, its gradient is not: {problem}" if problem else None
+
+
+def _joint(**changed):
+    return lambda *case: joint_loss(*case, **changed)
+
+
+EAGLE_EXERCISES["07.5"] = Exercise(
+    "the loss of a batch",
+    joint_loss,
+    cases=_finished_batch,
+    hint="advantages less the others' surprise, of played steps, standardised, as plain numbers; then both losses",
+    compare=_other_loss,
+    wrong=(
+        _joint(plain=False),
+        _joint(others=None),
+        _joint(others=lambda utility, values: utility[-1]),
+        _joint(scaled=lambda better, running: better[running]),
+        _joint(scaled=lambda better, running: ((better - better.mean()) / (better.std() + 1e-4))[running]),
+        _joint(scaled=lambda better, running: (better[running] - better[running].mean()) / better[running].var()),
+        _joint(value_error=lambda values, later, running: 0 * values.sum()),
+        _joint(value_error=lambda values, later, running: (values - later).square().mean()),
+        _joint(value_error=lambda values, later, running: (values - later)[running].abs().mean()),
+        _joint(value_error=lambda values, later, running: -(values - later)[running].square().mean()),
+        _joint(value_error=lambda values, later, running: (values.detach() - later)[running].square().mean()),
+        lambda *case: joint_loss(*case).detach(),
+    ),
+)
+
+
 class Lever:
     """A world of three levers for a loop to be tried on: what is played follows from the policy as it is then."""
 
@@ -1030,7 +1118,7 @@ def _all_played_before(play_some, loss_of, optimiser, iterations):
     return train_by_rewards(kept.__getitem__, loss_of, optimiser, iterations)
 
 
-EAGLE_EXERCISES["07.5"] = Exercise(
+EAGLE_EXERCISES["07.6"] = Exercise(
     "the loop",
     train_by_rewards,
     cases=_levers,
@@ -1045,6 +1133,80 @@ EAGLE_EXERCISES["07.5"] = Exercise(
         lambda play, loss, optimiser, n: train_by_rewards(lambda i: play(0), loss, optimiser, n),
     ),
 )
+
+
+def spread_by_kind(
+    slopes,
+    utility,
+    values,
+    own,
+    group,
+    discount,
+    spread=lambda gradients: gradients.var(dim=0).sum() ** 0.5,
+    **changed,
+):
+    """The spread of the gradient for each kind of weight; the last arguments leave room for mistakes."""
+    rewards = utility.diff(dim=0)
+    total = rewards.sum(dim=0)
+    found = {
+        "utility of the end": (own + total).repeat(len(rewards), 1),
+        "return to go": rewards_to_come(rewards),
+        "minus the value (GAE)": generalised_advantages(rewards, values, discount),
+        "minus the others": rewards_to_come(rewards) - mean_of_the_others(total, group),
+    }
+    found["minus both (helpers)"] = found["minus the value (GAE)"] - mean_of_the_others(total - values[0], group)
+    found |= {name.replace("_", " "): table(found, total, values, group) for name, table in changed.items()}
+    return {name: float(spread(torch.einsum("te,tew->ew", table, slopes))) for name, table in found.items()}
+
+
+def _played_slopes(seed: int) -> tuple:
+    running = torch.arange(4)[:, None] < torch.as_tensor(np.random.default_rng([77, seed]).integers(2, 5, size=6))
+    utility = torch.cat([torch.zeros(1, 6), (_torch_values(seed, 4, 6) * running).cumsum(0)])
+    slopes = _torch_values(seed, 4, 6, 3) * running[..., None]
+    return slopes, utility, _torch_values(seed + 50, 4, 6) * running, 3 + _torch_values(seed, 6), 2 + seed % 2, 0.8
+
+
+def _spread_with(**changed):
+    return lambda *case: spread_by_kind(*case, **changed)
+
+
+def _spread_of_steps(slopes, utility, values, own, group, discount):
+    """Takes each step for an episode of its own."""
+    rewards, ones = utility.diff(dim=0), slopes.reshape(-1, 1, slopes.shape[-1]).transpose(0, 1)
+    tables = (
+        (own + utility[-1]).expand_as(rewards),
+        rewards_to_come(rewards),
+        generalised_advantages(rewards, values, discount),
+        rewards_to_come(rewards) - mean_of_the_others(utility[-1], group),
+        generalised_advantages(rewards, values, discount) - mean_of_the_others(utility[-1] - values[0], group),
+    )
+    found = [float((ones[0] * table.reshape(-1, 1)).var(dim=0).sum().sqrt()) for table in tables]
+    return dict(zip(spread_by_kind(slopes, utility, values, own, group, discount), found, strict=True))
+
+
+EAGLE_EXERCISES["07.7"] = Exercise(
+    "what is subtracted",
+    spread_by_kind,
+    cases=_played_slopes,
+    hint="five tables (step, episode); each times the slopes, summed over steps; variances over episodes, summed, root",
+    wrong=(
+        _spread_with(spread=lambda gradients: gradients.std(dim=0).sum()),
+        _spread_with(spread=lambda gradients: gradients.var(dim=0).sum()),
+        _spread_with(spread=lambda gradients: gradients.var(dim=1).sum() ** 0.5),
+        _spread_with(spread=lambda gradients: gradients.square().sum(dim=1).mean() ** 0.5),
+        _spread_of_steps,
+        lambda slopes, utility, values, own, *how: spread_by_kind(slopes, utility, values, 0 * own, *how),
+        lambda slopes, utility, values, own, group, discount: spread_by_kind(
+            slopes, utility, values, own, utility.shape[1], discount
+        ),
+        _spread_with(minus_the_others=lambda found, total, values, group: (
+            found["return to go"] - mean_of_the_others(total - values[0], group))),
+        _spread_with(minus_the_others=lambda found, total, values, group: (
+            found["return to go"] - total.reshape(-1, group).mean(dim=1).repeat_interleave(group))),
+        _spread_with(**{"minus_both_(helpers)": lambda found, total, values, group: (
+            found["minus the value (GAE)"] - mean_of_the_others(total, group))}),
+    ),
+)  # fmt: skip
 
 
 # --- 08 ----------------------------------------------------------------------------------------------------
