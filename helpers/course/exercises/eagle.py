@@ -621,6 +621,74 @@ EAGLE_EXERCISES["05.4"] = Exercise(
 )
 
 
+def most_left_first(z, k, noise):
+    """Always the action that makes the determinant of the kernel of the chosen ones largest."""
+    kernel = z @ z.T + noise * np.mean((z**2).sum(axis=1)) * np.eye(len(z))
+    chosen: list[int] = []
+    for _ in range(k):
+        free = [action for action in range(len(z)) if action not in chosen]
+        grown = [np.linalg.slogdet(kernel[np.ix_([*chosen, action], [*chosen, action])])[1] for action in free]
+        chosen.append(free[int(np.argmax(grown))])
+    return np.sort(chosen)
+
+
+def _moves_to_explain(seed: int) -> tuple[np.ndarray, int, float]:
+    """Moves of different length in three directions; more are chosen than there are directions."""
+    return normal_values(seed, 15, 3) * np.array([3.0, 1.0, 0.4]), 3 + seed, 1e-3
+
+
+def _greedily(left):
+    """A wrong answer from what is taken for left of each action, given the chosen rows."""
+
+    def answer(z, k, noise):
+        chosen: list[int] = []
+        for _ in range(k):
+            values = left(z, z[chosen])
+            values[chosen] = -np.inf
+            chosen.append(int(values.argmax()))
+        return np.sort(chosen)
+
+    return answer
+
+
+def _lengths(z, chosen):
+    return (z**2).sum(axis=1)
+
+
+def _far_from_all(z, chosen):
+    return np.linalg.norm(z[:, None] - chosen[None], axis=2).min(axis=1) if len(chosen) else _lengths(z, chosen)
+
+
+def _left_by_the_last(z, chosen):
+    last = chosen[-1:] / np.maximum(np.linalg.norm(chosen[-1:], axis=1, keepdims=True), 1e-9)
+    return _lengths(z, chosen) - ((z @ last.T) ** 2).sum(axis=1)
+
+
+def _left_by_one_after_the_other(z, chosen):
+    """Takes away what each chosen row explains alone, as if all were at right angles."""
+    ways = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-9)
+    return _lengths(z, chosen) - ((z @ ways.T) ** 2).sum(axis=1)
+
+
+EAGLE_EXERCISES["05.5"] = Exercise(
+    "least explained first",
+    most_left_first,
+    cases=_moves_to_explain,
+    hint="k rounds: squared lengths minus what the chosen rows explain, minus infinity for the chosen, the largest",
+    wrong=(
+        _greedily(_lengths),
+        _greedily(_far_from_all),
+        _greedily(_left_by_the_last),
+        _greedily(_left_by_one_after_the_other),
+        lambda z, k, noise: most_left_first(z, k, 10.0),
+        lambda z, k, noise: most_left_first(z, k, noise)[::-1],
+        lambda z, k, noise: most_left_first(z, k + 1, noise),
+        lambda z, k, noise: most_left_first(z - z.mean(axis=0), k, noise),
+        lambda z, k, noise: np.sort(np.argsort(_lengths(z, z))[:k]),
+    ),
+)
+
+
 def effects_error(moves, gains, chosen, penalty):
     x, y = moves[chosen], gains[chosen]
     taste = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
@@ -634,7 +702,7 @@ def _moves_and_gains(seed: int) -> tuple:
     return moves, gains, np.random.default_rng([5, seed]).choice(20, 6, replace=False), 0.5
 
 
-EAGLE_EXERCISES["05.5"] = Exercise(
+EAGLE_EXERCISES["05.6"] = Exercise(
     "the error of a support",
     effects_error,
     cases=_moves_and_gains,
@@ -648,6 +716,54 @@ EAGLE_EXERCISES["05.5"] = Exercise(
         lambda moves, gains, chosen, penalty: effects_error(moves, gains, np.sort(chosen)[:-1], penalty),
         lambda moves, gains, chosen, penalty: float(np.sqrt(np.mean(gains**2))),
         lambda moves, gains, chosen, penalty: effects_error(moves - moves.mean(axis=0), gains, chosen, penalty),
+    ),
+)
+
+
+def drawn_under_themselves(z, subsets):
+    left = np.linalg.svd(z[subsets], full_matrices=False)[0]
+    sup = subsets.shape[1] * (left**2).sum(axis=2).max(axis=1)
+    return float(np.mean(sup <= z.shape[1] * (1 + 1e-6))), sup
+
+
+def _drawn_fours(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twelve draws of four of twenty actions, with fewer directions than actions, as many, and more."""
+    subsets = np.random.default_rng([57, seed]).random((12, 20)).argsort(axis=1)[:, :4]
+    return normal_values(seed, 20, (2, 3, 4, 5, 7)[seed]), subsets
+
+
+def _sups_of(leverages, bound=lambda z, subsets: z.shape[1]):
+    """A wrong answer from the leverages of a draw, or from what is let through."""
+
+    def answer(z, subsets):
+        sup = np.array([np.max(leverages(z, z[subset])) for subset in subsets])
+        return float(np.mean(sup <= bound(z, subsets) * (1 + 1e-6))), sup
+
+    return answer
+
+
+def _own_leverages(z, drawn):
+    return len(drawn) * (drawn @ np.linalg.pinv(drawn)).diagonal()
+
+
+EAGLE_EXERCISES["05.7"] = Exercise(
+    "the printed test",
+    drawn_under_themselves,
+    cases=_drawn_fours,
+    hint="for each draw: k times the diagonal of X times its pseudo-inverse, the largest; then compare with n",
+    wrong=(
+        _sups_of(_own_leverages, lambda z, subsets: subsets.shape[1]),
+        _sups_of(_own_leverages, lambda z, subsets: 1),
+        _sups_of(lambda z, drawn: _own_leverages(z, drawn) / len(drawn)),
+        _sups_of(lambda z, drawn: _own_leverages(z, drawn).mean()),
+        _sups_of(lambda z, drawn: len(drawn) * ((z @ np.linalg.pinv(drawn.T @ drawn)) * z).sum(axis=1)),
+        _sups_of(lambda z, drawn: len(z) * (z @ np.linalg.pinv(z)).diagonal()),
+        lambda z, subsets: drawn_under_themselves(z, subsets)[::-1],
+        lambda z, subsets: drawn_under_themselves(z, subsets)[1],
+        lambda z, subsets: (
+            drawn_under_themselves(z, subsets)[0] * len(subsets),
+            drawn_under_themselves(z, subsets)[1],
+        ),
     ),
 )
 
