@@ -302,9 +302,21 @@ COUNTS = RNG.integers(1, 30, size=15)
         (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1, 0), [2.75]),
-        (by_reference("03.3", np.array([3.0, 2.0, 1.0, 0.0]), np.array([[0.0], [0.5], [2.0], [9.0]]), 1.0, 2), [0, 2]),
-        (by_reference("03.4", np.log([[0.5, 0.5], [0.1, 0.9], [1.0, 1.0]]), np.array([1, 0, 0]), 1), (1 / 0.05) ** 0.5),
-        (by_reference("03.5", np.array([[1.0, 2, 3], [5, 9, 7]]), np.array([[1.0, 2, 3], [0, 2, 1]])), 1.0),
+        (
+            by_reference(
+                "03.3", np.array([[1.0]]), np.array([[2.0]]), np.ones((1, 1)), np.array([[1.0], [3.0]]), 0.5, 1, [0]
+            ),
+            [[0.75], [1.0], [-0.5]],
+        ),
+        (by_reference("03.4", np.array([3.0, 2.0, 1.0, 0.0]), np.array([[0.0], [0.5], [2.0], [9.0]]), 1.0, 2), [0, 2]),
+        (by_reference("03.5", np.log([[0.5, 0.5], [0.1, 0.9], [1.0, 1.0]]), np.array([1, 0, 0]), 1), (1 / 0.05) ** 0.5),
+        (by_reference("03.6", np.array([[1.0, 2, 3], [5, 9, 7]]), np.array([[1.0, 2, 3], [0, 2, 1]])), 1.0),
+        (
+            by_reference(
+                "03.7", np.array([[[0.0], [4]]]), [1], np.array([[1.0], [3]]), np.ones((1, 1)), np.zeros(1), 2.0, 1
+            ),
+            [[1.0, -3.0, 1.0]],
+        ),
         (len(by_reference("04.1", "x", "y", "z", [("a", "b", "c")], "f")), 5),
         (by_reference("04.4", list("abcab"), list("xabc"), 2), 0.75),
         (by_reference("04.5", np.zeros((2, 1)), np.array([[1.0], [1.0]]), np.array([[2.0], [1.0]])), 0.6),

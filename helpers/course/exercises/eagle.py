@@ -71,6 +71,68 @@ EAGLE_EXERCISES["03.2"] = Exercise(
 )
 
 
+def gains_of_edits(before, after, users, items, weight, k, own=None):
+    total = []
+    for i, (pair, user) in enumerate(zip(zip(before, after, strict=True), users, strict=True)):
+        old, new = utility(np.stack(pair), items, user, 0.0, weight, k, None if own is None else int(own[i]))
+        total.append(new - old)
+    rating = np.einsum("td,td->t", after - before, users)
+    return np.stack([np.array(total), rating, (np.array(total) - rating) / weight])
+
+
+def _edited_texts(seed: int) -> tuple:
+    """Five rewrites that began on top of an item each, item 0 among them; in the first case all items count."""
+    items = normal_values(seed, 20, 5)
+    own = np.array([0, *np.random.default_rng([33, seed]).choice(np.arange(1, 20), 4, replace=False)])
+    before = items[own] + 0.05 * normal_values(seed, 5, 5)
+    after = before + 0.3 * normal_values(seed + 50, 5, 5)
+    return before, after, normal_values(seed + 70, 5, 5), items, 0.5 + 0.1 * seed, 3, None if seed == 0 else own
+
+
+def _with_own_left_out_of_all(before, after, users, items, weight, k, own=None):
+    """Also takes what is usual from the items that are left."""
+    if own is None:
+        return gains_of_edits(before, after, users, items, weight, k)
+    one = [
+        gains_of_edits(before[[i]], after[[i]], users[[i]], np.delete(items, place, axis=0), weight, k)
+        for i, place in enumerate(own)
+    ]
+    return np.concatenate(one, axis=1)
+
+
+def _with_own_left_out_once(before, after, users, items, weight, k, own=None):
+    """Leaves the own movie out for the new text alone."""
+    found = gains_of_edits(before, after, users, items, weight, k, own)
+    itself, _ = NearestNeighbors(n_neighbors=k).fit(items).kneighbors()
+    if own is not None:
+        for i, place in enumerate(own):
+            others = np.delete(items, place, axis=0)
+            extra = novelty(before[[i]], others, k) - novelty(before[[i]], items, k)
+            found[[0, 2], i] += np.array([weight, 1]) * extra / itself.sum(axis=1).mean()
+    return found
+
+
+EAGLE_EXERCISES["03.3"] = Exercise(
+    "what an edit gains",
+    gains_of_edits,
+    cases=_edited_texts,
+    hint="rating: one inner product each; novelty: new minus old, over what is usual, without the own movie; then both",
+    wrong=(
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, w, k),
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(
+            b, a, u, items, w, k, np.zeros(5) if own is None else own
+        ),
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(a, b, u, items, w, k, own),
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, w, k, own).T,
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, w, k, own)[[1, 2, 0]],
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, 1.0, k, own),
+        lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, w, k, own) * [[1], [1], [w]],
+        _with_own_left_out_of_all,
+        _with_own_left_out_once,
+    ),
+)
+
+
 def spread_out(values, points, apart, n):
     taken = []
     for index in np.argsort(-values):
@@ -88,7 +150,7 @@ def _only_from_the_last(values, points, apart, n):
     return taken
 
 
-EAGLE_EXERCISES["03.3"] = Exercise(
+EAGLE_EXERCISES["03.4"] = Exercise(
     "spread-out points",
     spread_out,
     cases=lambda seed: (normal_values(seed, 40), normal_values(seed, 40, 2), 1.0, 4),
@@ -114,7 +176,7 @@ def _token_case(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
     return log_probs, np.random.default_rng([3, seed]).integers(0, 6, size=9), 2 + seed % 3
 
 
-EAGLE_EXERCISES["03.4"] = Exercise(
+EAGLE_EXERCISES["03.5"] = Exercise(
     "perplexity",
     hesitation,
     cases=_token_case,
@@ -137,7 +199,7 @@ def row_agreement(a, b):
     return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(a, b, strict=True)]))
 
 
-EAGLE_EXERCISES["03.5"] = Exercise(
+EAGLE_EXERCISES["03.6"] = Exercise(
     "agreement",
     row_agreement,
     cases=lambda seed: (
@@ -151,6 +213,75 @@ EAGLE_EXERCISES["03.5"] = Exercise(
         lambda a, b: row_agreement(a, b) ** 2,
         lambda a, b: float(((a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))).mean()),
         lambda a, b: float(np.median([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)])),
+    ),
+)
+
+
+def above_the_median(asked, favourites, items, users, levels, weight, k):
+    itself = NearestNeighbors(n_neighbors=k).fit(items).kneighbors()[0].sum(axis=1)
+    existing = levels[:, None] + users @ items.T + weight * itself / itself.mean()
+    new = [
+        utility(texts, items, user, level, weight, k) for texts, user, level in zip(asked, users, levels, strict=True)
+    ]
+    chosen = existing[np.arange(len(users)), favourites]
+    return np.column_stack([chosen, np.stack(new)]) - np.median(existing, axis=1, keepdims=True)
+
+
+def _askers(seed: int) -> tuple:
+    items, users = normal_values(seed, 20, 5), normal_values(seed + 50, 6, 5)
+    favourites = np.random.default_rng([37, seed]).integers(20, size=6)
+    return normal_values(seed, 6, 2, 5), favourites, items, users, 3 + normal_values(seed, 6), 0.5 + 0.1 * seed, 3
+
+
+def _over(middle):
+    """A wrong answer: above something else of the (user, movie) utilities of the existing movies."""
+
+    def answer(asked, favourites, items, users, levels, weight, k):
+        right = above_the_median(asked, favourites, items, users, levels, weight, k)
+        itself = NearestNeighbors(n_neighbors=k).fit(items).kneighbors()[0].sum(axis=1)
+        stars = levels[:, None] + users @ items.T
+        existing = stars + weight * itself / itself.mean()
+        return right + np.median(existing, axis=1, keepdims=True) - middle(existing, stars)
+
+    return answer
+
+
+def _highest(asked, favourites, items, users, levels, weight, k):
+    found = [
+        above_the_median(asked, np.full(len(users), item), items, users, levels, weight, k)
+        for item in range(len(items))
+    ]
+    return np.max(found, axis=0)
+
+
+def _each_item_its_own_neighbour(asked, favourites, items, users, levels, weight, k):
+    itself = novelty(items, items, k)
+    existing = levels[:, None] + users @ items.T + weight * itself / itself.mean()
+    new = [
+        level + texts @ user + weight * novelty(texts, items, k) / itself.mean()
+        for texts, user, level in zip(asked, users, levels, strict=True)
+    ]
+    chosen = existing[np.arange(len(users)), favourites]
+    return np.column_stack([chosen, np.stack(new)]) - np.median(existing, axis=1, keepdims=True)
+
+
+EAGLE_EXERCISES["03.7"] = Exercise(
+    "above the median movie",
+    above_the_median,
+    cases=_askers,
+    hint="for each user: utilities of all items and of the two texts; the favourite's and theirs, minus the median",
+    wrong=(
+        _over(lambda existing, stars: existing.mean(axis=1, keepdims=True)),
+        _over(lambda existing, stars: np.median(existing)),
+        _over(lambda existing, stars: np.median(stars, axis=1, keepdims=True)),
+        _over(lambda existing, stars: 0),
+        _over(lambda existing, stars: existing.max(axis=1, keepdims=True)),
+        _highest,
+        _each_item_its_own_neighbour,
+        lambda *case: above_the_median(*case).T,
+        lambda *case: above_the_median(*case)[:, [1, 2, 0]],
+        lambda asked, favourites, *case: above_the_median(asked, favourites[::-1], *case),
+        lambda asked, favourites, *case: above_the_median(asked[:, ::-1], favourites, *case),
     ),
 )
 
