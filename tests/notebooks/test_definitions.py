@@ -136,6 +136,23 @@ def test_03_utility(seed, own):
         assert gap.typical_distance == pytest.approx(names["novelty"](items, items, 4).mean())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_03_what_an_edit_gains_and_the_median_movie(seed):
+    random, names = np.random.default_rng(seed), definitions("03")
+    items, users, texts = random.normal(size=(15, 4)), random.normal(size=(2, 4)), random.normal(size=(2, 2, 4))
+    before, after, own, levels = items[[3, 8]], items[[3, 8]] + 0.2, np.array([3, 8]), np.array([3.0, 4.0])
+    for left_out in (None, own):
+        found = names["edit_gains"](before, after, users, items, 0.5, 3, left_out)
+        for i, column in enumerate(found.T):
+            gap = ContentGap(items, users[i], levels[i], without=None if left_out is None else int(own[i]))
+            np.testing.assert_allclose(column, np.subtract(gap(after[i]), gap(before[i]))[:, 0], atol=1e-9)
+    rows = names["over_median"](texts, own, items, users, levels, 0.5, 3)
+    for i, row in enumerate(rows):
+        gap = ContentGap(items, users[i], levels[i])
+        existing = gap.of_items().total
+        np.testing.assert_allclose(row, [existing[own[i]], *gap(texts[i]).total] - np.median(existing))
+
+
 def test_03_perplexity_and_agreement():
     lm, random = tiny(), np.random.default_rng(0)
     tokens = plain_tokens(lm.tokenizer, "tea and rain and the sun")
@@ -272,6 +289,17 @@ def test_05_leverages_weights_and_exchange(seed):
     for score in ("volume", "certainty"):
         expected = design._exchange(z, chosen, getattr(design, f"_{score}"))
         np.testing.assert_array_equal(names["exchange"](z, chosen, names[score]), expected)
+
+
+@pytest.mark.parametrize("n", [3, 8, 12])
+def test_05_the_greedy_rival_and_the_printed_test(n):
+    names, z = definitions("05"), np.random.default_rng(n).normal(size=(40, n))
+    np.testing.assert_array_equal(names["least_explained"](z, 8, 1e-3), design.dpp_subset(z, 8))
+    theirs = design.printed_rule(z, 8, draws=50, rng=np.random.default_rng(0))
+    subsets = np.random.default_rng(0).random((50, 40)).argsort(axis=1)[:, :8]
+    accepted, sups = names["printed_test"](z, subsets)
+    assert accepted == theirs.accepted == float(n >= 8)
+    np.testing.assert_allclose(sups, theirs.sup)
 
 
 @pytest.mark.parametrize("seed", range(3))
