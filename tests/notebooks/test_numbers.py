@@ -30,6 +30,7 @@ KNOWN = {
     "05": {"2.5": "worked out in the sentence", "0.001": "the tolerance of the design"},
     "06": {number: "the paper's table 2" for number in (".65", ".58", ".69", ".74", ".03")},
     "07": {"0.9": "lambda of the advantages", ".11": "the paper's gain by rewards", ".23": "the same"},
+    "08": {"1.45": "of the paper's table 2", ".74": "the same", ".51": "the same"},
     "10": {"82%": "the case of an exercise", "0.5": "the same"},
     "11": {"0.6": "of the walk, further up"},
     "12": {"0.4": "repetition that is read off the figure", "0.03": "a weight of the variants"},
