@@ -20,6 +20,7 @@ from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
+from helpers.course.exercises.are import NearerMean
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
 
 
@@ -373,8 +374,23 @@ COUNTS = RNG.integers(1, 30, size=15)
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
         (by_reference("14.1", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
         (by_reference("14.2", 0.6, 0.45), 0.5),
-        (by_reference("15.1", np.array([True, False, True]), np.array(["a", "a", "b"])), 0.5),
-        (by_reference("15.2", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
+        (np.abs(by_reference("15.1", np.array([[1.0, 5], [3, 5], [2, 8], [2, 2]]), 2)).mean(0), [1, 1, 1]),
+        (by_reference("15.2", np.array([[1.0, -1], [1, 0], [1, 1]]), 400), [0.5, 0, 0.5]),
+        (by_reference("15.3", np.array([[1.0, -1], [1, 0], [1, 0.5], [1, 1]]), np.array([2, 1])), [0, 3]),
+        (by_reference("15.4", np.array([[3.0, 0], [2.9, 0], [0, 1]]), 2, 1e-3), [0, 2]),
+        (
+            by_reference(
+                "15.5",
+                np.array([[0.0], [4], [1], [3], [9]]),
+                np.array([False, True, True, True, False]),
+                np.array([1, 0]),
+                np.array([0, 1]),
+                NearerMean,
+            ),
+            [np.nan, np.nan, 0, 1, 0],
+        ),
+        (by_reference("15.6", np.array([1, 0, np.nan, 1.0]), np.array(["a", "a", "a", "b"])), 0.5),
+        (by_reference("15.7", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
         (by_reference("16.1", np.array([0.2, 0.5, 1.0]), 0.9, 0.8), [0.0, 0.3 / 0.7, 1.0]),
         (by_reference("16.2", COUNTS), np.abs(np.subtract.outer(COUNTS, COUNTS)).mean() / (2 * COUNTS.mean())),
         (by_reference("17.1", [np.array([1.0]), np.array([4.0])], [1, 2]), [3.0]),

@@ -6,7 +6,7 @@ import ast
 import re
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import tiny
 
+from helpers.are import labels as lb
 from helpers.are.concepts import Choice, Example, Fact, verdicts
 from helpers.are.discriminator import Discriminator, DiscriminatorTraining, fooling_loss, train_discriminator
 from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
@@ -58,7 +59,7 @@ from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, read_along
+from helpers.language.states import ReadOut, fit_probe, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -353,12 +354,30 @@ def test_15_weights_and_swaps(seed):
     names, random = definitions("15"), np.random.default_rng(seed)
     rows = np.column_stack([np.ones(30), random.normal(size=(30, 3))])
     best = design.optimal_design(rows, tolerance=1e-6)
-    np.testing.assert_allclose(names["weights_naive"](rows, 5000), best.weights, atol=2e-3)
+    np.testing.assert_allclose(names["prompt_weights"](rows, 5000), best.weights, atol=2e-3)
     np.testing.assert_allclose(names["leverages_naive"](rows, best.weights), best.leverages)
     chosen = np.sort(random.choice(30, 8, replace=False))
     assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
-    swapped = names["exchange_naive"](rows, chosen)
+    swapped = names["exchange_prompts"](rows, chosen)
     np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._certainty))
+    for k in (3, 10):
+        np.testing.assert_array_equal(names["greedy_prompts"](rows, k, 1e-3), design.dpp_subset(rows, k))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_15_rows_and_what_labels_are_worth(seed):
+    names, random = definitions("15"), np.random.default_rng(seed)
+    labels, groups = random.random(60) < 0.5, random.choice(list("abc"), 60)
+    prompts = lb.Labelled(random.normal(size=(60, 8)) + labels[:, None], labels, groups)
+    mine, theirs = names["prompt_rows"](prompts.states, 3), lb.design_rows(prompts.states, 3)
+    np.testing.assert_allclose(np.abs(mine), np.abs(theirs), atol=1e-4)
+    (pool,) = pools = lb.draw_pools(prompts, 30, 3, [seed])
+    picked = lb.picks("random", pools, 6, 2)
+    fit = partial(fit_probe, strength=0.1)
+    right = np.array([names["right_after"](prompts.states, labels, pool.members, some, fit) for some in picked[0]])
+    np.testing.assert_array_equal(right, lb.after_labels(picked, pools, prompts, 0.1)[0])
+    worst = [names["lowest_group"](each, groups) for each in right]
+    np.testing.assert_allclose(worst, lb.worst_group(right, groups))
 
 
 # Exercises

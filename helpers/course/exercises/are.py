@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from helpers.course.judge import Exercise, normal_values
+from helpers.course.judge import Exercise, difference, normal_values
 
 ARE_EXERCISES: dict[str, Exercise] = {}
 
@@ -467,31 +467,323 @@ ARE_EXERCISES["14.2"] = Exercise(
 # --- 15 ----------------------------------------------------------------------------------------------------
 
 
-def lowest_group(right, groups):
-    return float(min(right[groups == name].mean() for name in np.unique(groups)))
+def whitened_rows(states, n):
+    standard = (states - states.mean(axis=0)) / states.std(axis=0)
+    lengths, axes = np.linalg.eigh(standard.T @ standard / len(states))
+    largest = np.argsort(-lengths)[:n]
+    return np.hstack([np.ones((len(states), 1)), standard @ axes[:, largest] / np.sqrt(lengths[largest])])
 
 
-def _groups_of_answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answers in four groups of different sizes; the rarest is not always the worst."""
-    rng = np.random.default_rng([15, seed])
-    groups = np.repeat(list("abcd"), [20, 12, 7, 5])
-    chance = np.repeat(rng.permutation([0.9, 0.8, 0.6, 0.3]), [20, 12, 7, 5])
-    return rng.random(len(groups)) < chance, groups
+def _but_for_signs(answer, expected):
+    """What differs when each column behind the first one may be turned round."""
+    if isinstance(answer, np.ndarray) and answer.shape == expected.shape:
+        signs = np.where((answer * expected).sum(axis=0) < 0, -1.0, 1.0)
+        answer = answer * np.concatenate([[1.0], signs[1:]])
+    return difference(answer, expected)
+
+
+def _uneven_states(seed: int) -> tuple[np.ndarray, int]:
+    """States of 30 prompts in six dimensions, of different mean and spread, correlated in part."""
+    mixed = normal_values(seed, 30, 6) @ (np.eye(6) + 0.5 * normal_values(seed, 6, 6))
+    return mixed * np.array([5.0, 3.0, 2.0, 1.0, 0.5, 0.2]) + 3 * normal_values(seed, 6), 2 + seed % 3
 
 
 ARE_EXERCISES["15.1"] = Exercise(
-    "the worst group",
-    lowest_group,
-    cases=_groups_of_answers,
-    hint="one mean per group, then the smallest of them",
+    "the row of a prompt",
+    whitened_rows,
+    cases=_uneven_states,
+    hint="standardise, SVD, the first n columns of its first factor times the root of the number of prompts, and a 1",
+    compare=_but_for_signs,
     wrong=(
-        lambda right, groups: float(right.mean()),
-        lambda right, groups: float(max(right[groups == name].mean() for name in np.unique(groups))),
-        lambda right, groups: float(np.mean([right[groups == name].mean() for name in np.unique(groups)])),
-        lambda right, groups: float(min(right[groups == name].sum() for name in np.unique(groups))),
-        lambda right, groups: float(min(right[groups == name].sum() / len(right) for name in np.unique(groups))),
-        lambda right, groups: 1 - lowest_group(right, groups),
-        lambda right, groups: float(right.min()),
+        lambda states, n: whitened_rows(states, n)[:, 1:],
+        lambda states, n: whitened_rows(states, n - 1),
+        lambda states, n: np.roll(whitened_rows(states, n), -1, axis=1),
+        lambda states, n: np.column_stack(
+            [np.ones(len(states)), whitened_rows(states, n)[:, 1:] / np.sqrt(len(states))]
+        ),
+        lambda states, n: np.column_stack(
+            [np.ones(len(states)), _principal((states - states.mean(axis=0)) / states.std(axis=0), n)]
+        ),
+        lambda states, n: np.column_stack([np.ones(len(states)), _whitened(states - states.mean(axis=0), n)]),
+        lambda states, n: np.column_stack([np.ones(len(states)), _whitened(states / states.std(axis=0), n)]),
+        lambda states, n: np.column_stack(
+            [
+                np.ones(len(states)),
+                _whitened((states - states.mean(axis=1, keepdims=True)) / states.std(axis=1, keepdims=True), n),
+            ]
+        ),
+        lambda states, n: _whitened(np.column_stack([np.ones(len(states)), states]), n + 1),
+    ),
+)
+
+
+def _principal(moved: np.ndarray, n: int) -> np.ndarray:
+    left, lengths, _ = np.linalg.svd(moved, full_matrices=False)
+    return left[:, :n] * lengths[:n]
+
+
+def _whitened(moved: np.ndarray, n: int) -> np.ndarray:
+    return np.sqrt(len(moved)) * np.linalg.svd(moved, full_matrices=False)[0][:, :n]
+
+
+def multiplied_shares(rows, steps):
+    q = np.ones(len(rows)) / len(rows)
+    for _ in range(steps):
+        inverse = np.linalg.inv(np.einsum("i,ij,ik->jk", q, rows, rows))
+        q = q * np.einsum("ij,jk,ik->i", rows, inverse, rows) / rows.shape[1]
+    return q
+
+
+def _prompts_and_steps(seed: int) -> tuple[np.ndarray, int]:
+    """Rows that begin with a 1, and 1 to 9 steps."""
+    return np.column_stack([np.ones(20), normal_values(seed, 20, 3)]), 1 + 2 * seed
+
+
+def _leverages_once(rows, steps):
+    first = multiplied_shares(rows, 1) * len(rows)
+    return first**steps / len(rows)
+
+
+def _by_the_worst_prompt(rows, steps):
+    q = np.ones(len(rows)) / len(rows)
+    for _ in range(steps):
+        sigma = rows.T @ (q[:, None] * rows)
+        leverages = (rows @ np.linalg.inv(sigma) * rows).sum(axis=1)
+        q = q * leverages / leverages.max()
+    return q
+
+
+ARE_EXERCISES["15.2"] = Exercise(
+    "how many labels each prompt gets",
+    multiplied_shares,
+    cases=_prompts_and_steps,
+    hint="begin with 1 / number of prompts; in a loop: times leverages_naive(rows, q), divided by rows.shape[1]",
+    wrong=(
+        _leverages_once,
+        _by_the_worst_prompt,
+        lambda rows, steps: np.ones(len(rows)) / len(rows),
+        lambda rows, steps: multiplied_shares(rows, steps + 1),
+        lambda rows, steps: multiplied_shares(rows, steps) * (rows.shape[1] / (rows.shape[1] - 1)) ** steps,
+        lambda rows, steps: multiplied_shares(rows, steps) * len(rows),
+        lambda rows, steps: multiplied_shares(rows[:, 1:], steps),
+        lambda rows, steps: multiplied_shares(rows, steps) * rows.shape[1] ** steps,
+        lambda rows, steps: multiplied_shares(rows, steps).round(2),
+    ),
+)
+
+
+def swapped_prompts(rows, chosen, rounds=100, score=np.max):
+    def known_badly(some):
+        some = list(some)
+        return score(np.einsum("ij,jk,ik->i", rows, np.linalg.inv(rows[some].T @ rows[some]), rows) * len(some))
+
+    here = list(chosen)
+    for _ in range(rounds):
+        start = list(here)
+        for place in range(len(here)):
+            others = [new for new in range(len(rows)) if new not in here]
+            worst = [known_badly([*here[:place], new, *here[place + 1 :]]) for new in others]
+            best = others[int(np.argmin(worst))]
+            if min(worst) < known_badly(here) * (1 - 1e-6):
+                here[place] = best
+        if here == start:
+            break
+    return np.sort(here)
+
+
+def _prompts_on_a_list(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that begin with a 1, and a list of six in no order."""
+    rows = np.column_stack([np.ones(24), normal_values(seed, 24, 2)])
+    return rows, np.random.default_rng([153, seed]).choice(24, 6, replace=False)
+
+
+def _one_prompt_twice(rows, chosen):
+    found = swapped_prompts(rows, chosen)
+    return np.sort([*found[1:], found[-1]])
+
+
+ARE_EXERCISES["15.3"] = Exercise(
+    "exchange prompts",
+    swapped_prompts,
+    cases=_prompts_on_a_list,
+    hint="while something changes: for each place the largest leverage with every other prompt there; keep the best",
+    wrong=(
+        lambda rows, chosen: np.sort(chosen),
+        lambda rows, chosen: swapped_prompts(rows, chosen, rounds=1),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=np.mean),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=np.median),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=lambda leverages: -leverages.max()),
+        lambda rows, chosen: swapped_prompts(rows[:, 1:], chosen),
+        lambda rows, chosen: swapped_prompts(rows, chosen)[::-1],
+        lambda rows, chosen: swapped_prompts(rows, chosen)[:-1],
+        _one_prompt_twice,
+    ),
+)
+
+
+def least_explained(rows, k, noise):
+    kernel = rows @ rows.T + noise * (rows**2).sum(axis=1).mean() * np.eye(len(rows))
+    chosen: list[int] = []
+    for _ in range(k):
+        known = kernel[:, chosen]
+        explained = known @ np.linalg.inv(kernel[np.ix_(chosen, chosen)]) @ known.T
+        left = np.diag(kernel - explained)
+        chosen.append(max((row for row in range(len(rows)) if row not in chosen), key=left.__getitem__))
+    return np.array(sorted(chosen))
+
+
+def _diverse(seed: int) -> tuple[np.ndarray, int, float]:
+    """Fewer labels than unknowns in the first case, and more in the others; much noise in the last one."""
+    rows = np.column_stack([np.ones(30), normal_values(seed, 30, 4) * np.array([3.0, 2.0, 1.0, 0.5])])
+    return rows, 4 + 2 * seed, 1e-3 if seed < 4 else 0.3
+
+
+def _longest(rows, k, noise):
+    return np.sort(np.argsort(-(rows**2).sum(axis=1), kind="stable")[:k])
+
+
+def _by_covariance_with_last(rows, k, noise):
+    kernel = rows @ rows.T
+    chosen = [int(kernel.diagonal().argmax())]
+    while len(chosen) < k:
+        nearness = np.abs(kernel[chosen[-1]]).copy()
+        nearness[chosen] = np.inf
+        chosen.append(int(nearness.argmin()))
+    return np.sort(chosen)
+
+
+ARE_EXERCISES["15.4"] = Exercise(
+    "greedy diversity",
+    least_explained,
+    cases=_diverse,
+    hint="k rounds: the largest variance among those not taken; then take the outer product of its column off",
+    wrong=(
+        _longest,
+        _by_covariance_with_last,
+        lambda rows, k, noise: least_explained(rows[:, 1:], k, noise),
+        lambda rows, k, noise: least_explained(rows / np.linalg.norm(rows, axis=1, keepdims=True), k, noise),
+        lambda rows, k, noise: least_explained(rows, k, 1.0),
+        lambda rows, k, noise: least_explained(rows, k + 1, noise),
+        lambda rows, k, noise: least_explained(rows, k, noise)[::-1],
+        lambda rows, k, noise: np.arange(k),
+        lambda rows, k, noise: np.repeat(least_explained(rows, 1, noise), k),
+    ),
+)
+
+
+class NearerMean:
+    """A probe for checks: which of two means is nearer."""
+
+    def __init__(self, target, plain) -> None:
+        self.means = np.stack([plain.mean(axis=0), target.mean(axis=0)])
+
+    def predict(self, states):
+        return np.linalg.norm(states[:, None] - self.means, axis=2).argmin(axis=1)
+
+
+def _said_right(states, labels, taught, fit):
+    kinds = {bool(labels[row]) for row in taught}
+    if len(kinds) == 1:
+        return (labels == kinds.pop()).astype(float)
+    probe = fit(states[[row for row in taught if labels[row]]], states[[row for row in taught if not labels[row]]])
+    return (probe.predict(states).astype(bool) == labels).astype(float)
+
+
+def judged_elsewhere(states, labels, members, chosen, fit):
+    at_hand = np.isin(np.arange(len(labels)), members)
+    return np.where(at_hand, np.nan, _said_right(states, labels, members[chosen], fit))
+
+
+def _project(seed: int) -> tuple:
+    """Forty prompts, fifteen at hand, six labelled; in the last two cases all labels are alike."""
+    rng = np.random.default_rng([155, seed])
+    labels = rng.random(40) < 0.5
+    states, members = normal_values(seed, 40, 3) + 0.8 * labels[:, None], rng.permutation(40)[:15]
+    order = np.argsort(labels[members], kind="stable")
+    chosen = rng.choice(15, 6, replace=False) if seed < 3 else order[:3] if seed == 3 else order[-3:]
+    return states, labels, members, chosen, NearerMean
+
+
+def _never_alike(states, labels, members, chosen, fit):
+    if len(set(labels[members[chosen]])) == 1:
+        return np.where(np.isin(np.arange(len(labels)), members), np.nan, 0.5)
+    return judged_elsewhere(states, labels, members, chosen, fit)
+
+
+def _judged_by_all(states, labels, members, chosen, fit):
+    return judged_elsewhere(states, labels, members, np.arange(len(members)), fit)
+
+
+def _labelled_left_out(states, labels, members, chosen, fit):
+    return judged_elsewhere(states, labels, members[chosen], np.arange(len(chosen)), fit)
+
+
+def _nothing_left_out(states, labels, members, chosen, fit):
+    return _said_right(states, labels, members[chosen], fit)
+
+
+def _counted_among_all(states, labels, members, chosen, fit):
+    at_hand = np.isin(np.arange(len(labels)), members)
+    return np.where(at_hand, np.nan, _said_right(states, labels, chosen, fit))
+
+
+ARE_EXERCISES["15.5"] = Exercise(
+    "what the labels are worth",
+    judged_elsewhere,
+    cases=_project,
+    hint="members[chosen] are labelled; fit on their two kinds, or say the one label; predict, compare, nan at hand",
+    wrong=(
+        _never_alike,
+        _judged_by_all,
+        _labelled_left_out,
+        _nothing_left_out,
+        lambda states, labels, members, chosen, fit: judged_elsewhere(states, labels, members, chosen % 6, fit),
+        _counted_among_all,
+        lambda states, labels, members, chosen, fit: judged_elsewhere(
+            states, labels, members, chosen, lambda target, plain: fit(plain, target)
+        ),
+        lambda states, labels, members, chosen, fit: np.nan_to_num(
+            judged_elsewhere(states, labels, members, chosen, fit)
+        ),
+        lambda states, labels, members, chosen, fit: 1 - judged_elsewhere(states, labels, members, chosen, fit),
+        lambda states, labels, members, chosen, fit: np.nanmean(judged_elsewhere(states, labels, members, chosen, fit)),
+    ),
+)
+
+
+def accuracy_of_worst_group(right, groups):
+    names, numbers = np.unique(groups, return_inverse=True)
+    known = ~np.isnan(right)
+    hits = np.bincount(numbers[known], right[known], minlength=len(names))
+    return float((hits / np.bincount(numbers[known], minlength=len(names))).min())
+
+
+def _groups_of_answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts on four groups of different sizes, not all of them judged; the rarest is not always the worst."""
+    rng = np.random.default_rng([15, seed])
+    groups = np.repeat(list("abcd"), [20, 12, 7, 5])
+    chance = np.repeat(rng.permutation([0.9, 0.8, 0.6, 0.3]), [20, 12, 7, 5])
+    right = (rng.random(len(groups)) < chance).astype(float)
+    right[[1, 5, 11, 22, 33, 40]] = np.nan
+    order = rng.permutation(len(groups))
+    return right[order], groups[order]
+
+
+ARE_EXERCISES["15.6"] = Exercise(
+    "the worst group",
+    accuracy_of_worst_group,
+    cases=_groups_of_answers,
+    hint="one np.nanmean per group, then the smallest of them",
+    wrong=(
+        lambda right, groups: float(np.nanmean(right)),
+        lambda right, groups: float(max(np.nanmean(right[groups == name]) for name in np.unique(groups))),
+        lambda right, groups: float(np.mean([np.nanmean(right[groups == name]) for name in np.unique(groups)])),
+        lambda right, groups: float(min(right[groups == name].mean() for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nan_to_num(right)[groups == name].mean() for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nansum(right[groups == name]) for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nansum(right[groups == name]) / len(right) for name in np.unique(groups))),
+        lambda right, groups: 1 - accuracy_of_worst_group(right, groups),
+        lambda right, groups: float(np.nanmin(right)),
     ),
 )
 
@@ -508,7 +800,7 @@ def _some_labelled(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.random.default_rng([15, seed]).choice(30, 5, replace=False)
 
 
-ARE_EXERCISES["15.2"] = Exercise(
+ARE_EXERCISES["15.7"] = Exercise(
     "the worst-known prompt",
     worst_known,
     cases=_some_labelled,
