@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -411,6 +412,286 @@ ARE_EXERCISES["13.2"] = Exercise(
 # --- 14 ----------------------------------------------------------------------------------------------------
 
 
+def verdicts_on_facts(scores, yes, no):
+    said = np.array([row[yes] > row[no] for row in scores])
+    pairs = said.reshape(-1, 2)
+    return said, (pairs == np.array([True, False])).mean(axis=1)
+
+
+def _answer_tables(seed: int) -> tuple[np.ndarray, int, int]:
+    """Logits of nine tokens behind the statements of five facts; neither word need be the likeliest token."""
+    return 2 * normal_values(seed, 10, 9), 2 + seed % 3, 6 - seed % 2
+
+
+def _half_said_halves(said):
+    true, false = np.split(said, 2)
+    return (true.astype(float) + ~false) / 2
+
+
+ARE_EXERCISES["14.1"] = Exercise(
+    "verdicts and accuracy",
+    verdicts_on_facts,
+    cases=_answer_tables,
+    hint="compare two columns; every other row is of a true statement; right is Yes there, and No in the rows between",
+    wrong=(
+        lambda scores, yes, no: verdicts_on_facts(scores, no, yes),
+        lambda scores, yes, no: (scores.argmax(axis=1) == yes, verdicts_on_facts(scores, yes, no)[1]),
+        lambda scores, yes, no: (scores[:, yes] > 0, verdicts_on_facts(scores, yes, no)[1]),
+        lambda scores, yes, no: (scores[:, yes] > scores[:, no], (scores[:, yes] > scores[:, no]).astype(float)),
+        lambda scores, yes, no: (verdicts_on_facts(scores, yes, no)[0], verdicts_on_facts(scores, yes, no)[1].mean()),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            _half_said_halves(verdicts_on_facts(scores, yes, no)[0]),
+        ),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            verdicts_on_facts(scores, yes, no)[0].reshape(-1, 2).mean(axis=1),
+        ),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            (verdicts_on_facts(scores, yes, no)[1] == 1).astype(float),
+        ),
+        lambda scores, yes, no: verdicts_on_facts(scores, yes, no)[1],
+    ),
+)
+
+
+def five_marks(statement, negation):
+    marks = [len(statement.split()), len(statement), sum(letter == "," for letter in statement)]
+    return [float(mark) for mark in (*marks, bool(negation.findall(statement)), any(map(str.isdigit, statement)))]
+
+
+def _statements(seed: int) -> tuple[str, re.Pattern]:
+    """A sentence of its own for each seed; two negations in one, and a word that only looks like one in another."""
+    texts = (
+        "Snow is white, cold and wet.",
+        "It is not true, and never was, that fish have 2 legs.",
+        "Nothing  in the notebook of 1999 says so.",
+        "NO whale is a fish.",
+        "Tea grows on bushes, not on trees, in 40 countries.",
+    )
+    return texts[seed], re.compile(r"\b(not|no|never)\b", re.IGNORECASE)
+
+
+ARE_EXERCISES["14.2"] = Exercise(
+    "the surface of a sentence",
+    five_marks,
+    cases=_statements,
+    hint="len of split, len, count of commas, and whether negation.search and re.search of a digit find something",
+    wrong=(
+        lambda text, negation: [float(len(text.split(" "))), *five_marks(text, negation)[1:]],
+        lambda text, negation: [*five_marks(text, negation)[:3], float(len(negation.findall(text))), 0.0],
+        lambda text, negation: [*five_marks(text, negation)[:3], float("no" in text), five_marks(text, negation)[4]],
+        lambda text, negation: [*five_marks(text, negation)[:4], float(sum(map(str.isdigit, text)))],
+        lambda text, negation: [*five_marks(text, negation)[:1], float(len(text.replace(" ", ""))), 0.0, 0.0, 0.0],
+        lambda text, negation: [*five_marks(text, negation)[:3], float(negation.match(text) is not None), 0.0],
+        lambda text, negation: five_marks(text, negation)[::-1],
+        lambda text, negation: np.array(five_marks(text, negation)),
+    ),
+)
+
+
+class TowardsTrue:
+    """A probe for checks: how far along the difference of two means, from the point between them."""
+
+    def __init__(self, true, false) -> None:
+        self.along, self.middle = true.mean(axis=0) - false.mean(axis=0), (true.mean(axis=0) + false.mean(axis=0)) / 2
+
+    def decision_function(self, features):
+        return (features - self.middle) @ self.along
+
+    def predict(self, features):
+        return (self.decision_function(features) > 0).astype(int)
+
+
+def order_of_pairs(train, stop, alike, fit):
+    scores = fit(train[0], train[1]).decision_function(np.concatenate(stop)).reshape(2, -1)
+    won = np.diff(scores, axis=0)[0] < 0
+    return {"all": float(np.mean(won)), "alike": float(np.mean(won[np.flatnonzero(alike)]))}
+
+
+def _pairs_of_states(seed: int) -> tuple:
+    """Twelve facts to fit on and sixteen to judge, where a fact's own place matters more than whether it is true."""
+    rng = np.random.default_rng([143, seed])
+    parts = []
+    for facts in (12, 16):
+        place = 2 * rng.normal(size=(facts, 4))
+        parts.append(tuple(place + shift + 0.7 * rng.normal(size=(facts, 4)) for shift in (0.5, 0.0)))
+    return *parts, np.arange(16) % 3 == seed % 3, TowardsTrue
+
+
+def _by_threshold(train, stop, alike, fit):
+    probe = fit(*train)
+    right = (np.append(probe.predict(stop[0]), 1 - probe.predict(stop[1])) == 1).reshape(2, -1).mean(axis=0)
+    return {"all": float(right.mean()), "alike": float(right[alike].mean())}
+
+
+ARE_EXERCISES["14.3"] = Exercise(
+    "which of two statements is true?",
+    order_of_pairs,
+    cases=_pairs_of_states,
+    hint="fit(*train); decision_function of both tables of stop; true above false, its mean, and its mean where alike",
+    wrong=(
+        _by_threshold,
+        lambda train, stop, alike, fit: order_of_pairs(stop, stop, alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop[::-1], alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop, ~alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, train, alike[:12], fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop, alike, fit)["all"],
+        lambda train, stop, alike, fit: {
+            "all": order_of_pairs(train, stop, alike, fit)["all"],
+            "alike": order_of_pairs(train, stop, alike, fit)["alike"] * float(alike.mean()),
+        },
+        lambda train, stop, alike, fit: {
+            name: float(fit(*train).predict(stop[0][rows]).mean())
+            for name, rows in (("all", alike | True), ("alike", alike))
+        },
+    ),
+)
+
+
+class TinyTable:
+    """Stands for a model: logits of seven next tokens that depend on the last token and on how many there are."""
+
+    def __init__(self, seed: int) -> None:
+        self.weights = torch.nn.Parameter(3 * _torch_normal(seed, 7, 7))
+
+    def next_logits(self, tokens):
+        return self.weights[tokens[-1]] + 0.1 * len(tokens) * self.weights[0]
+
+
+def mean_verdict_loss(next_logits, texts, verdicts):
+    logits = torch.stack([next_logits(text) for text in texts])
+    return torch.nn.functional.cross_entropy(logits, torch.tensor([verdict[0] for verdict in verdicts]))
+
+
+def _told_verdicts(seed: int) -> tuple:
+    texts = np.random.default_rng([144, seed]).integers(7, size=(4, 3)).tolist()
+    return (
+        TinyTable(seed).next_logits,
+        [text[: 1 + n % 3] for n, text in enumerate(texts)],
+        [[5, 2], [3], [5, 2], [3, 1]],
+    )
+
+
+def _same_loss_and_gradient(answer, expected):
+    """What differs in value, or that no gradient flows."""
+    if isinstance(answer, torch.Tensor) and not answer.requires_grad:
+        return "the result has no gradient: keep tensors until the end"
+    return difference(answer, expected)
+
+
+def _all_tokens_of_verdicts(next_logits, texts, verdicts):
+    losses = [-next_logits(text).log_softmax(-1)[verdict].sum() for text, verdict in zip(texts, verdicts, strict=True)]
+    return torch.stack(losses).mean()
+
+
+ARE_EXERCISES["14.4"] = Exercise(
+    "the loss of a verdict",
+    mean_verdict_loss,
+    cases=_told_verdicts,
+    hint="for each prompt: next_logits(text).log_softmax(dim=-1) at the verdict's first token; minus, stack, mean",
+    compare=_same_loss_and_gradient,
+    wrong=(
+        _all_tokens_of_verdicts,
+        lambda f, texts, verdicts: -mean_verdict_loss(f, texts, verdicts),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, verdicts) * len(texts),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, [v[-1:] for v in verdicts]),
+        lambda f, texts, verdicts: -torch.stack([f(t)[v[0]] for t, v in zip(texts, verdicts, strict=True)]).mean(),
+        lambda f, texts, verdicts: torch.tensor(mean_verdict_loss(f, texts, verdicts).item()),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, verdicts).item(),
+        lambda f, texts, verdicts: torch.stack(
+            [1 - f(t).softmax(-1)[v[0]] for t, v in zip(texts, verdicts, strict=True)]
+        ).mean(),
+        lambda f, texts, verdicts: (
+            -torch.stack([f(t).softmax(-1)[v[0]] for t, v in zip(texts, verdicts, strict=True)]).mean().log()
+        ),
+    ),
+)
+
+
+def verdict_directions(target, plain, is_yes):
+    apart = target - plain
+    yes, no = (apart[torch.nonzero(rows)[:, 0]].mean(dim=0) for rows in (is_yes, ~is_yes))
+    return yes, no, float(torch.nn.functional.cosine_similarity(yes, no, dim=0))
+
+
+def _told_and_plain(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States of nine prompts that moved the same way, and a little by their verdict; more Yes than No."""
+    is_yes = torch.as_tensor(np.random.default_rng([145, seed]).permutation(9) < 6)
+    plain, shared, verdict = _torch_normal(seed, 9, 5), _torch_normal(seed, 5), _torch_normal(seed + 50, 5)
+    signs = torch.where(is_yes, 1.0, -1.0)[:, None]
+    return plain + 2 * shared + 0.5 * signs * verdict + 0.2 * _torch_normal(seed + 90, 9, 5), plain, is_yes
+
+
+def _with_unit_length(target, plain, is_yes):
+    yes, no, cosine = verdict_directions(target, plain, is_yes)
+    return yes / yes.norm(), no / no.norm(), cosine
+
+
+ARE_EXERCISES["14.5"] = Exercise(
+    "one direction or two?",
+    verdict_directions,
+    cases=_told_and_plain,
+    hint="mean of target minus mean of plain, once with the mask and once with ~mask; dot product over both lengths",
+    wrong=(
+        _with_unit_length,
+        lambda target, plain, is_yes: verdict_directions(plain, target, is_yes),
+        lambda target, plain, is_yes: verdict_directions(target, plain, ~is_yes),
+        lambda target, plain, is_yes: verdict_directions(target, torch.zeros_like(plain), is_yes),
+        lambda target, plain, is_yes: (
+            *verdict_directions(target, plain, is_yes)[:2],
+            float(torch.dot(*verdict_directions(target, plain, is_yes)[:2])),
+        ),
+        lambda target, plain, is_yes: verdict_directions(target - target[is_yes].mean(dim=0), plain, is_yes),
+        lambda target, plain, is_yes: (
+            target[is_yes].mean(dim=0) - target[~is_yes].mean(dim=0),
+            *verdict_directions(target, plain, is_yes)[1:],
+        ),
+        lambda target, plain, is_yes: (
+            *verdict_directions(target, plain, is_yes)[:2],
+            torch.tensor(verdict_directions(target, plain, is_yes)[2]),
+        ),
+        lambda target, plain, is_yes: tuple(
+            part if n == 2 else part * int((is_yes if n == 0 else ~is_yes).sum())
+            for n, part in enumerate(verdict_directions(target, plain, is_yes))
+        ),
+    ),
+)
+
+
+def score_of_answer(logits, start, tokens):
+    about = logits[start - 1 : start - 1 + len(tokens)]
+    return float((about[range(len(tokens)), tokens] - about.logsumexp(dim=1)).sum())
+
+
+def _prompt_and_answer(seed: int) -> tuple[torch.Tensor, int, list[int]]:
+    """Logits of six tokens along a prompt of two to four tokens and an answer of one to five."""
+    start, length = 2 + seed % 3, 1 + seed
+    tokens = np.random.default_rng([146, seed]).integers(6, size=length).tolist()
+    return 2 * _torch_normal(seed, start + length, 6), start, tokens
+
+
+ARE_EXERCISES["14.6"] = Exercise(
+    "how likely is this answer?",
+    score_of_answer,
+    cases=_prompt_and_answer,
+    hint="log_softmax; row start - 1 scores the first token of the answer, the next row the second one; add them",
+    wrong=(
+        lambda logits, start, tokens: score_of_answer(logits, start + 1, tokens[: len(logits) - start]),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens) / len(tokens),
+        lambda logits, start, tokens: -score_of_answer(logits, start, tokens),
+        lambda logits, start, tokens: float(logits[range(start - 1, start - 1 + len(tokens)), tokens].sum()),
+        lambda logits, start, tokens: float(np.exp(score_of_answer(logits, start, tokens))),
+        lambda logits, start, tokens: score_of_answer(logits, 1, tokens),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens[:1]),
+        lambda logits, start, tokens: torch.tensor(score_of_answer(logits, start, tokens)),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens[::-1]),
+        lambda logits, start, tokens: score_of_answer(logits.T[:6, :6], 1, tokens),
+    ),
+)
+
+
 def mc(scores, correct):
     p = np.exp(scores - scores.max())
     return bool(scores[0] > scores[~correct].max()), float(p[correct].sum() / p.sum())
@@ -423,7 +704,7 @@ def _choices(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=4) - (2000 if seed == 4 else 1), correct
 
 
-ARE_EXERCISES["14.1"] = Exercise(
+ARE_EXERCISES["14.7"] = Exercise(
     "multiple choice",
     mc,
     cases=_choices,
@@ -442,13 +723,43 @@ ARE_EXERCISES["14.1"] = Exercise(
 )
 
 
+def by_two_yardsticks(log_p, lengths):
+    (one, other), (tokens, others) = log_p.T, lengths.T
+    return one * others > other * tokens, one > other
+
+
+def _endings(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods of both endings of thirty pairs, of three to twelve tokens each."""
+    lengths = np.random.default_rng([148, seed]).integers(3, 13, size=(30, 2))
+    return -lengths * (2 + 0.5 * normal_values(seed, 30, 2)), lengths
+
+
+ARE_EXERCISES["14.8"] = Exercise(
+    "two yardsticks",
+    by_two_yardsticks,
+    cases=_endings,
+    hint="divide log_p by lengths and compare the columns; then compare the columns of log_p itself",
+    wrong=(
+        lambda log_p, lengths: by_two_yardsticks(log_p, lengths)[::-1],
+        lambda log_p, lengths: by_two_yardsticks(-log_p, lengths),
+        lambda log_p, lengths: by_two_yardsticks(log_p, lengths[:, ::-1]),
+        lambda log_p, lengths: by_two_yardsticks(log_p[:, ::-1], lengths[:, ::-1]),
+        lambda log_p, lengths: by_two_yardsticks(log_p, np.ones_like(lengths)),
+        lambda log_p, lengths: tuple(which.mean() for which in by_two_yardsticks(log_p, lengths)),
+        lambda log_p, lengths: (by_two_yardsticks(log_p, lengths)[0], lengths[:, 0] < lengths[:, 1]),
+        lambda log_p, lengths: (log_p[:, 0] * lengths[:, 0] > log_p[:, 1] * lengths[:, 1], log_p[:, 0] > log_p[:, 1]),
+        lambda log_p, lengths: tuple(np.logical_and(*by_two_yardsticks(log_p, lengths)) for _ in range(2)),
+    ),
+)
+
+
 def way_to_fair(before, after):
     if before == 0.5:
         return 0.0 if after == 0.5 else -np.inf
     return 1 - abs(after - 0.5) / abs(before - 0.5)
 
 
-ARE_EXERCISES["14.2"] = Exercise(
+ARE_EXERCISES["14.9"] = Exercise(
     "halfway to fair",
     way_to_fair,
     cases=lambda seed: [(0.6, 0.45), (0.4, 0.45), (0.5, 0.5), (0.7, 0.8), (0.5, 0.6)][seed],
