@@ -687,7 +687,6 @@ ARE_EXERCISES["14.6"] = Exercise(
         lambda logits, start, tokens: score_of_answer(logits, start, tokens[:1]),
         lambda logits, start, tokens: torch.tensor(score_of_answer(logits, start, tokens)),
         lambda logits, start, tokens: score_of_answer(logits, start, tokens[::-1]),
-        lambda logits, start, tokens: score_of_answer(logits.T[:6, :6], 1, tokens),
     ),
 )
 
