@@ -393,7 +393,7 @@ COUNTS = RNG.integers(1, 30, size=15)
             ([True, False], [False, True]),
         ),
         (by_reference("14.9", 0.6, 0.45), 0.5),
-        (np.abs(by_reference("15.1", np.array([[1.0, 5], [3, 5], [2, 8], [2, 2]]), 2)).mean(0), [1, 1, 1]),
+        ((by_reference("15.1", X, 2) ** 2).mean(axis=0), [1, 1, 1]),
         (by_reference("15.2", np.array([[1.0, -1], [1, 0], [1, 1]]), 400), [0.5, 0, 0.5]),
         (by_reference("15.3", np.array([[1.0, -1], [1, 0], [1, 0.5], [1, 1]]), np.array([2, 1])), [0, 3]),
         (by_reference("15.4", np.array([[3.0, 0], [2.9, 0], [0, 1]]), 2, 1e-3), [0, 2]),
