@@ -565,7 +565,7 @@ def mean_verdict_loss(next_logits, texts, verdicts):
     return torch.nn.functional.cross_entropy(logits, torch.tensor([verdict[0] for verdict in verdicts]))
 
 
-def _told_verdicts(seed: int) -> tuple:
+def _stated_verdicts(seed: int) -> tuple:
     texts = np.random.default_rng([144, seed]).integers(7, size=(4, 3)).tolist()
     return (
         TinyTable(seed).next_logits,
@@ -589,7 +589,7 @@ def _all_tokens_of_verdicts(next_logits, texts, verdicts):
 ARE_EXERCISES["14.4"] = Exercise(
     "the loss of a verdict",
     mean_verdict_loss,
-    cases=_told_verdicts,
+    cases=_stated_verdicts,
     hint="for each prompt: next_logits(text).log_softmax(dim=-1) at the verdict's first token; minus, stack, mean",
     compare=_same_loss_and_gradient,
     wrong=(
@@ -616,7 +616,7 @@ def verdict_directions(target, plain, is_yes):
     return yes, no, float(torch.nn.functional.cosine_similarity(yes, no, dim=0))
 
 
-def _told_and_plain(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _target_and_plain(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """States of nine prompts that moved the same way, and a little by their verdict; more Yes than No."""
     is_yes = torch.as_tensor(np.random.default_rng([145, seed]).permutation(9) < 6)
     plain, shared, verdict = _torch_normal(seed, 9, 5), _torch_normal(seed, 5), _torch_normal(seed + 50, 5)
@@ -632,7 +632,7 @@ def _with_unit_length(target, plain, is_yes):
 ARE_EXERCISES["14.5"] = Exercise(
     "one direction or two?",
     verdict_directions,
-    cases=_told_and_plain,
+    cases=_target_and_plain,
     hint="mean of target minus mean of plain, once with the mask and once with ~mask; dot product over both lengths",
     wrong=(
         _with_unit_length,
