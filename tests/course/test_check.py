@@ -20,6 +20,7 @@ from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
+from helpers.course.exercises.are import NearerMean, TowardsTrue
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
 
 
@@ -371,10 +372,44 @@ COUNTS = RNG.integers(1, 30, size=15)
         ),
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
-        (by_reference("14.1", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
-        (by_reference("14.2", 0.6, 0.45), 0.5),
-        (by_reference("15.1", np.array([True, False, True]), np.array(["a", "a", "b"])), 0.5),
-        (by_reference("15.2", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
+        (
+            by_reference("14.1", np.array([[3.0, 1, 2], [0, 1, 2], [0, 2, 9], [5, 2, 1]]), 1, 2),
+            ([False, False, False, True], [0.5, 0.0]),
+        ),
+        (by_reference("14.2", "Not 2, but one.", re.compile("not", re.IGNORECASE)), [4, 15, 1, 1, 1]),
+        (
+            by_reference("14.3", (X[:6], X[6:]), (X[:6], X[6:]), np.arange(6) == 1, TowardsTrue)["all"],
+            ((X[:6] - X[6:]) @ (X[:6] - X[6:]).mean(axis=0) > 0).mean(),
+        ),
+        (by_reference("14.4", lambda text: torch.tensor([0.0, 0.0]), [[1], [1]], [[0], [1]]), np.log(2)),
+        (
+            by_reference("14.5", torch.tensor([[2.0, 0], [0, 3]]), torch.zeros(2, 2), torch.tensor([True, False])),
+            ([2, 0], [0, 3], 0),
+        ),
+        (by_reference("14.6", torch.tensor(np.log([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])), 1, [0, 1]), np.log(0.4)),
+        (by_reference("14.7", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
+        (
+            by_reference("14.8", np.array([[-4.0, -3], [-2, -3]]), np.array([[4, 2], [1, 2]])),
+            ([True, False], [False, True]),
+        ),
+        (by_reference("14.9", 0.6, 0.45), 0.5),
+        ((by_reference("15.1", X, 2) ** 2).mean(axis=0), [1, 1, 1]),
+        (by_reference("15.2", np.array([[1.0, -1], [1, 0], [1, 1]]), 400), [0.5, 0, 0.5]),
+        (by_reference("15.3", np.array([[1.0, -1], [1, 0], [1, 0.5], [1, 1]]), np.array([2, 1])), [0, 3]),
+        (by_reference("15.4", np.array([[3.0, 0], [2.9, 0], [0, 1]]), 2, 1e-3), [0, 2]),
+        (
+            by_reference(
+                "15.5",
+                np.array([[0.0], [4], [1], [3], [9]]),
+                np.array([False, True, True, True, False]),
+                np.array([1, 0]),
+                np.array([0, 1]),
+                NearerMean,
+            ),
+            [np.nan, np.nan, 0, 1, 0],
+        ),
+        (by_reference("15.6", np.array([1, 0, np.nan, 1.0]), np.array(["a", "a", "a", "b"])), 0.5),
+        (by_reference("15.7", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
         (by_reference("16.1", np.array([0.2, 0.5, 1.0]), 0.9, 0.8), [0.0, 0.3 / 0.7, 1.0]),
         (by_reference("16.2", COUNTS), np.abs(np.subtract.outer(COUNTS, COUNTS)).mean() / (2 * COUNTS.mean())),
         (by_reference("17.1", [np.array([1.0]), np.array([4.0])], [1, 2]), [3.0]),

@@ -6,7 +6,7 @@ import ast
 import re
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
@@ -22,10 +22,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import tiny
 
-from helpers.are.concepts import Choice, Example, Fact, verdicts
+from helpers.are import labels as lb
+from helpers.are.baselines import mean_difference
+from helpers.are.concepts import Choice, Example, Fact, StereotypePair, verdicts
 from helpers.are.discriminator import Discriminator, DiscriminatorTraining, fooling_loss, train_discriminator
 from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
-from helpers.are.evaluation import multiple_choice, says_true
+from helpers.are.evaluation import multiple_choice, says_true, stereotypes, truth_accuracy
 from helpers.base import settings
 from helpers.course import results
 from helpers.course.exercises import EXERCISES
@@ -58,7 +60,7 @@ from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, read_along
+from helpers.language.states import ReadOut, fit_probe, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -353,12 +355,30 @@ def test_15_weights_and_swaps(seed):
     names, random = definitions("15"), np.random.default_rng(seed)
     rows = np.column_stack([np.ones(30), random.normal(size=(30, 3))])
     best = design.optimal_design(rows, tolerance=1e-6)
-    np.testing.assert_allclose(names["weights_naive"](rows, 5000), best.weights, atol=2e-3)
+    np.testing.assert_allclose(names["prompt_weights"](rows, 5000), best.weights, atol=2e-3)
     np.testing.assert_allclose(names["leverages_naive"](rows, best.weights), best.leverages)
     chosen = np.sort(random.choice(30, 8, replace=False))
     assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
-    swapped = names["exchange_naive"](rows, chosen)
+    swapped = names["exchange_prompts"](rows, chosen)
     np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._certainty))
+    for k in (3, 10):
+        np.testing.assert_array_equal(names["greedy_prompts"](rows, k, 1e-3), design.dpp_subset(rows, k))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_15_rows_and_what_labels_are_worth(seed):
+    names, random = definitions("15"), np.random.default_rng(seed)
+    labels, groups = random.random(60) < 0.5, random.choice(list("abc"), 60)
+    prompts = lb.Labelled(random.normal(size=(60, 8)) + labels[:, None], labels, groups)
+    mine, theirs = names["prompt_rows"](prompts.states, 3), lb.design_rows(prompts.states, 3)
+    np.testing.assert_allclose(np.abs(mine), np.abs(theirs), atol=1e-4)
+    (pool,) = pools = lb.draw_pools(prompts, 30, 3, [seed])
+    picked = lb.picks("random", pools, 6, 2)
+    fit = partial(fit_probe, strength=0.1)
+    right = np.array([names["right_after"](prompts.states, labels, pool.members, some, fit) for some in picked[0]])
+    np.testing.assert_array_equal(right, lb.after_labels(picked, pools, prompts, 0.1)[0])
+    worst = [names["lowest_group"](each, groups) for each in right]
+    np.testing.assert_allclose(worst, lb.worst_group(right, groups))
 
 
 # Exercises
@@ -410,25 +430,54 @@ def test_12_one_loss_of_the_editing_loop():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_14_one_verdict_and_one_question_by_hand(seed):
+def test_14_verdicts_and_one_question_by_hand(seed):
     lm, names = tiny(layers=3, seed=seed), definitions("14")
     names["lm"] = lm
-    statements = ["snow is cold", "fish can fly", "tea is a drink"]
-    assert [names["says_naive"](text) for text in statements] == says_true(lm, statements).tolist()
+    parts = [Fact("a", "snow is cold", "fish can fly"), Fact("b", "tea is a drink", "rain is dry")]
+    statements = [statement for fact in parts for statement in (fact.true, fact.false)]
+    scores = torch.stack([names["next_logits"](names["asking"](text)) for text in statements]).detach().numpy()
+    words = (plain_tokens(lm.tokenizer, word)[0] for word in ("Yes", "No"))
+    said, accuracy = names["fact_verdicts"](scores, *words)
+    assert said.tolist() == says_true(lm, statements).tolist()
+    np.testing.assert_array_equal(accuracy, truth_accuracy(lm, parts))
     scores = np.array([names["score_naive"]("why?", answer) for answer in ("so", "since then", "no")])
     backend, choice = LocalBackend(lm, "tiny"), Choice("q", "why?", "so", ("since then", "so"), ("no",))
     np.testing.assert_allclose(scores, backend.score("why?", ("so", "since then", "no")), atol=1e-3)
     found = multiple_choice(backend, [choice])
-    mc1, mc2 = EXERCISES["14.1"].reference(scores, np.array([True, True, False]))
+    mc1, mc2 = names["mc"](scores, np.array([True, True, False]))
     assert found.mc1.tolist() == [mc1]
     assert found.mc2[0] == pytest.approx(mc2, abs=1e-4)
+
+
+def test_14_two_yardsticks_are_those_of_helpers():
+    lm, names = tiny(layers=3), definitions("14")
+    names["lm"] = lm
+    pairs = [
+        StereotypePair("a", "the sun is warm", "the sun is cold and far"),
+        StereotypePair("b", "tea is a drink of the rain", "tea is snow"),
+    ]
+    theirs = stereotypes(lm, pairs)
+    per_token, whole = names["two_yardsticks"](*names["endings_of"](pairs))
+    np.testing.assert_array_equal(per_token, theirs.stereotype)
+    np.testing.assert_array_equal(whole, theirs.whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_14_directions_of_verdicts(seed):
+    names, generator = definitions("14"), torch.Generator().manual_seed(seed)
+    target, plain = torch.randn(2, 8, 5, generator=generator)
+    is_yes = torch.arange(8) % 3 == 0
+    yes, no, cosine = names["directions_of_verdicts"](target, plain, is_yes)
+    torch.testing.assert_close(yes, mean_difference(target[is_yes], plain[is_yes]))
+    torch.testing.assert_close(no, mean_difference(target[~is_yes], plain[~is_yes]))
+    assert cosine == pytest.approx(torch.nn.functional.cosine_similarity(yes, no, dim=0).item())
 
 
 def test_14_the_loss_of_told_verdicts():
     lm, names, at = tiny(layers=3), definitions("14"), ReadOut((2, 3))
     names["lm"] = lm
     rows = Rows(lm, verdicts([Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]), 1)
-    naive = names["verdict_loss_naive"](rows.plain, rows.answers)
+    naive = names["verdict_loss"](names["next_logits"], rows.plain, rows.answers)
     _, last = read_along(lm.model, rows.plain, at, rows.places)
     fast = answer_nll(lm.model, last, rows, np.arange(4))
     assert fast.item() == pytest.approx(naive.item(), abs=1e-4)
