@@ -21,6 +21,7 @@ from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.language.states import fit_probe
 
 
 def cases(seed):
@@ -287,6 +288,8 @@ X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
+REAL, ROWS = torch.tensor([[True, True, False]]), np.zeros((40, 1, 1))
+MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
 
 
 @pytest.mark.parametrize(
@@ -350,8 +353,21 @@ COUNTS = RNG.integers(1, 30, size=15)
             X[0, [1, 0]] + [0.0, 1.0],
         ),
         (by_reference("09.4", np.eye(2), np.array([0, 1]), np.array([[1.0, 0], [0, 1], [1, 0]])), [0.5, 1.0]),
-        (by_reference("10.1", SAID, TRUTH), balanced_accuracy_score(TRUTH, SAID)),
-        (by_reference("10.2", np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([4.0, 3.0])), 0.5),
+        (by_reference("10.1", (torch.zeros(1, 3, 1), torch.arange(3.0).view(1, 3, 1)), REAL, [1], 1), [[[[1.0]]]]),
+        (by_reference("10.2", X[:7], X[7:], X, 0.3), fit_probe(X[:7], X[7:], 0.3).decision_function(X)),
+        (
+            by_reference(
+                "10.3", lambda *parts: parts[2][:, 0], ROWS, SAID, np.where(SAID, 1, -1)[:, None, None], TRUTH
+            ),
+            [balanced_accuracy_score(TRUTH, SAID)],
+        ),
+        (by_reference("10.4", lambda *parts: parts[2][:, 0], ROWS, SAID, ROWS - 1, TRUTH, 2), [[0.5], [0.5]]),
+        (
+            by_reference("10.5", torch.tensor(np.log(P[None])), torch.tensor([[0, 1, 2]]), 2),
+            np.log([P[[0, 1], [1, 2]]]),
+        ),
+        (by_reference("10.7", *torch.tensor([[[0.0, 9], [1, 9]], [[1, 9], [3, 9]], [[4, 9], [3, 9]]]), 1), 0.5),
+        (by_reference("10.8", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
         (
             by_reference("11.1", np.stack([X, X])[..., :2], 1),
             cross_entropy(torch.tensor(X[:, :2]), torch.ones(12).long()),
