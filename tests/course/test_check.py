@@ -14,7 +14,6 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, ndcg_sco
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from torch.nn.functional import cross_entropy
 
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
@@ -251,8 +250,14 @@ def plain(argument):
         return argument.bit_generator.state
     if isinstance(argument, torch.optim.Optimizer):
         return argument.state_dict()
+    if isinstance(argument, torch.nn.Module):
+        return dict(argument.state_dict())
+    if isinstance(argument, list):
+        return list(map(plain, argument))
     owner = getattr(argument, "__self__", None)  # of a method: what it works on
-    return (argument.__qualname__, vars(owner) if owner else {}) if callable(argument) else argument
+    if callable(argument):
+        return argument.__qualname__, {name: plain(part) for name, part in vars(owner).items()} if owner else {}
+    return argument
 
 
 def test_kappa_has_cases_of_its_own_and_is_the_known_one():
@@ -277,6 +282,13 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     found = EXERCISES["12.5"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
     assert found == pytest.approx(strength, nan_ok=True)
+
+
+def flat_member():
+    """A network of two numbers that gives both kinds the same logits."""
+    member = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    torch.nn.init.zeros_(member[2].weight), torch.nn.init.zeros_(member[2].bias)
+    return member
 
 
 def by_reference(number, *arguments):
@@ -368,11 +380,13 @@ MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
         ),
         (by_reference("10.7", *torch.tensor([[[0.0, 9], [1, 9]], [[1, 9], [3, 9]], [[4, 9], [3, 9]]]), 1), 0.5),
         (by_reference("10.8", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
-        (
-            by_reference("11.1", np.stack([X, X])[..., :2], 1),
-            cross_entropy(torch.tensor(X[:, :2]), torch.ones(12).long()),
-        ),
-        (by_reference("11.2", np.array([[3.0, 4.0]]), np.array([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("11.1", torch.full((1, 1, 1, 1), 5.0), *torch.tensor([0.0, 2.0]).view(2, 1, 1, 1, 1)), [[4.0]]),
+        (by_reference("11.2", [flat_member()], torch.ones(4, 2), torch.ones(1, 2), 1, 9, 0.1), [np.log(2)]),
+        (by_reference("11.3", torch.tensor([[1.0]]), torch.tensor([[2.0]]), 1, 0, False), ([[1.0]], [[2.0]])),
+        (by_reference("11.4", lambda x: torch.stack([x, 3 * x]), torch.tensor([[5.0, 7.0]])), [[-2.0, 2.0]]),
+        (by_reference("11.5", flat_member(), torch.ones(3, 2), 0), (np.log(2), np.zeros((3, 2)))),
+        (by_reference("11.6", torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("11.7", lambda x: 9 * x, torch.tensor([[3.0, 4.0]]), 2.5, 5), [[1.5, 2.0]]),
         (
             by_reference("12.1", torch.ones(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 2])),
             2 / 3,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from helpers.are.discriminator import Discriminator
 from helpers.course.judge import Exercise, difference, normal_values
 
 ARE_EXERCISES: dict[str, Exercise] = {}
@@ -413,53 +414,358 @@ ARE_EXERCISES["10.8"] = Exercise(
 # --- 11 ----------------------------------------------------------------------------------------------------
 
 
-def mean_fooling_loss(logits, kind):
-    return float((np.logaddexp(logits[..., 0], logits[..., 1]) - logits[..., kind]).mean())
+def in_units_of(states, target, plain):
+    count = len(target) + len(plain)
+    center = (target.sum(dim=0) + plain.sum(dim=0)) / count
+    squares = (target - center).square().sum(dim=0) + (plain - center).square().sum(dim=0)
+    return ((states - center) / ((squares / count).sqrt() + 1e-4)).reshape(len(states), -1)
 
 
-def _logits(seed: int) -> tuple[np.ndarray, int]:
-    """Mild logits, and in the last case such that a naive softmax overflows."""
-    return normal_values(seed, 3, 5, 2) * (500 if seed == 4 else 2), 1 - seed % 2
+def _states_to_scale(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States of two layers at three tokens, the second layer much longer; one number never changes."""
+    spread = torch.tensor([1.0, 40.0])[:, None, None] * torch.tensor([1.0, 0.3, 0.0, 2.0])
+    states, target, plain = (5 + spread * _torch_normal(seed + n, n, 2, 3, 4) for n in (4, 9, 6))
+    return states + spread, target + spread, plain
+
+
+def _scaled_by(statistics):
+    """A wrong scaling: center and spread from what `statistics` makes of the three kinds of states."""
+
+    def rows(states, target, plain):
+        center, spread = statistics(states, target, plain)
+        return ((states - center) / spread).flatten(start_dim=1)
+
+    return rows
+
+
+def _both(target, plain):
+    return torch.cat([target, plain])
 
 
 ARE_EXERCISES["11.1"] = Exercise(
-    "the fooling loss",
-    mean_fooling_loss,
-    cases=_logits,
-    hint="log of the sum of both exponentials (np.logaddexp) minus the logit of the wished-for kind, then the mean",
+    "standardised states",
+    in_units_of,
+    cases=_states_to_scale,
+    hint="mean and std (correction=0, plus 1e-4) over the texts of target and plain together; flatten(start_dim=1)",
     wrong=(
-        lambda logits, kind: mean_fooling_loss(logits, 1 - kind),
-        lambda logits, kind: -mean_fooling_loss(logits, kind),
-        lambda logits, kind: mean_fooling_loss(logits, kind) * logits.shape[0],
-        lambda logits, kind: mean_fooling_loss(logits.mean(axis=0), kind),
-        lambda logits, kind: float((logits[..., 1 - kind] - logits[..., kind]).mean()),
-        lambda logits, kind: float(
-            -np.log(np.exp(np.clip(logits, -50, 50))[..., kind] / np.exp(np.clip(logits, -50, 50)).sum(-1)).mean()
+        _scaled_by(lambda states, target, plain: (states.mean(0), states.std(0, correction=0) + 1e-4)),
+        _scaled_by(lambda states, target, plain: (plain.mean(0), plain.std(0, correction=0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0, correction=0))
         ),
-        lambda logits, kind: mean_fooling_loss(logits, 1),
+        _scaled_by(lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(), _both(target, plain).std(correction=0) + 1e-4)
+        ),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).var(0, correction=0))
+        ),
+        _scaled_by(lambda states, target, plain: (0, _both(target, plain).std(0, correction=0) + 1e-4)),
+        lambda states, target, plain: in_units_of(states, target, plain).view(states.shape),
+        lambda states, target, plain: in_units_of(states, plain, plain),
     ),
 )
 
 
-def at_right_angles(rows, direction):
-    u = direction / np.linalg.norm(direction)
-    return rows - (rows @ u)[:, None] * u
+def losses_of_training(
+    members, target, plain, epochs=30, batch=64, learning_rate=1e-3, weight_decay=0.0, noise=0.0, seed=0
+):
+    return _trained(members, target, plain, epochs, batch, learning_rate, weight_decay, noise, seed)
+
+
+def _trained(
+    members,
+    target,
+    plain,
+    epochs,
+    batch,
+    learning_rate,
+    weight_decay,
+    noise,
+    seed,
+    balanced=True,
+    one_order=False,
+    shuffled=True,
+    noise_once=False,
+    forgetful=True,
+    optimiser=torch.optim.AdamW,
+):
+    """The training of members; the switches make it wrong."""
+    states, n = torch.cat([target, plain]), len(target) + len(plain)
+    labels = torch.arange(n) < len(target)
+    share = torch.where(labels, n / 2 / len(target), n / 2 / len(plain)) if balanced else torch.ones(n)
+    steps = optimiser(torch.nn.ModuleList(members).parameters(), lr=learning_rate, weight_decay=weight_decay)
+    generator, losses = torch.Generator().manual_seed(seed), []
+    if noise_once:
+        states = states + noise * torch.randn(states.shape, generator=generator)
+    for _ in range(epochs):
+        orders = [torch.randperm(n, generator=generator) if shuffled else torch.arange(n) for _ in members]
+        for place in range(0, n, batch):
+            of_members = []
+            for member, order in zip(members, orders, strict=True):
+                rows = (orders[0] if one_order else order)[place : place + batch]
+                given = states[rows]
+                if noise and not noise_once:
+                    given = given + noise * torch.randn(given.shape, generator=generator)
+                logits = member(given)
+                surprise = logits.logsumexp(dim=1) - torch.where(labels[rows], logits[:, 1], logits[:, 0])
+                of_members.append((surprise * share[rows]).sum() / share[rows].sum())
+            total = sum(of_members)
+            if forgetful:
+                steps.zero_grad()
+            total.backward()
+            steps.step()
+            losses.append(total.item())
+    return losses
+
+
+def _members_to_train(seed: int) -> tuple:
+    """One network or two, more target than plain states; in some cases with noise and weight decay."""
+    members = list(Discriminator(3, 5, 1 + seed % 2, seed).members)
+    target, plain = (_torch_normal(seed, n, 3) + shift for n, shift in ((11, 0.7), (5, -0.7)))
+    return members, target, plain, 3, 6, 0.05, (0.0, 2.0)[seed // 2 % 2], (0.0, 0.0, 0.5, 0.5, 1.0)[seed], 10 + seed
+
+
+def _trained_wrongly(**switches):
+    return lambda *arguments: _trained(*arguments, **switches)
 
 
 ARE_EXERCISES["11.2"] = Exercise(
+    "train the discriminator",
+    losses_of_training,
+    cases=_members_to_train,
+    hint="loops over epochs, batches and members; cross-entropy with a weight per kind; one AdamW for all members",
+    tolerance=1e-3,
+    wrong=(
+        _trained_wrongly(balanced=False),
+        _trained_wrongly(one_order=True),
+        _trained_wrongly(shuffled=False),
+        _trained_wrongly(noise_once=True),
+        _trained_wrongly(forgetful=False),
+        _trained_wrongly(optimiser=torch.optim.Adam),  # its weight decay is a part of the gradient
+        _trained_wrongly(optimiser=lambda parameters, lr, weight_decay: torch.optim.AdamW(parameters, lr=0.0)),
+        lambda members, target, plain, *rest: _trained(members, plain, target, *rest),
+        lambda members, target, plain, *rest: _trained(members[:1], target, plain, *rest),
+        lambda *arguments: _trained(*arguments)[-1],
+        lambda members, *rest: [loss / len(members) for loss in _trained(members, *rest)],
+    ),
+)
+
+
+def some_of_both(target, plain, n, seed, shuffle):
+    draws = np.random.default_rng(seed)
+    rows = draws.choice(len(target), n, replace=False)
+    both = [*target[rows], *plain[rows]]
+    if shuffle:
+        both = [both[place] for place in draws.permutation(2 * n)]
+    return torch.stack(both[:n]), torch.stack(both[n:])
+
+
+def _lessons(seed: int) -> tuple:
+    return _torch_normal(seed, 12, 3), _torch_normal(seed + 50, 12, 3), 3 + seed, 7 + seed, seed % 2 == 1
+
+
+def _draws_wrongly(of):
+    """A wrong draw: `of` gets a generator, both kinds, the number, and whether to shuffle."""
+    return lambda target, plain, n, seed, shuffle: of(np.random.default_rng(seed), target, plain, n, shuffle)
+
+
+ARE_EXERCISES["11.3"] = Exercise(
+    "a draw and its control",
+    some_of_both,
+    cases=_lessons,
+    hint="rows by rng.choice, the same of both kinds; a pile of 2n; its order by rng.permutation or arange; halves",
+    wrong=(
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, False),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, True),
+        lambda target, plain, n, seed, shuffle: some_of_both(plain, target, n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, shuffle)[::-1],
+        lambda target, plain, n, seed, shuffle: some_of_both(target[:n], plain[:n], n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: torch.cat(some_of_both(target, plain, n, seed, shuffle)),
+        _draws_wrongly(
+            lambda rng, target, plain, n, shuffle: (
+                target[rng.choice(len(target), n, replace=False)],
+                plain[rng.choice(len(plain), n, replace=False)],
+            )
+        ),
+        _draws_wrongly(lambda rng, target, plain, n, shuffle: (target[:n], plain[:n])),
+    ),
+)
+
+
+def surer_of_target(S, states):
+    places = states.detach().requires_grad_(True)
+    of_members = S(places)
+    (of_members[..., 1] - of_members[..., 0]).sum().div(len(of_members)).backward()
+    return places.grad
+
+
+def _members_and_states(seed: int) -> tuple:
+    return Discriminator(4, 6, 1 + seed % 3, seed), 2 * _torch_normal(seed, 5 + seed, 4)
+
+
+def _slope_of(number):
+    """A wrong gradient: of what `number` makes of the logits."""
+
+    def slope(S, states):
+        states = states.clone().requires_grad_(True)
+        return torch.autograd.grad(number(S(states)), states)[0]
+
+    return slope
+
+
+ARE_EXERCISES["11.4"] = Exercise(
+    'which way is "target"?',
+    surer_of_target,
+    cases=_members_and_states,
+    hint="requires_grad_ on a copy; mean over members of logits[:, 1] - logits[:, 0], summed over texts; autograd.grad",
+    wrong=(
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).mean()),
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).sum()),
+        _slope_of(lambda logits: (logits[0, :, 1] - logits[0, :, 0]).sum()),
+        _slope_of(lambda logits: (logits[..., 0] - logits[..., 1]).mean(dim=0).sum()),
+        _slope_of(lambda logits: logits[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.log_softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        lambda S, states: torch.nn.functional.normalize(surer_of_target(S, states), dim=1),
+        lambda S, states: surer_of_target(S, states).mean(dim=0),
+    ),
+)
+
+
+def loss_and_slope(member, states, kind=1):
+    with torch.enable_grad():
+        places = states.detach().requires_grad_(True)
+        logits = member(places)
+        loss = (torch.logaddexp(logits[:, 0], logits[:, 1]) - logits[:, kind]).mean()
+        (slope,) = torch.autograd.grad(loss, places)
+    return loss.detach(), slope
+
+
+def _member_and_states(seed: int) -> tuple:
+    """A network and some states; in the last case so far out that a softmax is 0 or 1."""
+    return Discriminator(4, 6, 1, seed).members[0], (1000 if seed == 4 else 3) * _torch_normal(seed, 5, 4), seed % 2
+
+
+def _by_chain(wanted_of=None, gate=True, mean=True, softmax=True):
+    """The chain rule with a mistake."""
+
+    def by_hand(member, states, kind=1):
+        first, _, second = member
+        hidden = first(states)
+        logits = second(hidden.clamp(min=0))
+        wanted = torch.eye(2)[kind] if wanted_of is None else wanted_of(kind)
+        by_logits = ((logits.softmax(dim=1) if softmax else logits) - wanted) / (len(states) if mean else 1)
+        by_hidden = by_logits @ second.weight
+        return loss_and_slope(member, states, kind)[0], (by_hidden * (hidden > 0) if gate else by_hidden) @ first.weight
+
+    return by_hand
+
+
+ARE_EXERCISES["11.5"] = Exercise(
+    "the fooling loss and its gradient, by hand",
+    loss_and_slope,
+    cases=_member_and_states,
+    hint="-log_softmax(logits)[:, kind].mean(); then (p - wanted) / n, W2, the gate of the relu, W1",
+    wrong=(
+        _by_chain(gate=False),
+        _by_chain(mean=False),
+        _by_chain(softmax=False),
+        _by_chain(wanted_of=lambda kind: torch.eye(2)[1 - kind]),
+        _by_chain(wanted_of=lambda kind: torch.tensor([0.0, 1.0])),
+        lambda member, states, kind=1: loss_and_slope(member, states, 1 - kind),
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[0],
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[::-1],
+        lambda member, states, kind=1: (
+            -member(states).softmax(dim=1).log()[:, kind].mean(),
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            len(states) * loss_and_slope(member, states, kind)[0],
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            loss_and_slope(member, states, kind)[0],
+            -loss_and_slope(member, states, kind)[1],
+        ),
+    ),
+)
+
+
+def without_component(rows, direction):
+    share = (rows * direction).sum(dim=1, keepdim=True) / direction.square().sum()
+    return rows - share * direction
+
+
+ARE_EXERCISES["11.6"] = Exercise(
     "sideways",
-    at_right_angles,
-    cases=lambda seed: (normal_values(seed, 5, 7), (2 + seed) * normal_values(seed, 7)),
+    without_component,
+    cases=lambda seed: (_torch_normal(seed, 5, 7), (2 + seed) * _torch_normal(seed, 7)),
     hint="make the direction a unit vector u, then take (rows @ u)[:, None] * u off",
     wrong=(
         lambda rows, direction: rows - (rows @ direction)[:, None] * direction,
-        lambda rows, direction: rows - at_right_angles(rows, direction),
-        lambda rows, direction: 2 * at_right_angles(rows, direction) - rows,
-        lambda rows, direction: rows - direction / np.linalg.norm(direction),
+        lambda rows, direction: rows - without_component(rows, direction),
+        lambda rows, direction: 2 * without_component(rows, direction) - rows,
+        lambda rows, direction: rows - direction / direction.norm(),
         lambda rows, direction: rows - (rows @ direction).mean() * direction / (direction @ direction),
-        lambda rows, direction: (
-            at_right_angles(rows, direction) / np.linalg.norm(at_right_angles(rows, direction), axis=1, keepdims=True)
+        lambda rows, direction: torch.nn.functional.normalize(without_component(rows, direction), dim=1),
+    ),
+)
+
+
+def walked_down(slope_of, states, length, steps=20, avoid=None):
+    return _walked(slope_of, states, length, steps, avoid)
+
+
+def _walked(slope_of, states, length, steps, avoid, unit_first=False, once=False, sign=-1.0, plain=False, part=1.0):
+    """The walk; the switches make it wrong."""
+    here, first = states, slope_of(states)
+    for _ in range(steps):
+        slope = first if once else slope_of(here)
+        if unit_first:
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        if avoid is not None:
+            slope = without_component(slope, avoid)
+        if not (unit_first or plain):
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        here = here + sign * part * length / steps * slope
+    return here
+
+
+def _slope_of_a_bowl(states):
+    """Of a loss that is steeper along some axes than along others."""
+    return states * torch.tensor([1.0, 4.0, 0.5, 2.0]) + torch.sin(2 * states)
+
+
+def _bowl(seed: int) -> tuple:
+    avoid = None if seed % 2 else torch.nn.functional.normalize(_torch_normal(seed, 4), dim=0)
+    return _slope_of_a_bowl, 3 + _torch_normal(seed, 6, 4), 1.0 + seed, 4 + seed, avoid
+
+
+def _walked_wrongly(**switches):
+    return lambda *arguments: _walked(*arguments, **switches)
+
+
+ARE_EXERCISES["11.7"] = Exercise(
+    "the walk",
+    walked_down,
+    cases=_bowl,
+    hint="per step: slope where the states are now, sideways if asked for, unit length, then length / steps of it",
+    wrong=(
+        _walked_wrongly(unit_first=True),
+        _walked_wrongly(once=True),
+        _walked_wrongly(sign=1.0),
+        _walked_wrongly(plain=True),
+        _walked_wrongly(part=2.0),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, steps, None),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, 1, avoid),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length * steps, steps, avoid),
+        lambda slope_of, states, length, steps, avoid: (
+            _walked(slope_of, states, length, steps, avoid)
+            if avoid is None
+            else without_component(_walked(slope_of, states, length, steps, None), avoid)
         ),
+        lambda slope_of, states, length, steps, avoid: walked_down(slope_of, states, length, steps, avoid) - states,
     ),
 )
 
