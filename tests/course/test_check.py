@@ -14,7 +14,6 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, ndcg_sco
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from torch.nn.functional import cross_entropy
 
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
@@ -22,6 +21,7 @@ from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.exercises.are import NearerMean, TowardsTrue
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.language.states import fit_probe
 
 
 def cases(seed):
@@ -251,8 +251,14 @@ def plain(argument):
         return argument.bit_generator.state
     if isinstance(argument, torch.optim.Optimizer):
         return argument.state_dict()
+    if isinstance(argument, torch.nn.Module):
+        return dict(argument.state_dict())
+    if isinstance(argument, list):
+        return list(map(plain, argument))
     owner = getattr(argument, "__self__", None)  # of a method: what it works on
-    return (argument.__qualname__, vars(owner) if owner else {}) if callable(argument) else argument
+    if callable(argument):
+        return argument.__qualname__, {name: plain(part) for name, part in vars(owner).items()} if owner else {}
+    return argument
 
 
 def test_kappa_has_cases_of_its_own_and_is_the_known_one():
@@ -279,6 +285,13 @@ def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     assert found == pytest.approx(strength, nan_ok=True)
 
 
+def flat_member():
+    """A network of two numbers that gives both kinds the same logits."""
+    member = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    torch.nn.init.zeros_(member[2].weight), torch.nn.init.zeros_(member[2].bias)
+    return member
+
+
 def by_reference(number, *arguments):
     return EXERCISES[number].reference(*arguments)
 
@@ -288,6 +301,8 @@ X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
+REAL, ROWS = torch.tensor([[True, True, False]]), np.zeros((40, 1, 1))
+MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
 
 
 @pytest.mark.parametrize(
@@ -351,13 +366,28 @@ COUNTS = RNG.integers(1, 30, size=15)
             X[0, [1, 0]] + [0.0, 1.0],
         ),
         (by_reference("09.4", np.eye(2), np.array([0, 1]), np.array([[1.0, 0], [0, 1], [1, 0]])), [0.5, 1.0]),
-        (by_reference("10.1", SAID, TRUTH), balanced_accuracy_score(TRUTH, SAID)),
-        (by_reference("10.2", np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([4.0, 3.0])), 0.5),
+        (by_reference("10.1", (torch.zeros(1, 3, 1), torch.arange(3.0).view(1, 3, 1)), REAL, [1], 1), [[[[1.0]]]]),
+        (by_reference("10.2", X[:7], X[7:], X, 0.3), fit_probe(X[:7], X[7:], 0.3).decision_function(X)),
         (
-            by_reference("11.1", np.stack([X, X])[..., :2], 1),
-            cross_entropy(torch.tensor(X[:, :2]), torch.ones(12).long()),
+            by_reference(
+                "10.3", lambda *parts: parts[2][:, 0], ROWS, SAID, np.where(SAID, 1, -1)[:, None, None], TRUTH
+            ),
+            [balanced_accuracy_score(TRUTH, SAID)],
         ),
-        (by_reference("11.2", np.array([[3.0, 4.0]]), np.array([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("10.4", lambda *parts: parts[2][:, 0], ROWS, SAID, ROWS - 1, TRUTH, 2), [[0.5], [0.5]]),
+        (
+            by_reference("10.5", torch.tensor(np.log(P[None])), torch.tensor([[0, 1, 2]]), 2),
+            np.log([P[[0, 1], [1, 2]]]),
+        ),
+        (by_reference("10.7", *torch.tensor([[[0.0, 9], [1, 9]], [[1, 9], [3, 9]], [[4, 9], [3, 9]]]), 1), 0.5),
+        (by_reference("10.8", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
+        (by_reference("11.1", torch.full((1, 1, 1, 1), 5.0), *torch.tensor([0.0, 2.0]).view(2, 1, 1, 1, 1)), [[4.0]]),
+        (by_reference("11.2", [flat_member()], torch.ones(4, 2), torch.ones(1, 2), 1, 9, 0.1), [np.log(2)]),
+        (by_reference("11.3", torch.tensor([[1.0]]), torch.tensor([[2.0]]), 1, 0, False), ([[1.0]], [[2.0]])),
+        (by_reference("11.4", lambda x: torch.stack([x, 3 * x]), torch.tensor([[5.0, 7.0]])), [[-2.0, 2.0]]),
+        (by_reference("11.5", flat_member(), torch.ones(3, 2), 0), (np.log(2), np.zeros((3, 2)))),
+        (by_reference("11.6", torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("11.7", lambda x: 9 * x, torch.tensor([[3.0, 4.0]]), 2.5, 5), [[1.5, 2.0]]),
         (
             by_reference("12.1", torch.ones(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 2])),
             2 / 3,

@@ -25,7 +25,13 @@ from tiny_models import tiny
 from helpers.are import labels as lb
 from helpers.are.baselines import mean_difference
 from helpers.are.concepts import Choice, Example, Fact, StereotypePair, verdicts
-from helpers.are.discriminator import Discriminator, DiscriminatorTraining, fooling_loss, train_discriminator
+from helpers.are.discriminator import (
+    Discriminator,
+    DiscriminatorTraining,
+    fooling_loss,
+    scaling_of,
+    train_discriminator,
+)
 from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true, stereotypes, truth_accuracy
 from helpers.base import settings
@@ -60,7 +66,7 @@ from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, fit_probe, read_along
+from helpers.language.states import ReadOut, blocks, changed, fit_probe, read_all, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -324,27 +330,65 @@ def test_16_the_results_page_is_read_as_it_was_written():
     assert read["notebook"].tolist() == ["16", "01"]
 
 
+def test_10_the_probe_and_its_accuracy():
+    names, random = definitions("10"), np.random.default_rng(10)
+    positive, negative, new = (random.normal(shift, 1, size=(n, 6)) for shift, n in ((0.5, 30), (0, 12), (0.2, 9)))
+    expected = fit_probe(positive, negative).decision_function(new)
+    np.testing.assert_allclose(names["probe_scores"](positive, negative, new), expected, atol=1e-3)
+
+
+def test_10_reading_patching_and_the_words_of_an_answer():
+    names, lm, layers = definitions("10"), tiny(layers=4), (1, 3)
+    texts = [prompt_tokens(lm.tokenizer, text) for text in ("tea and rain", "the sun is out today")]
+    naive = names["read_naive"](lm.model, texts, layers, 2)
+    torch.testing.assert_close(naive, read_all(lm.model, texts, ReadOut(layers, 2)), rtol=1e-3, atol=1e-4)
+    donor, tokens = torch.zeros(1, 2, naive.shape[-1]), torch.tensor([texts[1]])
+
+    def put(states):
+        return torch.cat([states[:, :3], donor, states[:, 5:]], dim=1)
+
+    with torch.no_grad():
+        mine = names["run_patched"](blocks(lm.model)[1], lambda: lm.model(tokens).logits, donor, 3)
+        with changed(lm.model, 2, put):
+            torch.testing.assert_close(mine, lm.model(tokens).logits)
+        logits = lm.model(tokens).logits
+    assert not torch.allclose(mine, logits)
+    known = logits.log_softmax(dim=-1)[0, [-3, -2], tokens[0, -2:]]
+    torch.testing.assert_close(names["log_probs_of_ends"](logits, tokens, 2)[0], known)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_11_training_and_the_fooling_loss(seed):
     names, generator = definitions("11"), torch.Generator().manual_seed(seed)
     target, plain = torch.randn(2, 40, 6, generator=generator) + torch.tensor([1.0, -1.0])[:, None, None]
-    mine, theirs = names["new_member"](6, 8, seed), Discriminator(6, 8, seed=seed)
-    names["train_naive"](mine, target, plain, epochs=3, batch=16, seed=seed)
-    train_discriminator(theirs, target, plain, DiscriminatorTraining(epochs=3, batch=16), seed)
+    plain, members, noise = plain[:25], 1 + seed % 2, 0.5 * (seed % 3)
+    mine, theirs = Discriminator(6, 8, members, seed), Discriminator(6, 8, members, seed)
+    names["train_members"](mine.members, target, plain, epochs=3, batch=16, weight_decay=0.5, noise=noise, seed=seed)
+    how = DiscriminatorTraining(epochs=3, batch=16, weight_decay=0.5, noise=noise)
+    train_discriminator(theirs, target, plain, how, seed)
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for kind in (0, 1):
         free = plain.clone().requires_grad_(True)
-        expected = fooling_loss(theirs, free, kind)
-        loss, slope = names["fooling_naive"](theirs.members[0], plain, kind)
+        expected = fooling_loss(Discriminator(6, 8, 1, seed), free, kind)
+        loss, slope = names["fooling_by_hand"](names["new_member"](6, 8, seed), plain, kind)
         torch.testing.assert_close(loss, expected.detach())
         torch.testing.assert_close(slope, torch.autograd.grad(expected, free)[0])
 
 
+def test_11_standardised_rows():
+    target, plain, other = torch.randn(3, 7, 2, 3, 4, generator=torch.Generator().manual_seed(0)) * 5 + 1
+    rows = definitions("11")["standardised_rows"](other, target, plain)
+    torch.testing.assert_close(rows, scaling_of(torch.cat([target, plain]))(other))
+
+
 def test_11_a_walk_goes_down_and_sideways():
     names, generator = definitions("11"), torch.Generator().manual_seed(0)
-    S, states, u = Discriminator(6, 8), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
-    down, aside = (names["walk"](S, states, 2.0, avoid=avoid) for avoid in (None, u))
+    S, states, u = Discriminator(6, 8, 3), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
+    slope_of = names["fooling_slope"](S)
+    free = states.clone().requires_grad_(True)
+    torch.testing.assert_close(slope_of(states), torch.autograd.grad(fooling_loss(S, free), free)[0])
+    down, aside = (names["walk"](slope_of, states, 2.0, avoid=avoid) for avoid in (None, u))
     assert fooling_loss(S, down) < fooling_loss(S, aside) < fooling_loss(S, states)
     assert (down - states).norm(dim=1).max() <= 2.0 + 1e-4
     torch.testing.assert_close(aside @ u, states @ u)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from helpers.are.discriminator import Discriminator
 from helpers.course.judge import Exercise, difference, normal_values
 
 ARE_EXERCISES: dict[str, Exercise] = {}
@@ -16,54 +17,395 @@ ARE_EXERCISES: dict[str, Exercise] = {}
 # --- 10 ----------------------------------------------------------------------------------------------------
 
 
-def balanced_accuracy(said, truth):
-    return float((said[truth].mean() + 1 - said[~truth].mean()) / 2)
+def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
-def _few_refused(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts on 40 prompts of which few are refused."""
-    rng = np.random.default_rng([10, seed])
-    return rng.random(40) < 0.3, np.arange(40) < 7 + seed
+def states_at_ends(hidden, real, layers, positions):
+    columns = real.cumsum(dim=1)
+    wanted = real & (columns > columns[:, -1:] - positions)
+    every = torch.stack([hidden[layer] for layer in layers], dim=2)
+    return every[wanted].unflatten(0, (len(real), positions)).transpose(1, 2).float()
+
+
+def _padded_batch(seed: int) -> tuple[tuple, torch.Tensor, tuple[int, ...], int]:
+    """Three texts of different lengths, padded on the left or on the right; embeddings and three blocks."""
+    lengths, place = torch.tensor([4 + seed, 3, 6]), torch.arange(9)
+    real = place < lengths[:, None]
+    hidden = tuple(_torch_normal(10 * seed + depth, 3, 9, 4) for depth in range(4))
+    return hidden, real if seed % 2 else real.flip(1), ((1, 3), (3, 1, 2), (2, 1))[seed % 3], 1 + seed % 3
 
 
 ARE_EXERCISES["10.1"] = Exercise(
-    "an accuracy that chance cannot inflate",
-    balanced_accuracy,
-    cases=_few_refused,
-    hint="said[truth].mean() is the share of refused prompts that were called so; do the same for the others",
+    "the states at the last tokens",
+    states_at_ends,
+    cases=_padded_batch,
+    hint="for each text its real tokens by the mask, of these the last ones; one layer after the other, then stack",
     wrong=(
-        lambda said, truth: float((said == truth).mean()),
-        lambda said, truth: float(said[truth].mean()),
-        lambda said, truth: float((said[truth].mean() + said[~truth].mean()) / 2),
-        lambda said, truth: float((truth[said].mean() + 1 - truth[~said].mean()) / 2),
-        lambda said, truth: float(said[truth].mean() + 1 - said[~truth].mean()),
-        lambda said, truth: 1 - balanced_accuracy(said, truth),
+        lambda hidden, real, layers, n: torch.stack([hidden[i][:, -n:] for i in layers], 1),
+        lambda hidden, real, layers, n: torch.stack(
+            [torch.stack([hidden[i][row, k - n : k] for i in layers]) for row, k in enumerate(real.sum(1))]
+        ),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, [i - 1 for i in layers], n),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, sorted(layers), n),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).transpose(1, 2),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).transpose(0, 1),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).flip(2),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n)[:, :, -1],
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, 1),
+        lambda hidden, real, layers, n: states_at_ends(hidden, torch.ones_like(real), layers, n),
     ),
 )
 
 
-def share_of_gap(plain, patched, target):
-    return float((patched - plain).mean() / (target - plain).mean())
+def newton_probe(positive, negative, new, strength=0.01, balanced=True, penalty_of_intercept=0.0, steps=8):
+    fitted = np.vstack([positive, negative])
+    rows = np.vstack([fitted, new]).astype(float) - fitted.mean(axis=0)
+    deviation = fitted.std(axis=0)
+    deviation[deviation == 0] = 1
+    rows = np.hstack([rows / deviation, np.ones((len(rows), 1))])
+    x, kinds = rows[: len(fitted)], np.arange(len(fitted)) < len(positive)
+    share = np.where(kinds, 0.5 / len(positive), 0.5 / len(negative)) * len(fitted) if balanced else np.ones(len(x))
+    only = np.diag([1.0] * (rows.shape[1] - 1) + [penalty_of_intercept])
+    weights = np.zeros(rows.shape[1])
+    for _ in range(steps):
+        chance = 0.5 + 0.5 * np.tanh(x @ weights / 2)
+        gradient = only @ weights + strength * ((chance - kinds) * share) @ x
+        curvature = only + strength * np.einsum("ni,n,nj->ij", x, share * chance * (1 - chance), x)
+        weights = weights - np.linalg.inv(curvature) @ gradient
+    return rows[len(fitted) :] @ weights
 
 
-def _patched(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    plain, gap = -8 + normal_values(seed, 12), 5 + 2 * normal_values(seed + 50, 12)
-    return plain, plain + 0.6 * gap + 0.5 * normal_values(seed + 100, 12), plain + gap
+def _uneven_kinds(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Few of one kind, in numbers of different spread, of which one never changes."""
+    spread, counts = np.array([1.0, 8.0, 0.2, 0.0, 3.0]), (9, 30) if seed % 2 else (25, 8)
+    positive, negative, new = (3 + spread * normal_values(seed, n, 5) for n in (*counts, 12))
+    return positive + 0.8 * spread, negative, new + 0.5 * spread, (0.01, 0.1, 1.0, 0.05, 0.3)[seed]
+
+
+def _mean_difference_scores(positive, negative, new):
+    middle = (positive.mean(axis=0) + negative.mean(axis=0)) / 2
+    return (new - middle) @ (positive.mean(axis=0) - negative.mean(axis=0))
+
+
+def _standardised_by_new(positive, negative, new, strength):
+    own = (new - new.mean(axis=0)) / (new.std(axis=0) + 1e-9)
+    fitted = np.vstack([positive, negative])
+    return newton_probe(positive, negative, own * fitted.std(axis=0) + fitted.mean(axis=0), strength)
 
 
 ARE_EXERCISES["10.2"] = Exercise(
-    "the share of the gap",
-    share_of_gap,
-    cases=_patched,
-    hint="mean of patched - plain, divided by the mean of target - plain",
+    "a linear probe",
+    newton_probe,
+    cases=_uneven_kinds,
+    hint="standardise by the fitted states, add a column of ones, then eight times: p, gradient, matrix H, w - H^-1 g",
     wrong=(
-        lambda plain, patched, target: float(((patched - plain) / (target - plain)).mean()),
-        lambda plain, patched, target: float((patched - plain).mean()),
-        lambda plain, patched, target: float(patched.mean() / target.mean()),
-        lambda plain, patched, target: float((target - patched).mean() / (target - plain).mean()),
-        lambda plain, patched, target: (patched - plain) / (target - plain),
-        lambda plain, patched, target: float((target - plain).mean() / (patched - plain).mean()),
-        lambda plain, patched, target: float(np.median(patched - plain) / np.median(target - plain)),
+        _standardised_by_new,
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength, balanced=False),
+        lambda positive, negative, new, strength: newton_probe(
+            positive, negative, new, strength, penalty_of_intercept=1.0
+        ),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength, steps=1),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new),
+        lambda positive, negative, new, strength: newton_probe(negative, positive, new, strength),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength) > 0,
+        lambda positive, negative, new, strength: 1 / (1 + np.exp(-newton_probe(positive, negative, new, strength))),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, 1 / strength),
+        lambda positive, negative, new, strength: _mean_difference_scores(positive, negative, new),
+        lambda positive, negative, new, strength: newton_probe(
+            positive, negative, new + positive.mean(axis=0), strength
+        ),
+    ),
+)
+
+
+def balanced_by_layer(scores, x, y, x_new, y_new):
+    found = np.zeros(x.shape[1])
+    for layer in range(x.shape[1]):
+        positive = scores(x[y][:, layer], x[~y][:, layer], x_new[:, layer]) > 0
+        hits = positive == y_new
+        found[layer] = np.mean([hits[y_new == kind].mean() for kind in (True, False)])
+    return found
+
+
+def _layers_of_states(seed: int) -> tuple:
+    """States of three layers in two uneven kinds, better told apart the higher the layer."""
+    rng = np.random.default_rng([10, seed])
+    y, y_new = rng.permutation(np.arange(30) < 20 - 3 * seed), rng.permutation(np.arange(24) < 5 + 3 * seed)
+    x, x_new = normal_values(seed, 30, 3, 4), normal_values(seed, 24, 3, 4)
+    rise = np.array([0.2, 0.5, 0.9])[:, None]
+    return _mean_difference_scores, x + y[:, None, None] * rise, y, x_new + y_new[:, None, None] * rise, y_new
+
+
+def _rates(kinds):
+    """A wrong accuracy: `kinds` makes a number of what was said and the labels."""
+
+    def by_layer(scores, x, y, x_new, y_new):
+        said = [scores(x[y, n], x[~y, n], x_new[:, n]) > 0 for n in range(x.shape[1])]
+        return np.array([kinds(some, y_new) for some in said])
+
+    return by_layer
+
+
+ARE_EXERCISES["10.3"] = Exercise(
+    "held out, at every layer",
+    balanced_by_layer,
+    cases=_layers_of_states,
+    hint="per layer: scores of x_new above 0; said[y_new].mean() for the positive ones, 1 minus that of the others",
+    wrong=(
+        _rates(lambda said, truth: (said == truth).mean()),
+        _rates(lambda said, truth: said[truth].mean()),
+        _rates(lambda said, truth: (said[truth].mean() + said[~truth].mean()) / 2),
+        _rates(lambda said, truth: said[truth].mean() + 1 - said[~truth].mean()),
+        _rates(lambda said, truth: (truth[said].mean() + 1 - truth[~said].mean()) / 2),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, y, x, y),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x_new, y_new, x_new, y_new),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x_new, y_new, x, y),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, ~y, x_new, y_new),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, y, x_new, y_new).mean(),
+    ),
+)
+
+
+def chance_by_layer(scores, x, y, x_new, y_new, seeds):
+    orders = (np.random.default_rng(seed).permutation(len(y)) for seed in range(seeds))
+    return np.stack([balanced_by_layer(scores, x, y[order], x_new, y_new) for order in orders])
+
+
+ARE_EXERCISES["10.4"] = Exercise(
+    "the negative control",
+    chance_by_layer,
+    cases=lambda seed: (*_layers_of_states(seed), 2 + seed),
+    hint="for every seed heldout(scores, x, shuffled y, x_new, y_new), and an array of these rows",
+    wrong=(
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [balanced_by_layer(scores, x, y, x_new, np.random.default_rng(n).permutation(y_new)) for n in range(seeds)]
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [
+                balanced_by_layer(scores, x, np.random.default_rng(n).random(len(y)) < 0.5, x_new, y_new)
+                for n in range(seeds)
+            ]
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [balanced_by_layer(scores, x, np.random.default_rng(0).permutation(y), x_new, y_new)] * seeds
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack([balanced_by_layer(scores, x, y, x_new, y_new)] * seeds),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds).mean(axis=0),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds + 1)[1:],
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x, y, seeds),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds).T,
+    ),
+)
+
+
+def end_log_probs(logits, ids, n):
+    found = []
+    for said, text in zip(logits.float(), ids, strict=True):
+        places = range(len(text) - n, len(text))
+        found.append(torch.stack([said[t - 1, text[t]] - said[t - 1].logsumexp(dim=0) for t in places]))
+    return torch.stack(found)
+
+
+def _logits_of_texts(seed: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Logits for two texts of seven tokens out of nine; in some cases the whole text but its first token counts."""
+    ids = np.random.default_rng([104, seed]).integers(9, size=(2, 7))
+    return 2 * _torch_normal(seed, 2, 7, 9) + seed, torch.as_tensor(ids), (3, 6, 1, 6, 2)[seed]
+
+
+def _gathered(log_p, ids):
+    return log_p.gather(2, ids[:, :, None])[:, :, 0]
+
+
+ARE_EXERCISES["10.5"] = Exercise(
+    "log-probabilities of an answer",
+    end_log_probs,
+    cases=_logits_of_texts,
+    hint="log_softmax over the last axis; the places -n - 1 to -1 predict the last n tokens; gather",
+    wrong=(
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, -n:], ids[:, -n:]),
+        lambda logits, ids, n: _gathered(logits[:, -n - 1 : -1], ids[:, -n:]),
+        lambda logits, ids, n: end_log_probs(logits, ids, n).exp(),
+        lambda logits, ids, n: end_log_probs(logits, ids, n).sum(dim=1),
+        lambda logits, ids, n: -end_log_probs(logits, ids, n),
+        lambda logits, ids, n: _gathered(logits.log_softmax(1)[:, -n - 1 : -1], ids[:, -n:]),
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, :n], ids[:, 1 : n + 1]).flip(1),
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, -n - 1 : -1], ids[:, -n - 1 : -1]),
+        lambda logits, ids, n: logits.log_softmax(2)[:, -n - 1 : -1].max(dim=2).values,
+    ),
+)
+
+
+class TinyStack:
+    """Three blocks, each behind a sum over what stands to the left; a pass knows the blocks that it went through."""
+
+    def __init__(self, seed: int) -> None:
+        self.blocks, self.seed = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3)), seed
+
+    def run(self):
+        states = _torch_normal(self.seed, 2, 6, 3)
+        for block in self.blocks:
+            states = block((states + 0.5 * states.cumsum(dim=1)).tanh())
+        return Passed(states, self.blocks)
+
+
+class Passed:
+    """What a pass gives back, which knows the blocks that it went through."""
+
+    def __init__(self, states: torch.Tensor, blocks: torch.nn.ModuleList) -> None:
+        self.states, self.blocks = states, blocks
+
+
+def patched_run(block, run, donor, first):
+    def replace(_module, _inputs, states):
+        stop = first + donor.shape[1]
+        return torch.cat([states[:, :first], donor.to(states), states[:, stop:]], dim=1)
+
+    handle = block.register_forward_hook(replace)
+    passed = run()
+    handle.remove()
+    return passed
+
+
+def _tiny_pass(seed: int) -> tuple:
+    stack, places = TinyStack(seed), 1 + seed % 3
+    return stack.blocks[seed % 3], stack.run, _torch_normal(seed + 50, 2, places, 3), 5 - places - seed % 2
+
+
+def _same_pass(answer, expected) -> str | None:
+    if not isinstance(answer, Passed):
+        return "what run() returns should be returned"
+    if any(block._forward_hooks for block in answer.blocks):
+        return "the hook is still there after the call: remove it"
+    return difference(answer.states, expected.states)
+
+
+def _with_hook(hook, leave=False):
+    """A wrong patch: `hook(states, donor, first)` makes other states of a block's."""
+
+    def patch(block, run, donor, first):
+        handle = block.register_forward_hook(lambda _module, _inputs, states: hook(states.clone(), donor, first))
+        passed = run()
+        if not leave:
+            handle.remove()
+        return passed
+
+    return patch
+
+
+def _written(states, places, donor):
+    states[:, places] = donor
+    return states
+
+
+ARE_EXERCISES["10.6"] = Exercise(
+    "the patch",
+    patched_run,
+    cases=_tiny_pass,
+    hint="a hook that clones the output, writes donor into its slice and returns it; register, run, remove",
+    compare=_same_pass,
+    wrong=(
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + donor.shape[1]), donor), True),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + 1), donor[:, :1])),
+        _with_hook(lambda states, donor, first: _written(states, slice(0, donor.shape[1]), donor)),
+        _with_hook(lambda states, donor, first: _written(states, slice(-donor.shape[1], None), donor)),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + donor.shape[1]), donor[:1])),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, None), donor.mean(1, keepdim=True))),
+        _with_hook(lambda states, donor, first: None),
+        lambda block, run, donor, first: run(),
+        lambda block, run, donor, first: patched_run(block, run, donor, first).states,
+        lambda block, run, donor, first: (patched_run(block, run, donor, first), run())[1],
+    ),
+)
+
+
+def closed_share(plain, patched, target, tokens):
+    gained, missing = (some[:, :tokens].sum() - plain[:, :tokens].sum() for some in (patched, target))
+    return float(gained / missing)
+
+
+def _patched(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Log-probabilities of five tokens for twelve examples; a patch that closes about 0.6 of a gap."""
+    plain, gap = -4 + _torch_normal(seed, 12, 5), 1 + _torch_normal(seed + 50, 12, 5).abs()
+    return plain, plain + 0.6 * gap + 0.5 * _torch_normal(seed + 100, 12, 5), plain + gap, 1 + seed
+
+
+def _single_shares(plain, patched, target, tokens):
+    before, after, end = (part[:, :tokens].sum(dim=1) for part in (plain, patched, target))
+    return (after - before) / (end - before)
+
+
+ARE_EXERCISES["10.7"] = Exercise(
+    "the share of the gap",
+    closed_share,
+    cases=_patched,
+    hint="sums over the first tokens; mean of patched - plain, divided by the mean of target - plain",
+    wrong=(
+        lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens).mean().item(),
+        lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: (patched - plain)[:, :tokens].sum(dim=1).mean().item(),
+        lambda plain, patched, target, tokens: (patched[:, :tokens].sum() / target[:, :tokens].sum()).item(),
+        lambda plain, patched, target, tokens: 1 - closed_share(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: 1 / closed_share(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: closed_share(plain, patched, target, 1),
+        lambda plain, patched, target, tokens: closed_share(plain, patched, target, 5),
+        lambda plain, patched, target, tokens: closed_share(plain.exp(), patched.exp(), target.exp(), tokens),
+    ),
+)
+
+
+def word_by_layer(states, lens, word):
+    said = torch.stack([lens(part) for part in states.unbind(dim=1)], dim=1)
+    own = said[:, :, [word]]
+    rank = (said > own).double().sum(dim=2).sort(dim=0).values[(len(said) - 1) // 2]
+    return own[:, :, 0].exp().double().mean(dim=0).numpy(), rank.numpy()
+
+
+def _cosine_lens(states):
+    """Log-probabilities of eleven tokens, each at a corner of its own."""
+    corners = torch.cos(torch.arange(44.0).view(4, 11))
+    return (3 * states @ corners).log_softmax(dim=-1)
+
+
+def _layers_and_a_word(seed: int) -> tuple:
+    """States of three layers of eight texts, or of seven; the last layers are longer."""
+    return _torch_normal(seed, 8 - seed % 2, 3, 4) * torch.tensor([0.5, 1.0, 2.0])[:, None], _cosine_lens, 2 * seed + 1
+
+
+def _of_both(probability, rank):
+    """A wrong answer: two numbers per layer of log-probabilities (text, token) and the word."""
+
+    def by_layer(states, lens, word):
+        said = [lens(states[:, layer]) for layer in range(states.shape[1])]
+        return tuple(np.array([float(of(part, word)) for part in said]) for of in (probability, rank))
+
+    return by_layer
+
+
+def _right_probability(said, word):
+    return said[:, word].exp().mean()
+
+
+def _right_rank(said, word):
+    return (said > said[:, [word]]).sum(dim=1).float().median()
+
+
+ARE_EXERCISES["10.8"] = Exercise(
+    "a word under the lens",
+    word_by_layer,
+    cases=_layers_and_a_word,
+    hint="said = lens(states[:, layer]); mean of said[:, word].exp(); count said above said[:, [word]]; median",
+    wrong=(
+        _of_both(lambda said, word: said[:, word].mean().exp(), _right_rank),
+        _of_both(lambda said, word: said[:, word].mean(), _right_rank),
+        _of_both(_right_probability, lambda said, word: (said >= said[:, [word]]).sum(dim=1).float().median()),
+        _of_both(_right_probability, lambda said, word: (said < said[:, [word]]).sum(dim=1).float().median()),
+        _of_both(_right_probability, lambda said, word: (said > said[:, [word]]).sum(dim=1).float().mean()),
+        _of_both(_right_probability, lambda said, word: (said.mean(0) > said.mean(0)[word]).sum()),
+        _of_both(_right_probability, lambda said, word: said.argsort(dim=1)[:, word].float().median()),
+        lambda states, lens, word: word_by_layer(states, lens, word)[::-1],
+        lambda states, lens, word: np.column_stack(word_by_layer(states, lens, word)),
+        lambda states, lens, word: word_by_layer(states.flip(1), lens, word),
     ),
 )
 
@@ -71,62 +413,363 @@ ARE_EXERCISES["10.2"] = Exercise(
 # --- 11 ----------------------------------------------------------------------------------------------------
 
 
-def mean_fooling_loss(logits, kind):
-    return float((np.logaddexp(logits[..., 0], logits[..., 1]) - logits[..., kind]).mean())
+def in_units_of(states, target, plain):
+    count = len(target) + len(plain)
+    center = (target.sum(dim=0) + plain.sum(dim=0)) / count
+    squares = (target - center).square().sum(dim=0) + (plain - center).square().sum(dim=0)
+    return ((states - center) / ((squares / count).sqrt() + 1e-4)).reshape(len(states), -1)
 
 
-def _logits(seed: int) -> tuple[np.ndarray, int]:
-    """Mild logits, and in the last case such that a naive softmax overflows."""
-    return normal_values(seed, 3, 5, 2) * (500 if seed == 4 else 2), 1 - seed % 2
+def _states_to_scale(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States of two layers at three tokens, the second layer much longer; one number never changes."""
+    spread = torch.tensor([1.0, 40.0])[:, None, None] * torch.tensor([1.0, 0.3, 0.0, 2.0])
+    states, target, plain = (5 + spread * _torch_normal(seed + n, n, 2, 3, 4) for n in (4, 9, 6))
+    return states + spread, target + spread, plain
+
+
+def _scaled_by(statistics):
+    """A wrong scaling: center and spread from what `statistics` makes of the three kinds of states."""
+
+    def rows(states, target, plain):
+        center, spread = statistics(states, target, plain)
+        return ((states - center) / spread).flatten(start_dim=1)
+
+    return rows
+
+
+def _both(target, plain):
+    return torch.cat([target, plain])
 
 
 ARE_EXERCISES["11.1"] = Exercise(
-    "the fooling loss",
-    mean_fooling_loss,
-    cases=_logits,
-    hint="log of the sum of both exponentials (np.logaddexp) minus the logit of the wished-for kind, then the mean",
+    "standardised states",
+    in_units_of,
+    cases=_states_to_scale,
+    hint="mean and std (correction=0, plus 1e-4) over the texts of target and plain together; flatten(start_dim=1)",
     wrong=(
-        lambda logits, kind: mean_fooling_loss(logits, 1 - kind),
-        lambda logits, kind: -mean_fooling_loss(logits, kind),
-        lambda logits, kind: mean_fooling_loss(logits, kind) * logits.shape[0],
-        lambda logits, kind: mean_fooling_loss(logits.mean(axis=0), kind),
-        lambda logits, kind: float((logits[..., 1 - kind] - logits[..., kind]).mean()),
-        lambda logits, kind: float(
-            -np.log(np.exp(np.clip(logits, -50, 50))[..., kind] / np.exp(np.clip(logits, -50, 50)).sum(-1)).mean()
+        _scaled_by(lambda states, target, plain: (states.mean(0), states.std(0, correction=0) + 1e-4)),
+        _scaled_by(lambda states, target, plain: (plain.mean(0), plain.std(0, correction=0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0, correction=0))
         ),
-        lambda logits, kind: mean_fooling_loss(logits, 1),
+        _scaled_by(lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(), _both(target, plain).std(correction=0) + 1e-4)
+        ),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).var(0, correction=0))
+        ),
+        _scaled_by(lambda states, target, plain: (0, _both(target, plain).std(0, correction=0) + 1e-4)),
+        lambda states, target, plain: in_units_of(states, target, plain).view(states.shape),
+        lambda states, target, plain: in_units_of(states, plain, plain),
     ),
 )
 
 
-def at_right_angles(rows, direction):
-    u = direction / np.linalg.norm(direction)
-    return rows - (rows @ u)[:, None] * u
+def losses_of_training(
+    members, target, plain, epochs=30, batch=64, learning_rate=1e-3, weight_decay=0.0, noise=0.0, seed=0
+):
+    return _trained(members, target, plain, epochs, batch, learning_rate, weight_decay, noise, seed)
+
+
+def _trained(
+    members,
+    target,
+    plain,
+    epochs,
+    batch,
+    learning_rate,
+    weight_decay,
+    noise,
+    seed,
+    balanced=True,
+    one_order=False,
+    shuffled=True,
+    noise_once=False,
+    forgetful=True,
+    optimiser=torch.optim.AdamW,
+):
+    """The training of members; the switches make it wrong."""
+    states, n = torch.cat([target, plain]), len(target) + len(plain)
+    labels = torch.arange(n) < len(target)
+    share = torch.where(labels, n / 2 / len(target), n / 2 / len(plain)) if balanced else torch.ones(n)
+    steps = optimiser(torch.nn.ModuleList(members).parameters(), lr=learning_rate, weight_decay=weight_decay)
+    generator, losses = torch.Generator().manual_seed(seed), []
+    if noise_once:
+        states = states + noise * torch.randn(states.shape, generator=generator)
+    for _ in range(epochs):
+        orders = [torch.randperm(n, generator=generator) if shuffled else torch.arange(n) for _ in members]
+        for place in range(0, n, batch):
+            of_members = []
+            for member, order in zip(members, orders, strict=True):
+                rows = (orders[0] if one_order else order)[place : place + batch]
+                given = states[rows]
+                if noise and not noise_once:
+                    given = given + noise * torch.randn(given.shape, generator=generator)
+                logits = member(given)
+                surprise = logits.logsumexp(dim=1) - torch.where(labels[rows], logits[:, 1], logits[:, 0])
+                of_members.append((surprise * share[rows]).sum() / share[rows].sum())
+            total = sum(of_members)
+            if forgetful:
+                steps.zero_grad()
+            total.backward()
+            steps.step()
+            losses.append(total.item())
+    return losses
+
+
+def _members_to_train(seed: int) -> tuple:
+    """One network or two, more target than plain states; in some cases with noise and weight decay."""
+    members = list(Discriminator(3, 5, 1 + seed % 2, seed).members)
+    target, plain = (_torch_normal(seed, n, 3) + shift for n, shift in ((11, 0.7), (5, -0.7)))
+    return members, target, plain, 3, 6, 0.05, (0.0, 2.0)[seed // 2 % 2], (0.0, 0.0, 0.5, 0.5, 1.0)[seed], 10 + seed
+
+
+def _trained_wrongly(**switches):
+    return lambda *arguments: _trained(*arguments, **switches)
 
 
 ARE_EXERCISES["11.2"] = Exercise(
+    "train the discriminator",
+    losses_of_training,
+    cases=_members_to_train,
+    hint="loops over epochs, batches and members; cross-entropy with a weight per kind; one AdamW for all members",
+    tolerance=1e-3,
+    wrong=(
+        _trained_wrongly(balanced=False),
+        _trained_wrongly(one_order=True),
+        _trained_wrongly(shuffled=False),
+        _trained_wrongly(noise_once=True),
+        _trained_wrongly(forgetful=False),
+        _trained_wrongly(optimiser=torch.optim.Adam),  # its weight decay is a part of the gradient
+        _trained_wrongly(optimiser=lambda parameters, lr, weight_decay: torch.optim.AdamW(parameters, lr=0.0)),
+        lambda members, target, plain, *rest: _trained(members, plain, target, *rest),
+        lambda members, target, plain, *rest: _trained(members[:1], target, plain, *rest),
+        lambda *arguments: _trained(*arguments)[-1],
+        lambda members, *rest: [loss / len(members) for loss in _trained(members, *rest)],
+    ),
+)
+
+
+def some_of_both(target, plain, n, seed, shuffle):
+    draws = np.random.default_rng(seed)
+    rows = draws.choice(len(target), n, replace=False)
+    both = [*target[rows], *plain[rows]]
+    if shuffle:
+        both = [both[place] for place in draws.permutation(2 * n)]
+    return torch.stack(both[:n]), torch.stack(both[n:])
+
+
+def _lessons(seed: int) -> tuple:
+    return _torch_normal(seed, 12, 3), _torch_normal(seed + 50, 12, 3), 3 + seed, 7 + seed, seed % 2 == 1
+
+
+def _draws_wrongly(of):
+    """A wrong draw: `of` gets a generator, both kinds, the number, and whether to shuffle."""
+    return lambda target, plain, n, seed, shuffle: of(np.random.default_rng(seed), target, plain, n, shuffle)
+
+
+ARE_EXERCISES["11.3"] = Exercise(
+    "a draw and its control",
+    some_of_both,
+    cases=_lessons,
+    hint="rows by rng.choice, the same of both kinds; a pile of 2n; its order by rng.permutation or arange; halves",
+    wrong=(
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, False),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, True),
+        lambda target, plain, n, seed, shuffle: some_of_both(plain, target, n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, shuffle)[::-1],
+        lambda target, plain, n, seed, shuffle: some_of_both(target[:n], plain[:n], n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: torch.cat(some_of_both(target, plain, n, seed, shuffle)),
+        _draws_wrongly(
+            lambda rng, target, plain, n, shuffle: (
+                target[rng.choice(len(target), n, replace=False)],
+                plain[rng.choice(len(plain), n, replace=False)],
+            )
+        ),
+        _draws_wrongly(lambda rng, target, plain, n, shuffle: (target[:n], plain[:n])),
+    ),
+)
+
+
+def surer_of_target(S, states):
+    places = states.detach().requires_grad_(True)
+    of_members = S(places)
+    (of_members[..., 1] - of_members[..., 0]).sum().div(len(of_members)).backward()
+    return places.grad
+
+
+def _members_and_states(seed: int) -> tuple:
+    return Discriminator(4, 6, 1 + seed % 3, seed), 2 * _torch_normal(seed, 5 + seed, 4)
+
+
+def _slope_of(number):
+    """A wrong gradient: of what `number` makes of the logits."""
+
+    def slope(S, states):
+        states = states.clone().requires_grad_(True)
+        return torch.autograd.grad(number(S(states)), states)[0]
+
+    return slope
+
+
+ARE_EXERCISES["11.4"] = Exercise(
+    'which way is "target"?',
+    surer_of_target,
+    cases=_members_and_states,
+    hint="requires_grad_ on a copy; mean over members of logits[:, 1] - logits[:, 0], summed over texts; autograd.grad",
+    wrong=(
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).mean()),
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).sum()),
+        _slope_of(lambda logits: (logits[0, :, 1] - logits[0, :, 0]).sum()),
+        _slope_of(lambda logits: (logits[..., 0] - logits[..., 1]).mean(dim=0).sum()),
+        _slope_of(lambda logits: logits[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.log_softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        lambda S, states: torch.nn.functional.normalize(surer_of_target(S, states), dim=1),
+        lambda S, states: surer_of_target(S, states).mean(dim=0),
+    ),
+)
+
+
+def loss_and_slope(member, states, kind=1):
+    with torch.enable_grad():
+        places = states.detach().requires_grad_(True)
+        logits = member(places)
+        loss = (torch.logaddexp(logits[:, 0], logits[:, 1]) - logits[:, kind]).mean()
+        (slope,) = torch.autograd.grad(loss, places)
+    return loss.detach(), slope
+
+
+def _member_and_states(seed: int) -> tuple:
+    """A network and some states; in the last case so far out that a softmax is 0 or 1."""
+    return Discriminator(4, 6, 1, seed).members[0], (1000 if seed == 4 else 3) * _torch_normal(seed, 5, 4), seed % 2
+
+
+def _by_chain(wanted_of=None, gate=True, mean=True, softmax=True):
+    """The chain rule with a mistake."""
+
+    def by_hand(member, states, kind=1):
+        first, _, second = member
+        hidden = first(states)
+        logits = second(hidden.clamp(min=0))
+        wanted = torch.eye(2)[kind] if wanted_of is None else wanted_of(kind)
+        by_logits = ((logits.softmax(dim=1) if softmax else logits) - wanted) / (len(states) if mean else 1)
+        by_hidden = by_logits @ second.weight
+        return loss_and_slope(member, states, kind)[0], (by_hidden * (hidden > 0) if gate else by_hidden) @ first.weight
+
+    return by_hand
+
+
+ARE_EXERCISES["11.5"] = Exercise(
+    "the fooling loss and its gradient, by hand",
+    loss_and_slope,
+    cases=_member_and_states,
+    hint="-log_softmax(logits)[:, kind].mean(); then (p - wanted) / n, W2, the gate of the relu, W1",
+    wrong=(
+        _by_chain(gate=False),
+        _by_chain(mean=False),
+        _by_chain(softmax=False),
+        _by_chain(wanted_of=lambda kind: torch.eye(2)[1 - kind]),
+        _by_chain(wanted_of=lambda kind: torch.tensor([0.0, 1.0])),
+        lambda member, states, kind=1: loss_and_slope(member, states, 1 - kind),
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[0],
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[::-1],
+        lambda member, states, kind=1: (
+            -member(states).softmax(dim=1).log()[:, kind].mean(),
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            len(states) * loss_and_slope(member, states, kind)[0],
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            loss_and_slope(member, states, kind)[0],
+            -loss_and_slope(member, states, kind)[1],
+        ),
+    ),
+)
+
+
+def without_component(rows, direction):
+    share = (rows * direction).sum(dim=1, keepdim=True) / direction.square().sum()
+    return rows - share * direction
+
+
+ARE_EXERCISES["11.6"] = Exercise(
     "sideways",
-    at_right_angles,
-    cases=lambda seed: (normal_values(seed, 5, 7), (2 + seed) * normal_values(seed, 7)),
+    without_component,
+    cases=lambda seed: (_torch_normal(seed, 5, 7), (2 + seed) * _torch_normal(seed, 7)),
     hint="make the direction a unit vector u, then take (rows @ u)[:, None] * u off",
     wrong=(
         lambda rows, direction: rows - (rows @ direction)[:, None] * direction,
-        lambda rows, direction: rows - at_right_angles(rows, direction),
-        lambda rows, direction: 2 * at_right_angles(rows, direction) - rows,
-        lambda rows, direction: rows - direction / np.linalg.norm(direction),
+        lambda rows, direction: rows - without_component(rows, direction),
+        lambda rows, direction: 2 * without_component(rows, direction) - rows,
+        lambda rows, direction: rows - direction / direction.norm(),
         lambda rows, direction: rows - (rows @ direction).mean() * direction / (direction @ direction),
-        lambda rows, direction: (
-            at_right_angles(rows, direction) / np.linalg.norm(at_right_angles(rows, direction), axis=1, keepdims=True)
+        lambda rows, direction: torch.nn.functional.normalize(without_component(rows, direction), dim=1),
+    ),
+)
+
+
+def walked_down(slope_of, states, length, steps=20, avoid=None):
+    return _walked(slope_of, states, length, steps, avoid)
+
+
+def _walked(slope_of, states, length, steps, avoid, unit_first=False, once=False, sign=-1.0, plain=False, part=1.0):
+    """The walk; the switches make it wrong."""
+    here, first = states, slope_of(states)
+    for _ in range(steps):
+        slope = first if once else slope_of(here)
+        if unit_first:
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        if avoid is not None:
+            slope = without_component(slope, avoid)
+        if not (unit_first or plain):
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        here = here + sign * part * length / steps * slope
+    return here
+
+
+def _slope_of_a_bowl(states):
+    """Of a loss that is steeper along some axes than along others."""
+    return states * torch.tensor([1.0, 4.0, 0.5, 2.0]) + torch.sin(2 * states)
+
+
+def _bowl(seed: int) -> tuple:
+    avoid = None if seed % 2 else torch.nn.functional.normalize(_torch_normal(seed, 4), dim=0)
+    return _slope_of_a_bowl, 3 + _torch_normal(seed, 6, 4), 1.0 + seed, 4 + seed, avoid
+
+
+def _walked_wrongly(**switches):
+    return lambda *arguments: _walked(*arguments, **switches)
+
+
+ARE_EXERCISES["11.7"] = Exercise(
+    "the walk",
+    walked_down,
+    cases=_bowl,
+    hint="per step: slope where the states are now, sideways if asked for, unit length, then length / steps of it",
+    wrong=(
+        _walked_wrongly(unit_first=True),
+        _walked_wrongly(once=True),
+        _walked_wrongly(sign=1.0),
+        _walked_wrongly(plain=True),
+        _walked_wrongly(part=2.0),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, steps, None),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, 1, avoid),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length * steps, steps, avoid),
+        lambda slope_of, states, length, steps, avoid: (
+            _walked(slope_of, states, length, steps, avoid)
+            if avoid is None
+            else without_component(_walked(slope_of, states, length, steps, None), avoid)
         ),
+        lambda slope_of, states, length, steps, avoid: walked_down(slope_of, states, length, steps, avoid) - states,
     ),
 )
 
 
 # --- 12 ----------------------------------------------------------------------------------------------------
-
-
-def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
-    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
 def mean_distance_to_pairs(states, target, rows):
