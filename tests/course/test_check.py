@@ -7,6 +7,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy.stats import entropy
 from sklearn.linear_model import Ridge
@@ -250,6 +251,8 @@ def plain(argument):
         return argument.bit_generator.state
     if isinstance(argument, torch.optim.Optimizer):
         return argument.state_dict()
+    if sp.issparse(argument):
+        return argument.toarray()
     owner = getattr(argument, "__self__", None)  # of a method: what it works on
     return (argument.__qualname__, vars(owner) if owner else {}) if callable(argument) else argument
 
@@ -289,13 +292,30 @@ P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
 
 
+def without_intercept(penalty, *data):
+    return Ridge(penalty, fit_intercept=False).fit(*data).coef_
+
+
 @pytest.mark.parametrize(
     ("found", "known"),
     [
         (by_reference("00.1", X[0], X[1]), cosine_similarity(X[:1], X[1:2])[0, 0]),
         (by_reference("00.2", X[0], X[1:]), cosine_similarity(X[:1], X[1:]).argmax()),
-        (by_reference("01.1", 3.0, 0.5, -0.25, np.array([1.0, 2.0]), np.array([2.0, 0.5])), 6.25),
-        (by_reference("01.2", X, Y[:, 0], 0.1), Ridge(0.1 * 12, fit_intercept=False).fit(X, Y[:, 0]).coef_),
+        (
+            by_reference("01.1", np.array([0, 1]), np.array([0, 0]), np.array([5.0, 3.0]), 2, 2, 1.0, 1),
+            (4.0, [0.5, -0.5], [0, 0]),
+        ),
+        (by_reference("01.2", X, np.arange(12), Y[:, 0], 0.1, 0.05), without_intercept(1.2, X, Y[:, 0])),
+        (by_reference("01.3", X, np.zeros(12, int), np.arange(12), Y[:, 0], 2, 0.1, 0.05)[1], np.zeros(4)),
+        (by_reference("01.4", sp.csr_array(Y.T), X, 0.1, 0.05), without_intercept(1.2, X, Y)),
+        (
+            by_reference("01.5", np.array([0, 1]), np.array([0, 0]), np.array([3.0, 3.0]), 2, np.ones((1, 1)), 1, 0, 1),
+            (3.0, [0, 0], [0], [[0], [0]], [[0]]),
+        ),
+        (
+            by_reference("01.6", *np.divmod(np.arange(4), 2), np.array([5.0, 3, 3, 5]), 2, 2, np.array([1, 0, 2, 3])),
+            [3, 5, 3, 5],
+        ),
         (by_reference("02.1", X, Y, WEIGHTS, 2.0), Ridge(2.0, fit_intercept=False).fit(X, Y, WEIGHTS).coef_.T),
         (by_reference("02.2", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
         (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),

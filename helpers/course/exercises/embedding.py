@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from helpers.course.judge import Exercise, normal_values
 from helpers.embedding.evaluation import ndcg
@@ -56,41 +57,251 @@ EMBEDDING_EXERCISES["00.2"] = Exercise(
 # --- 01 ----------------------------------------------------------------------------------------------------
 
 
-def predict_rating(mean, user_bias, item_bias, p, q):
-    return mean + user_bias + item_bias + p @ q
+def fit_level(u, i, r, n_users, n_items, damping=5.0, n_sweeps=10):
+    rated, left = np.zeros((n_users, n_items)), np.zeros((n_users, n_items))
+    rated[u, i], left[u, i] = 1, r - np.mean(r)
+    b_u = np.zeros(n_users)
+    for _ in range(n_sweeps):
+        b_i = (rated * (left - b_u[:, None])).sum(axis=0) / (rated.sum(axis=0) + damping)
+        b_u = (rated * (left - b_i)).sum(axis=1) / (rated.sum(axis=1) + damping)
+    return np.mean(r), b_u, b_i
+
+
+def _some_ratings(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """Users, movies and stars of some ratings in mixed order, by 6 users of 8 movies; the last of both have none."""
+    random = np.random.default_rng(seed)
+    u, i = np.divmod(random.permutation(35)[:20], 7)
+    return u, i, random.integers(1, 6, size=20).astype(float), 6, 8
+
+
+def _both_taken_off(u, i, r, n_users, n_items, damping, n_sweeps):
+    b_u, b_i = np.zeros(n_users), np.zeros(n_items)
+    for _ in range(n_sweeps):
+        left = r - r.mean() - b_u[u] - b_i[i]
+        b_i = np.bincount(i, left, n_items) / (np.bincount(i, minlength=n_items) + damping)
+        b_u = np.bincount(u, left, n_users) / (np.bincount(u, minlength=n_users) + damping)
+    return r.mean(), b_u, b_i
+
+
+def _users_first(u, i, r, n_users, n_items, damping, n_sweeps):
+    mean, b_i, b_u = fit_level(i, u, r, n_items, n_users, damping, n_sweeps)
+    return mean, b_u, b_i
 
 
 EMBEDDING_EXERCISES["01.1"] = Exercise(
-    "one predicted rating",
-    predict_rating,
-    cases=lambda seed: (3.5, *normal_values(seed, 2), normal_values(seed, 4), normal_values(seed + 50, 4)),
-    hint="four terms are added; the last is an inner product",
+    "the level",
+    fit_level,
+    cases=lambda seed: (*_some_ratings(seed), 5.0 - seed, 2 + seed),
+    hint="per sweep: movie biases from what mean and user biases leave, then users; each a sum over count plus damping",
     wrong=(
-        lambda m, u, i, p, q: m + p @ q,
-        lambda m, u, i, p, q: m + u + p @ q,
-        lambda m, u, i, p, q: m + u - i + p @ q,
-        lambda m, u, i, p, q: m + u + i + p * q,
-        lambda m, u, i, p, q: u + i + p @ q,
+        lambda u, i, r, n, m, damping, sweeps: fit_level(u, i, r, n, m, 1e-9, sweeps),
+        lambda u, i, r, n, m, damping, sweeps: fit_level(u, i, r, n, m, damping, 1),
+        lambda u, i, r, n, m, damping, sweeps: fit_level(u, i, r, u.max() + 1, i.max() + 1, damping, sweeps),
+        lambda u, i, r, n, m, damping, sweeps: (0.0, *fit_level(u, i, r, n, m, damping, sweeps)[1:]),
+        lambda u, i, r, n, m, damping, sweeps: (r.mean(), *fit_level(u, i, r, n, m, damping, sweeps)[:0:-1]),
+        lambda u, i, r, n, m, damping, sweeps: (
+            r.mean(),
+            np.bincount(u, r - r.mean(), n) / (np.bincount(u, minlength=n) + damping),
+            np.bincount(i, r - r.mean(), m) / (np.bincount(i, minlength=m) + damping),
+        ),
+        _both_taken_off,
+        _users_first,
     ),
 )
 
 
-def solve_user(factors, residuals, regularisation):
-    n, rank = factors.shape
-    return np.linalg.solve(factors.T @ factors + regularisation * n * np.eye(rank), factors.T @ residuals)
+def solve_one(factors, rated, residuals, regularisation, unobserved):
+    """As least squares: a row for every movie and a row of the penalty for every factor."""
+    weights, values = np.full(len(factors), float(unobserved)), np.zeros(len(factors))
+    weights[rated], values[rated] = 1, residuals
+    penalty = np.sqrt(regularisation * max(len(rated), 1)) * np.eye(factors.shape[1])
+    rows = np.vstack([np.sqrt(weights)[:, None] * factors, penalty])
+    return np.linalg.lstsq(rows, np.append(np.sqrt(weights) * values, np.zeros(len(penalty))), rcond=None)[0]
+
+
+def _one_user(seed: int) -> tuple:
+    """Some rated movies of twelve; the last user has rated none, and the weight of the others is 0 there."""
+    rated = np.random.default_rng(seed).permutation(12)[: (4, 7, 2, 5, 0)[seed]]
+    return normal_values(seed, 12, 3), rated, normal_values(seed, 20)[: len(rated)], 0.1 + seed, 0.05 * (seed < 4)
+
+
+def _solved(gram, right):
+    return np.linalg.solve(gram, right)
 
 
 EMBEDDING_EXERCISES["01.2"] = Exercise(
     "one user's factors",
-    solve_user,
-    cases=lambda seed: (normal_values(seed, 9, 3), normal_values(seed, 9), 0.1),
-    hint="a ridge regression of the residuals on the factors of the rated movies, penalty lambda times n",
+    solve_one,
+    cases=_one_user,
+    hint="the matrix has three terms: w0 times all movies, 1 - w0 times the rated ones, n times the penalty on top",
     wrong=(
-        lambda f, r, lam: np.linalg.lstsq(f, r, rcond=None)[0],
-        lambda f, r, lam: np.linalg.solve(f.T @ f + lam * np.eye(f.shape[1]), f.T @ r),
-        lambda f, r, lam: np.linalg.solve(f.T @ f + lam * len(f), f.T @ r),
-        lambda f, r, lam: f.T @ r,
-        lambda f, r, lam: np.linalg.solve(f.T @ f + lam * f.shape[1] * np.eye(f.shape[1]), f.T @ r),
+        lambda f, rated, e, lam, w: _solved(f[rated].T @ f[rated] + lam * len(e) * np.eye(3), f[rated].T @ e),
+        lambda f, rated, e, lam, w: solve_one(f, rated, e, lam, 0.0),
+        lambda f, rated, e, lam, w: solve_one(f, rated, e, lam / max(len(e), 1), w),
+        lambda f, rated, e, lam, w: solve_one(f, rated, e, lam * 3 / max(len(e), 1), w),
+        lambda f, rated, e, lam, w: _solved(
+            w * f.T @ f + f[rated].T @ f[rated] + lam * max(len(e), 1) * np.eye(3), f[rated].T @ e
+        ),
+        lambda f, rated, e, lam, w: _solved(
+            w * f.T @ f + (1 - w) * f[rated].T @ f[rated] + lam * max(len(e), 1), f[rated].T @ e
+        ),
+        lambda f, rated, e, lam, w: _solved(
+            w * f.T @ f + (1 - w) * f[rated].T @ f[rated] + lam * len(e) * np.eye(3), f[rated].T @ e
+        ),
+        lambda f, rated, e, lam, w: f[rated].T @ e,
+    ),
+)
+
+
+def half_sweep(factors, rows, columns, residuals, n_rows, regularisation, unobserved):
+    parts = [np.flatnonzero(rows == number) for number in range(n_rows)]
+    return np.array([solve_one(factors, columns[part], residuals[part], regularisation, unobserved) for part in parts])
+
+
+def _some_residuals(seed: int) -> tuple:
+    u, i, r, n_users, n_movies = _some_ratings(seed)
+    return normal_values(seed, n_movies, 3), u, i, r - 3, n_users, 0.1 + 0.1 * seed, 0.05
+
+
+EMBEDDING_EXERCISES["01.3"] = Exercise(
+    "half a sweep",
+    half_sweep,
+    cases=_some_residuals,
+    hint="for every row number: the mask of its ratings, then solve_one with their columns and residuals",
+    wrong=(
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, columns, e, n - 1, lam, w),
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, columns, e, n, 0.1, w),
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, np.sort(rows), columns, e, n, lam, w),
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, rows, e, n, lam, w),
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, columns, rows, e, n, lam, w),
+        lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, columns, e, n, lam, w).T,
+        lambda f, rows, columns, e, n, lam, w: np.array([solve_one(f, columns, e, lam, w)] * n),
+    ),
+)
+
+
+def solve_all(table, factors, regularisation, unobserved):
+    rated = sp.csr_array((np.ones(table.nnz), table.indices, table.indptr), shape=table.shape).toarray()
+    weights = np.where(rated, 1.0, unobserved)
+    penalty = regularisation * np.maximum(rated.sum(axis=1), 1)[:, None, None] * np.eye(factors.shape[1])
+    gram = np.einsum("ri,ia,ib->rab", weights, factors, factors) + penalty
+    return np.stack([_solved(one, right) for one, right in zip(gram, table.toarray() @ factors, strict=True)])
+
+
+def _sparse_residuals(seed: int) -> tuple[sp.csr_array, np.ndarray, float, float]:
+    """A table in which some residuals are exactly 0; one case gives no weight to pairs without a rating."""
+    u, i, r, *shape = _some_ratings(seed)
+    return sp.csr_array((r - 3, (u, i)), shape=tuple(shape)), normal_values(seed, 8, 3), 0.2, 0.0 if seed == 2 else 0.05
+
+
+def _with_ones(table):
+    return sp.csr_array((np.ones(table.nnz), table.indices, table.indptr), shape=table.shape)
+
+
+def _by_gram(table, factors, gram):
+    return np.linalg.solve(gram, (table @ factors)[..., None])[..., 0]
+
+
+def _weights_of_rows(table, factors, unobserved, rated):
+    outer = np.einsum("ia,ib->iab", factors, factors).reshape(len(factors), -1)
+    return unobserved * factors.T @ factors + (1 - unobserved) * (rated @ outer).reshape(-1, *factors.shape[1:] * 2)
+
+
+EMBEDDING_EXERCISES["01.4"] = Exercise(
+    "all at once",
+    solve_all,
+    cases=_sparse_residuals,
+    hint="a table of ones @ outer products as rows, reshaped: the matrix of every row; then one np.linalg.solve",
+    wrong=(
+        lambda t, f, lam, w: _by_gram(
+            t, f, _weights_of_rows(t, f, w, t != 0) + lam * np.diff(t.indptr).clip(1)[:, None, None] * np.eye(3)
+        ),
+        lambda t, f, lam, w: _by_gram(
+            t, f, _weights_of_rows(t, f, w, t) + lam * np.diff(t.indptr).clip(1)[:, None, None] * np.eye(3)
+        ),
+        lambda t, f, lam, w: _by_gram(
+            t, f, _weights_of_rows(t, f, w, _with_ones(t)) + lam * np.diff(t.indptr)[:, None, None] * np.eye(3)
+        ),
+        lambda t, f, lam, w: _by_gram(t, f, _weights_of_rows(t, f, w, _with_ones(t)) + lam * np.eye(3)),
+        lambda t, f, lam, w: _by_gram(
+            t, f, _weights_of_rows(t, f, w, _with_ones(t)) + lam * np.diff(t.indptr).clip(1)[:, None, None]
+        ),
+        lambda t, f, lam, w: solve_all(t, f, lam, 0.0),
+        lambda t, f, lam, w: solve_all(_with_ones(t), f, lam, w),
+        lambda t, f, lam, w: solve_all(t, f, lam, w)[..., None],
+    ),
+)
+
+
+def als(u, i, r, n_users, Q, regularisation, unobserved, n_sweeps):
+    mean, b_u, b_i = fit_level(u, i, r, n_users, len(Q))
+    left = r - (mean + b_u[u] + b_i[i])
+    for _ in range(n_sweeps):
+        P = half_sweep(Q, u, i, left, n_users, regularisation, unobserved)
+        Q = half_sweep(P, i, u, left, len(Q), regularisation, unobserved)
+    return mean, b_u, b_i, P, Q
+
+
+def _a_fit(seed: int) -> tuple:
+    u, i, r, n_users, n_movies = _some_ratings(seed)
+    return u, i, r, n_users, normal_values(seed, n_movies, 2), 0.1, 0.05, 2 + seed % 2
+
+
+def _movies_first(u, i, r, n_users, Q, regularisation, unobserved, n_sweeps):
+    mean, b_u, b_i, _, _ = als(u, i, r, n_users, Q, regularisation, unobserved, 1)
+    left, P = r - (mean + b_u[u] + b_i[i]), np.zeros((n_users, Q.shape[1]))
+    for _ in range(n_sweeps):
+        new = half_sweep(P, i, u, left, len(Q), regularisation, unobserved)  # from the user factors before
+        P = half_sweep(Q, u, i, left, n_users, regularisation, unobserved)
+        Q = new
+    return mean, b_u, b_i, P, Q
+
+
+def _explains_stars(u, i, r, n_users, Q, regularisation, unobserved, n_sweeps):
+    P = half_sweep(Q, u, i, r, n_users, regularisation, unobserved)
+    for _ in range(n_sweeps):
+        P = half_sweep(Q, u, i, r, n_users, regularisation, unobserved)
+        Q = half_sweep(P, i, u, r, len(Q), regularisation, unobserved)
+    return *fit_level(u, i, r, n_users, len(Q)), P, Q
+
+
+EMBEDDING_EXERCISES["01.5"] = Exercise(
+    "alternating least squares",
+    als,
+    cases=_a_fit,
+    hint="fit_level once; a table of what it leaves; per sweep solve_all for users, then for movies with the new users",
+    wrong=(
+        _explains_stars,
+        _movies_first,
+        lambda *a: als(*a[:-1], 1),
+        lambda *a: als(*a[:-1], a[-1] + 1),
+        lambda *a: als(*a)[3:],
+        lambda *a: (*als(*a)[:3], *als(*a)[:2:-1]),
+        lambda *a: (*als(*a)[:4], als(*a[:-1], a[-1] - 1)[4]),
+        lambda *a: als(*a[:5], 0.0, *a[6:]),
+    ),
+)
+
+
+def shuffled_ratings(u, i, r, n_users, n_items, order):
+    mean, b_u, b_i = fit_level(u, i, r, n_users, n_items)
+    level = mean + np.array([b_u[user] + b_i[movie] for user, movie in zip(u, i, strict=True)])
+    return level + np.take(r - level, order)
+
+
+EMBEDDING_EXERCISES["01.6"] = Exercise(
+    "ratings without taste",
+    shuffled_ratings,
+    cases=lambda seed: (*_some_ratings(seed), np.random.default_rng(seed).permutation(20)),
+    hint="level of each rating plus the residuals in the given order",
+    wrong=(
+        lambda u, i, r, n, m, order: r[order],
+        lambda u, i, r, n, m, order: r,
+        lambda u, i, r, n, m, order: shuffled_ratings(u, i, r, n, m, order)[order],
+        lambda u, i, r, n, m, order: shuffled_ratings(u, i, r, n, m, np.zeros(len(r), dtype=int)),
+        lambda u, i, r, n, m, order: r.mean() + (r - r.mean())[order],
+        lambda u, i, r, n, m, order: shuffled_ratings(u, i, r, n, m, order) - r.mean(),
+        lambda u, i, r, n, m, order: fit_level(u, i, r, n, m)[0] + fit_level(u, i, r, n, m)[1][u],
     ),
 )
 
