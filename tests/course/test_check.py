@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -22,6 +23,7 @@ from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.embedding.evaluation import Fold
 
 
 def cases(seed):
@@ -290,6 +292,7 @@ X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
+ONE_USER = SimpleNamespace(user_embeddings=np.ones((1, 1)))
 
 
 def without_intercept(penalty, *data):
@@ -316,9 +319,39 @@ def without_intercept(penalty, *data):
             by_reference("01.6", *np.divmod(np.arange(4), 2), np.array([5.0, 3, 3, 5]), 2, 2, np.array([1, 0, 2, 3])),
             [3, 5, 3, 5],
         ),
-        (by_reference("02.1", X, Y, WEIGHTS, 2.0), Ridge(2.0, fit_intercept=False).fit(X, Y, WEIGHTS).coef_.T),
-        (by_reference("02.2", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
-        (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),
+        (
+            by_reference("02.1", X, Y, WEIGHTS, np.full(2, 2.0)),
+            (WEIGHTS @ X / sum(WEIGHTS), WEIGHTS @ Y / sum(WEIGHTS), Ridge(2.0).fit(X, Y, WEIGHTS).coef_.T),
+        ),
+        (
+            by_reference("02.2", np.array(list("bacab")), 2, 0),
+            np.random.default_rng(0).permutation(3)[[1, 0, 2, 0, 1]] % 2,
+        ),
+        (
+            by_reference(
+                "02.3",
+                *np.array([[0, 1], [0, 1], [0, 0], [0, 1]]),
+                np.array([4.0, 5.0]),
+                lambda u, i, r: SimpleNamespace(item_embeddings=np.array([[9.0], [9.0]])),
+                lambda model, u, i, r: np.full((2, 1), r.sum()),
+            )[1].targets,
+            [[9.0], [5.0]],
+        ),
+        (
+            by_reference(
+                "02.4",
+                [
+                    Fold(ONE_USER, np.array([[1.0], [3], [0]]), np.array([0, 1]), np.array([2])),
+                    Fold(ONE_USER, np.array([[0.0], [0], [4]]), np.array([2]), np.array([0, 1])),
+                ],
+                np.array([[1.0], [2.0], [3.0]]),
+                lambda *_: lambda new: 10 * new,
+                np.ones(3),
+            ),
+            [[6.0, 16.0, 28.0]],
+        ),
+        (by_reference("02.5", [(0, [2, 0, 1], np.array([3.0, 1, 4]))], np.array([[1.0, 2, 3]])), [0.5]),
+        (by_reference("02.6", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
         (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1, 0), [2.75]),

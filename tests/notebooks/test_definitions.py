@@ -53,6 +53,7 @@ from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
 from helpers.eagle.trajectories import play
 from helpers.eagle.utility import ContentGap
+from helpers.embedding import encoder as enc
 from helpers.embedding import factorization as fz
 from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
@@ -130,10 +131,13 @@ def test_01_the_whole_fit(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_02_ridge_regression(seed):
-    random = np.random.default_rng(seed)
-    x, y = random.normal(size=(20, 6)), random.normal(size=(20, 3))
-    weights = definitions("02")["ridge"](x, y, 2.5)
-    np.testing.assert_allclose(weights, Ridge(alpha=2.5, fit_intercept=False).fit(x, y).coef_.T)
+    random, names = np.random.default_rng(seed), definitions("02")
+    x, y, weights = random.normal(size=(20, 6)), random.normal(size=(20, 3)), random.uniform(0.5, 2, size=20)
+    mean_x, mean_y, slope = names["ridge"](x, y, weights, np.array([2.5, 1.0, 2.5]))
+    model = Ridge(alpha=[2.5, 1.0, 2.5]).fit(x, y, weights)
+    np.testing.assert_allclose((x - mean_x) @ slope + mean_y, model.predict(x))
+    mine, theirs = (head(x, y, weights)(x) for head in (names["ridge_head"], enc.fit_ridge))
+    np.testing.assert_allclose(mine, theirs, atol=1e-8)
 
 
 @pytest.mark.parametrize("own", [None, 4])

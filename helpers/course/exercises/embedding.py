@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
+from scipy.stats import rankdata, spearmanr
 
 from helpers.course.judge import Exercise, normal_values
-from helpers.embedding.evaluation import ndcg
+from helpers.embedding.encoder import rating_weights
+from helpers.embedding.evaluation import Fold, ndcg
 
 EMBEDDING_EXERCISES: dict[str, Exercise] = {}
 
@@ -309,29 +313,261 @@ EMBEDDING_EXERCISES["01.6"] = Exercise(
 # --- 02 ----------------------------------------------------------------------------------------------------
 
 
-def ridge_weights(features, targets, weights, penalty):
-    weighted = features * weights[:, None]
-    gram = weighted.T @ features + penalty * np.eye(features.shape[1])
-    return np.linalg.solve(gram, weighted.T @ targets)
+def ridge(features, targets, weights, penalties):
+    """As least squares, one dimension after the other: weighted rows, and a row of the penalty for every feature."""
+    mean_x, mean_z = (weights @ values / weights.sum() for values in (features, targets))
+    x, z, root = features - mean_x, targets - mean_z, np.sqrt(weights)[:, None]
+    columns = []
+    for wanted, penalty in zip(z.T, penalties, strict=True):
+        rows = np.vstack([root * x, np.sqrt(penalty) * np.eye(x.shape[1])])
+        columns.append(np.linalg.lstsq(rows, np.append(root[:, 0] * wanted, np.zeros(x.shape[1])), rcond=None)[0])
+    return mean_x, mean_z, np.stack(columns, axis=1)
+
+
+def _weighted_texts(seed: int) -> tuple[np.ndarray, ...]:
+    penalties = np.array([0.5, 5.0, 0.5])[np.random.default_rng(seed).permutation(3)] + seed
+    return normal_values(seed, 12, 5) + 1, normal_values(seed, 12, 3) + 2, normal_values(seed, 12) ** 2 + 0.1, penalties
+
+
+def _not_centred(x, z, s, a):
+    mean_x, mean_z, _ = ridge(x, z, s, a)
+    gram = x.T @ (x * s[:, None])
+    columns = [np.linalg.solve(gram + p * np.eye(5), x.T @ (s * one)) for one, p in zip(z.T, a, strict=True)]
+    return mean_x, mean_z, np.stack(columns, axis=1)
+
+
+def _penalty_everywhere(x, z, s, a):
+    mean_x, mean_z, _ = ridge(x, z, s, a)
+    x, z = x - mean_x, (z - mean_z) * s[:, None]
+    gram = x.T @ (x * s[:, None])
+    return mean_x, mean_z, np.stack([np.linalg.solve(gram + p, x.T @ one) for one, p in zip(z.T, a, strict=True)], 1)
 
 
 EMBEDDING_EXERCISES["02.1"] = Exercise(
     "weighted ridge regression",
-    ridge_weights,
-    cases=lambda seed: (
-        normal_values(seed, 12, 5),
-        normal_values(seed, 12, 2),
-        normal_values(seed, 12) ** 2,
-        0.5 + seed,
-    ),
-    hint="solve (X'SX + penalty I) W = X'SY, with S the diagonal matrix of weights",
+    ridge,
+    cases=_weighted_texts,
+    hint="weighted means off; (X'SX + penalty I) w = X'Sz for every dimension, with S the diagonal matrix of weights",
     wrong=(
-        lambda x, y, s, a: ridge_weights(x, y, np.ones_like(s), a),
-        lambda x, y, s, a: ridge_weights(x, y, s**2, a),
-        lambda x, y, s, a: ridge_weights(x, y, np.sqrt(s), a),
-        lambda x, y, s, a: ridge_weights(x, y, s, 0.0),
-        lambda x, y, s, a: ridge_weights(x, y, s, a).T,
-        lambda x, y, s, a: np.linalg.solve(x.T @ (x * s[:, None]) + a, x.T @ (y * s[:, None])),
+        lambda x, z, s, a: ridge(x, z, np.ones_like(s), a),
+        lambda x, z, s, a: ridge(x, z, s**2, a),
+        lambda x, z, s, a: ridge(x, z, np.sqrt(s), a),
+        lambda x, z, s, a: ridge(x, z, s, np.zeros(3)),
+        lambda x, z, s, a: ridge(x, z, s, np.full(3, a[0])),
+        lambda x, z, s, a: ridge(x, z, s, a)[2],
+        lambda x, z, s, a: (*ridge(x, z, s, a)[:2], ridge(x, z, s, a)[2].T),
+        lambda x, z, s, a: (x.mean(axis=0), z.mean(axis=0), ridge(x, z, s, a)[2]),
+        _not_centred,
+        _penalty_everywhere,
+    ),
+)
+
+
+def fold_of_plots(plot_texts, n_folds, seed):
+    distinct = sorted(set(plot_texts))
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    return np.array([order[distinct.index(text)] % n_folds for text in plot_texts])
+
+
+EMBEDDING_EXERCISES["02.2"] = Exercise(
+    "folds without duplicates",
+    fold_of_plots,
+    cases=lambda seed: (np.random.default_rng(seed).choice(list("abcdefghijkl"), size=30), 3 + seed % 3, seed),
+    hint="number the distinct plots (np.unique with return_inverse), permute their numbers, then modulo n_folds",
+    wrong=(
+        lambda plots, n, seed: np.arange(len(plots)) % n,
+        lambda plots, n, seed: np.random.default_rng(seed).permutation(len(plots)) % n,
+        lambda plots, n, seed: np.zeros(len(plots), dtype=int),
+        lambda plots, n, seed: np.unique(plots, return_inverse=True)[1] % n,
+        lambda plots, n, seed: fold_of_plots(plots, 100, seed),
+        lambda plots, n, seed: fold_of_plots(plots, n, seed + 1),
+        lambda plots, n, seed: fold_of_plots(plots, n, seed)[:-1],
+    ),
+)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What the exercises take for a factorisation: it remembers the sums of the ratings that it saw."""
+
+    item_embeddings: np.ndarray
+    user_embeddings: np.ndarray
+
+
+def _sums(n, numbers, stars):
+    return np.column_stack([np.bincount(numbers, stars, n), np.bincount(numbers, minlength=n)])
+
+
+def _remember(users, items, stars):
+    return _Fitted(_sums(9, items, stars), _sums(6, users, stars))
+
+
+def _fold_in(model, users, items, stars):
+    return 10 + _sums(9, items, stars) + model.user_embeddings.sum(axis=0)
+
+
+def honest_folds(fold_of, text_items, users, items, stars, fit, fold_in):
+    folds = []
+    for number in sorted(set(fold_of)):
+        out = {int(item) for item, fold in zip(text_items, fold_of, strict=True) if fold == number}
+        seen = np.array([item not in out for item in items])
+        model = fit(users[seen], items[seen], stars[seen])
+        truth = fold_in(model, users[~seen], items[~seen], stars[~seen])
+        targets = np.array([(truth if item in out else model.item_embeddings)[item] for item in text_items])
+        folds.append(Fold(model, targets, np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number)))
+    return folds
+
+
+def _rated_texts(seed: int) -> tuple:
+    """Ratings of 9 items, of which 7 have a text, in an order of their own; three folds."""
+    random = np.random.default_rng(seed)
+    users, items = np.divmod(random.permutation(54)[:40], 9)
+    stars = random.integers(1, 6, size=40).astype(float)
+    return np.array([0, 1, 2, 0, 1, 2, 0]), random.permutation(9)[:7], users, items, stars, _remember, _fold_in
+
+
+def _with_the_leak(fold_of, text, u, i, r, fit, fold_in):
+    folds = honest_folds(fold_of, text, u, i, r, fit, fold_in)
+    return [Fold(fit(u, i, r), fold.targets, fold.train, fold.held_out) for fold in folds]
+
+
+def _by_position(fold_of, text, u, i, r, fit, fold_in):
+    """Positions taken for item numbers."""
+    found = honest_folds(fold_of, np.arange(len(text)), u, i, r, fit, fold_in)
+    return [Fold(f.factorization, f.factorization.item_embeddings[text], f.train, f.held_out) for f in found]
+
+
+EMBEDDING_EXERCISES["02.3"] = Exercise(
+    "folds without the leak",
+    honest_folds,
+    cases=_rated_texts,
+    hint="per fold: a mask of hidden ratings, fit on the others, fold in the hidden ones for the held-out targets",
+    wrong=(
+        _with_the_leak,
+        _by_position,
+        lambda *a: honest_folds(*a)[:-1],
+        lambda *a: [Fold(f.factorization, f.targets, f.held_out, f.train) for f in honest_folds(*a)],
+        lambda *a: honest_folds(*a[:6], lambda model, u, i, r: model.item_embeddings),
+        lambda *a: honest_folds(*a[:6], lambda model, *_: _fold_in(model, *a[2:5])),
+        lambda *a: honest_folds(*a[:5], lambda *_: _remember(*a[2:5]), a[6]),
+        lambda *a: [
+            Fold(f.factorization, f.factorization.item_embeddings, f.train, f.held_out) for f in honest_folds(*a)
+        ],
+    ),
+)
+
+
+def unseen_scores(folds, features, head, n_ratings):
+    columns = {}
+    for fold in folds:
+        weights = np.sqrt(n_ratings[fold.train] + 1.0)
+        weights = weights / weights.mean()
+        predict = head(features[fold.train], fold.targets[fold.train], weights)
+        typical = weights @ fold.targets[fold.train] / weights.sum()
+        for movie in fold.held_out:
+            (z,) = predict(features[[movie]])
+            columns[movie] = fold.factorization.user_embeddings @ (z - typical)
+    return np.stack([columns[movie] for movie in range(len(features))], axis=1)
+
+
+def _toy_head(features, targets, weights):
+    slope = features.T @ (weights[:, None] * targets) / len(features)
+    return lambda new: 1 + new @ slope
+
+
+def _text_folds(seed: int) -> tuple:
+    fold_of = np.random.default_rng(seed).permutation([0, 0, 0, 1, 1, 1, 2, 2])
+    folds = [
+        Fold(
+            _Fitted(np.zeros((8, 2)), normal_values(seed, 5 + number, 2)[:5]),
+            normal_values(seed, 8, 2 + number)[:, :2] + 3,
+            np.flatnonzero(fold_of != number),
+            np.flatnonzero(fold_of == number),
+        )
+        for number in range(3)
+    ]
+    return folds, normal_values(seed, 8, 4), _toy_head, np.random.default_rng(seed).integers(1, 300, size=8)
+
+
+def _everything_trains(folds, x, head, n):
+    """Held-out movies among those that train; they are scored nevertheless."""
+    scores = np.empty((5, len(x)))
+    for fold in folds:
+        weights = rating_weights(n)
+        z = head(x, fold.targets, weights)(x) - np.average(fold.targets, axis=0, weights=weights)
+        scores[:, fold.held_out] = fold.factorization.user_embeddings @ z[fold.held_out].T
+    return scores
+
+
+def _scored(folds, x, head, n, typical):
+    scores = np.empty((5, len(x)))
+    for fold in folds:
+        weights = rating_weights(n[fold.train])
+        z = head(x[fold.train], fold.targets[fold.train], weights)(x[fold.held_out])
+        scores[:, fold.held_out] = fold.factorization.user_embeddings @ (z - typical(fold, weights)).T
+    return scores
+
+
+EMBEDDING_EXERCISES["02.4"] = Exercise(
+    "predictions for unseen movies",
+    unseen_scores,
+    cases=_text_folds,
+    hint="per fold: fit the head on train, predict held_out, take the weighted mean target off, times the user vectors",
+    wrong=(
+        _everything_trains,
+        lambda f, x, head, n: _scored(f, x, head, n, lambda fold, weights: 0.0),
+        lambda f, x, head, n: _scored(f, x, head, n, lambda fold, weights: fold.targets[fold.train].mean(axis=0)),
+        lambda f, x, head, n: _scored(f, x, head, n, lambda fold, weights: fold.targets[fold.held_out].mean(axis=0)),
+        lambda f, x, head, n: _scored(f, x, head, n, lambda fold, weights: fold.targets.mean(axis=0)),
+        lambda f, x, head, n: unseen_scores(f, x, head, np.ones_like(n)),
+        lambda f, x, head, n: unseen_scores([Fold(f[0].factorization, *_rest(one)) for one in f], x, head, n),
+        lambda f, x, head, n: unseen_scores(f, x, head, n).T,
+    ),
+)
+
+
+def _rest(fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return fold.targets, fold.train, fold.held_out
+
+
+def spearman_per_user(lists, scores):
+    values = []
+    for user, rows, stars in lists:
+        predicted = scores[user, rows].round(9)
+        equal = len(set(predicted.tolist())) == 1
+        values.append(0.0 if equal else spearmanr(predicted, stars).statistic)
+    return np.array(values)
+
+
+def _rated_by_users(seed: int) -> tuple[list[tuple], np.ndarray]:
+    """Four users with ties among stars and scores; one of them has equal scores, but for rounding errors."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(6, 12)).round(1)
+    scores[2] = 0.3 + 1e-12 * random.normal(size=12)
+    lists = [(user, random.permutation(12)[:8], np.array([1.0, 5, 3, 3, 4, 4, 4, 2])) for user in (0, 2, 3, 5)]
+    return lists, scores
+
+
+def _correlations(lists, scores, ranks):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pairs = [(ranks(scores[user, rows]), ranks(stars)) for user, rows, stars in lists]
+        return np.array([np.corrcoef(*pair)[0, 1] for pair in pairs])
+
+
+EMBEDDING_EXERCISES["02.5"] = Exercise(
+    "rank correlation per user",
+    spearman_per_user,
+    cases=_rated_by_users,
+    hint="per user: ranks of rounded scores and ranks of stars (rankdata), their correlation; 0 where scores are equal",
+    wrong=(
+        lambda lists, scores: _correlations(lists, scores, lambda values: values.round(9)),
+        lambda lists, scores: _correlations(lists, scores, lambda values: values.argsort().argsort()),
+        lambda lists, scores: _correlations(lists, scores, rankdata),
+        lambda lists, scores: _correlations(lists, scores, lambda values: rankdata(values.round(9))),
+        lambda lists, scores: -spearman_per_user(lists, scores),
+        lambda lists, scores: spearman_per_user(lists, scores).mean(),
+        lambda lists, scores: spearman_per_user([(u, np.sort(rows), stars) for u, rows, stars in lists], scores),
+        lambda lists, scores: spearman_per_user([(k, *rest) for k, (_, *rest) in enumerate(lists)], scores),
     ),
 )
 
@@ -340,7 +576,7 @@ def _ranked_stars(seed: int) -> tuple[np.ndarray, int]:
     return np.random.default_rng(seed).integers(1, 6, size=15).astype(float), 5 + seed
 
 
-EMBEDDING_EXERCISES["02.2"] = Exercise(
+EMBEDDING_EXERCISES["02.6"] = Exercise(
     "NDCG",
     ndcg,
     cases=_ranked_stars,
@@ -354,25 +590,5 @@ EMBEDDING_EXERCISES["02.2"] = Exercise(
         ),
         lambda r, k: ndcg(r, len(r)),
         lambda r, k: ndcg(r[::-1], k),
-    ),
-)
-
-
-def fold_of_plots(plots, n_folds):
-    _, number = np.unique(plots, return_inverse=True)
-    return number % n_folds
-
-
-EMBEDDING_EXERCISES["02.3"] = Exercise(
-    "folds without duplicates",
-    fold_of_plots,
-    cases=lambda seed: (np.random.default_rng(seed).choice(list("abcdefghijkl"), size=30), 3 + seed % 3),
-    hint="number the distinct plots first (np.unique with return_inverse), then take the number modulo n_folds",
-    wrong=(
-        lambda plots, n: np.arange(len(plots)) % n,
-        lambda plots, n: np.random.default_rng(0).integers(0, n, len(plots)),
-        lambda plots, n: np.zeros(len(plots), dtype=int),
-        lambda plots, n: np.unique(plots, return_inverse=True)[1],
-        lambda plots, n: np.unique(plots, return_inverse=True)[1][:-1] % n,
     ),
 )
