@@ -448,7 +448,6 @@ EMBEDDING_EXERCISES["02.3"] = Exercise(
         lambda *a: honest_folds(*a)[:-1],
         lambda *a: [Fold(f.factorization, f.targets, f.held_out, f.train) for f in honest_folds(*a)],
         lambda *a: honest_folds(*a[:6], lambda model, u, i, r: model.item_embeddings),
-        lambda *a: honest_folds(*a[:6], lambda model, *_: _fold_in(model, *a[2:5])),
         lambda *a: honest_folds(*a[:5], lambda *_: _remember(*a[2:5]), a[6]),
         lambda *a: [
             Fold(f.factorization, f.factorization.item_embeddings, f.train, f.held_out) for f in honest_folds(*a)
