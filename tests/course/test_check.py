@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -24,6 +23,7 @@ from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
 from helpers.embedding.evaluation import Fold
+from helpers.embedding.factorization import Factorization
 
 
 def cases(seed):
@@ -292,7 +292,7 @@ X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
-ONE_USER = SimpleNamespace(user_embeddings=np.ones((1, 1)))
+ONE_FACTOR = Factorization(3.0, np.zeros(1), np.zeros(2), np.ones((1, 1)), np.full((2, 1), 9.0))
 
 
 def without_intercept(penalty, *data):
@@ -332,20 +332,20 @@ def without_intercept(penalty, *data):
                 "02.3",
                 *np.array([[0, 1], [0, 1], [0, 0], [0, 1]]),
                 np.array([4.0, 5.0]),
-                lambda u, i, r: SimpleNamespace(item_embeddings=np.array([[9.0], [9.0]])),
-                lambda model, u, i, r: np.full((2, 1), r.sum()),
+                lambda u, i, r: ONE_FACTOR,
+                lambda model, u, i, r: np.full((2, 2), r.sum()),
             )[1].targets,
-            [[9.0], [5.0]],
+            [[9.0, 0.0], [5.0, 5.0]],
         ),
         (
             by_reference(
                 "02.4",
                 [
-                    Fold(ONE_USER, np.array([[1.0], [3], [0]]), np.array([0, 1]), np.array([2])),
-                    Fold(ONE_USER, np.array([[0.0], [0], [4]]), np.array([2]), np.array([0, 1])),
+                    Fold(ONE_FACTOR, np.array([[1.0, 0], [3, 0], [0, 0]]), np.array([0, 1]), np.array([2])),
+                    Fold(ONE_FACTOR, np.array([[0.0, 0], [0, 0], [4, 0]]), np.array([2]), np.array([0, 1])),
                 ],
                 np.array([[1.0], [2.0], [3.0]]),
-                lambda *_: lambda new: 10 * new,
+                lambda *_: lambda new: new * [10, 0],
                 np.ones(3),
             ),
             [[6.0, 16.0, 28.0]],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import scipy.sparse as sp
 from scipy.stats import rankdata, spearmanr
@@ -11,6 +9,7 @@ from scipy.stats import rankdata, spearmanr
 from helpers.course.judge import Exercise, normal_values
 from helpers.embedding.encoder import rating_weights
 from helpers.embedding.evaluation import Fold, ndcg
+from helpers.embedding.factorization import Factorization
 
 EMBEDDING_EXERCISES: dict[str, Exercise] = {}
 
@@ -386,20 +385,14 @@ EMBEDDING_EXERCISES["02.2"] = Exercise(
 )
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What the exercises take for a factorisation: it remembers the sums of the ratings that it saw."""
-
-    item_embeddings: np.ndarray
-    user_embeddings: np.ndarray
-
-
 def _sums(n, numbers, stars):
     return np.column_stack([np.bincount(numbers, stars, n), np.bincount(numbers, minlength=n)])
 
 
 def _remember(users, items, stars):
-    return _Fitted(_sums(9, items, stars), _sums(6, users, stars))
+    """What the exercise takes for a fit: its factors are sums of the ratings that it saw, its biases their counts."""
+    (movie_sums, counts), user_sums = _sums(9, items, stars).T, _sums(6, users, stars)[:, :1]
+    return Factorization(float(stars.mean()), np.zeros(6), counts, user_sums, movie_sums[:, None])
 
 
 def _fold_in(model, users, items, stars):
@@ -478,7 +471,7 @@ def _text_folds(seed: int) -> tuple:
     fold_of = np.random.default_rng(seed).permutation([0, 0, 0, 1, 1, 1, 2, 2])
     folds = [
         Fold(
-            _Fitted(np.zeros((8, 2)), normal_values(seed, 5 + number, 2)[:5]),
+            Factorization(3.5, np.zeros(5), np.zeros(8), normal_values(seed, 5, 1 + number)[:, :1], np.zeros((8, 1))),
             normal_values(seed, 8, 2 + number)[:, :2] + 3,
             np.flatnonzero(fold_of != number),
             np.flatnonzero(fold_of == number),
