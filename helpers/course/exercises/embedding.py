@@ -14,6 +14,11 @@ from helpers.embedding.factorization import Factorization
 EMBEDDING_EXERCISES: dict[str, Exercise] = {}
 
 
+def _changed(function, place, change):
+    """A wrong answer: `function` with the argument at `place` changed."""
+    return lambda *given: function(*given[:place], change(given[place]), *given[place + 1 :])
+
+
 # --- 00 ----------------------------------------------------------------------------------------------------
 
 
@@ -276,12 +281,12 @@ EMBEDDING_EXERCISES["01.5"] = Exercise(
     wrong=(
         _explains_stars,
         _movies_first,
-        lambda *a: als(*a[:-1], 1),
-        lambda *a: als(*a[:-1], a[-1] + 1),
+        _changed(als, 7, lambda n_sweeps: 1),
+        _changed(als, 7, lambda n_sweeps: n_sweeps + 1),
         lambda *a: als(*a)[3:],
         lambda *a: (*als(*a)[:3], *als(*a)[:2:-1]),
-        lambda *a: (*als(*a)[:4], als(*a[:-1], a[-1] - 1)[4]),
-        lambda *a: als(*a[:5], 0.0, *a[6:]),
+        lambda *a: (*als(*a)[:4], _changed(als, 7, lambda n_sweeps: n_sweeps - 1)(*a)[4]),
+        _changed(als, 6, lambda unobserved: 0.0),
     ),
 )
 
@@ -440,8 +445,8 @@ EMBEDDING_EXERCISES["02.3"] = Exercise(
         _by_position,
         lambda *a: honest_folds(*a)[:-1],
         lambda *a: [Fold(f.factorization, f.targets, f.held_out, f.train) for f in honest_folds(*a)],
-        lambda *a: honest_folds(*a[:6], lambda model, u, i, r: model.item_embeddings),
-        lambda *a: honest_folds(*a[:5], lambda *_: _remember(*a[2:5]), a[6]),
+        _changed(honest_folds, 6, lambda fold_in: lambda model, u, i, r: model.item_embeddings),
+        lambda *a: _changed(honest_folds, 5, lambda fit: lambda *seen: _remember(*a[2:5]))(*a),
         lambda *a: [
             Fold(f.factorization, f.factorization.item_embeddings, f.train, f.held_out) for f in honest_folds(*a)
         ],
