@@ -7,6 +7,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy.stats import entropy
 from sklearn.linear_model import Ridge
@@ -21,6 +22,8 @@ from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.exercises.are import NearerMean, TowardsTrue
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.embedding.evaluation import Fold
+from helpers.embedding.factorization import Factorization
 from helpers.language.states import fit_probe
 
 
@@ -255,6 +258,8 @@ def plain(argument):
         return dict(argument.state_dict())
     if isinstance(argument, list):
         return list(map(plain, argument))
+    if sp.issparse(argument):
+        return argument.toarray()
     owner = getattr(argument, "__self__", None)  # of a method: what it works on
     if callable(argument):
         return argument.__qualname__, {name: plain(part) for name, part in vars(owner).items()} if owner else {}
@@ -303,6 +308,11 @@ P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
 REAL, ROWS = torch.tensor([[True, True, False]]), np.zeros((40, 1, 1))
 MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
+ONE_FACTOR = Factorization(3.0, np.zeros(1), np.zeros(2), np.ones((1, 1)), np.full((2, 1), 9.0))
+
+
+def without_intercept(penalty, *data):
+    return Ridge(penalty, fit_intercept=False).fit(*data).coef_
 
 
 @pytest.mark.parametrize(
@@ -310,11 +320,54 @@ MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
     [
         (by_reference("00.1", X[0], X[1]), cosine_similarity(X[:1], X[1:2])[0, 0]),
         (by_reference("00.2", X[0], X[1:]), cosine_similarity(X[:1], X[1:]).argmax()),
-        (by_reference("01.1", 3.0, 0.5, -0.25, np.array([1.0, 2.0]), np.array([2.0, 0.5])), 6.25),
-        (by_reference("01.2", X, Y[:, 0], 0.1), Ridge(0.1 * 12, fit_intercept=False).fit(X, Y[:, 0]).coef_),
-        (by_reference("02.1", X, Y, WEIGHTS, 2.0), Ridge(2.0, fit_intercept=False).fit(X, Y, WEIGHTS).coef_.T),
-        (by_reference("02.2", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
-        (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),
+        (
+            by_reference("01.1", np.array([0, 1]), np.array([0, 0]), np.array([5.0, 3.0]), 2, 2, 1.0, 1),
+            (4.0, [0.5, -0.5], [0, 0]),
+        ),
+        (by_reference("01.2", X, np.arange(12), Y[:, 0], 0.1, 0.05), without_intercept(1.2, X, Y[:, 0])),
+        (by_reference("01.3", X, np.zeros(12, int), np.arange(12), Y[:, 0], 2, 0.1, 0.05)[1], np.zeros(4)),
+        (by_reference("01.4", sp.csr_array(Y.T), X, 0.1, 0.05), without_intercept(1.2, X, Y)),
+        (
+            by_reference("01.5", np.array([0, 1]), np.array([0, 0]), np.array([3.0, 3.0]), 2, np.ones((1, 1)), 1, 0, 1),
+            (3.0, [0, 0], [0], [[0], [0]], [[0]]),
+        ),
+        (
+            by_reference("01.6", *np.divmod(np.arange(4), 2), np.array([5.0, 3, 3, 5]), 2, 2, np.array([1, 0, 2, 3])),
+            [3, 5, 3, 5],
+        ),
+        (
+            by_reference("02.1", X, Y, WEIGHTS, np.full(2, 2.0)),
+            (WEIGHTS @ X / sum(WEIGHTS), WEIGHTS @ Y / sum(WEIGHTS), Ridge(2.0).fit(X, Y, WEIGHTS).coef_.T),
+        ),
+        (
+            by_reference("02.2", np.array(list("bacab")), 2, 0),
+            np.random.default_rng(0).permutation(3)[[1, 0, 2, 0, 1]] % 2,
+        ),
+        (
+            by_reference(
+                "02.3",
+                *np.array([[0, 1], [0, 1], [0, 0], [0, 1]]),
+                np.array([4.0, 5.0]),
+                lambda u, i, r: ONE_FACTOR,
+                lambda model, u, i, r: np.full((2, 2), r.sum()),
+            )[1].targets,
+            [[9.0, 0.0], [5.0, 5.0]],
+        ),
+        (
+            by_reference(
+                "02.4",
+                [
+                    Fold(ONE_FACTOR, np.array([[1.0, 0], [3, 0], [0, 0]]), np.array([0, 1]), np.array([2])),
+                    Fold(ONE_FACTOR, np.array([[0.0, 0], [0, 0], [4, 0]]), np.array([2]), np.array([0, 1])),
+                ],
+                np.array([[1.0], [2.0], [3.0]]),
+                lambda *_: lambda new: new * [10, 0],
+                np.ones(3),
+            ),
+            [[6.0, 16.0, 28.0]],
+        ),
+        (by_reference("02.5", [(0, [2, 0, 1], np.array([3.0, 1, 4]))], np.array([[1.0, 2, 3]])), [0.5]),
+        (by_reference("02.6", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
         (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1, 0), [2.75]),

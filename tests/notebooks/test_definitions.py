@@ -61,6 +61,7 @@ from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
 from helpers.eagle.trajectories import play
 from helpers.eagle.utility import ContentGap
+from helpers.embedding import encoder as enc
 from helpers.embedding import factorization as fz
 from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
@@ -114,22 +115,37 @@ def test_01_one_user_and_half_a_sweep(seed):
     names = definitions("01")
     table, factors = residuals(seed)
     expected = fz.solve_rows(table, factors, 0.1, 0.05)
+    np.testing.assert_allclose(names["solve_all"](table, factors, 0.1, 0.05), expected, atol=1e-10)
     rows, columns = table.nonzero()
-    left_over = torch.from_numpy(table.data)
-    swept = names["half_sweep"](torch.from_numpy(factors), rows, columns, left_over, 9)
-    np.testing.assert_allclose(swept.numpy(), expected, atol=1e-10)
+    swept = names["half_sweep"](factors, rows, columns, table.data, 9, 0.1, 0.05)
+    np.testing.assert_allclose(swept, expected, atol=1e-10)
     for row in range(9):
         part = slice(table.indptr[row], table.indptr[row + 1])
-        one = names["solve_one"](torch.from_numpy(factors), table.indices[part], left_over[part], 0.1, 0.05)
-        np.testing.assert_allclose(one.numpy(), expected[row], atol=1e-10)
+        one = names["solve_one"](factors, table.indices[part], table.data[part], 0.1, 0.05)
+        np.testing.assert_allclose(one, expected[row], atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_01_the_whole_fit(seed):
+    random = np.random.default_rng(seed)
+    u, i = np.divmod(random.permutation(63)[:40], 7)
+    r = random.integers(1, 6, size=40).astype(float)
+    found = definitions("01")["als"](u, i, r, 9, 0.1 * np.random.default_rng(seed).normal(size=(7, 3)), 0.2, 0.1, 4)
+    model = fz.fit_als(u, i, r, 9, 7, rank=3, regularisation=0.2, unobserved=0.1, n_sweeps=4, seed=seed)
+    mine = fz.Factorization(*found[:3], *fz.principal_axes(*found[3:]))
+    np.testing.assert_allclose(mine.item_embeddings, model.item_embeddings, atol=1e-8)
+    np.testing.assert_allclose(mine.predict(u, i), model.predict(u, i), atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_02_ridge_regression(seed):
-    random = np.random.default_rng(seed)
-    x, y = random.normal(size=(20, 6)), random.normal(size=(20, 3))
-    weights = definitions("02")["ridge"](x, y, 2.5)
-    np.testing.assert_allclose(weights, Ridge(alpha=2.5, fit_intercept=False).fit(x, y).coef_.T)
+    random, names = np.random.default_rng(seed), definitions("02")
+    x, y, weights = random.normal(size=(20, 6)), random.normal(size=(20, 3)), random.uniform(0.5, 2, size=20)
+    mean_x, mean_y, slope = names["ridge"](x, y, weights, np.array([2.5, 1.0, 2.5]))
+    model = Ridge(alpha=[2.5, 1.0, 2.5]).fit(x, y, weights)
+    np.testing.assert_allclose((x - mean_x) @ slope + mean_y, model.predict(x))
+    mine, theirs = (head(x, y, weights)(x) for head in (names["ridge_head"], enc.fit_ridge))
+    np.testing.assert_allclose(mine, theirs, atol=1e-8)
 
 
 @pytest.mark.parametrize("own", [None, 4])
