@@ -152,7 +152,7 @@ def comparison_starts(
     others, for_training = users[: domain.n_users // 2], users[domain.n_users // 2 :]
     parts, part = StartParts([], [], []), next(order)
     plots = domain.items["plot_text"]
-    listed_twice = set(plots[plots.duplicated(keep=False)])  # the twin would stay among what exists and what is known
+    listed_twice = set(plots[plots.duplicated(keep=False)])  # its double would stay among what exists and what is known
     for item in rng.permutation(start_items(domain)):
         kinds = users_by_liking(model, for_training if part == "train" else others, item, low, high)
         if min(map(len, kinds)) == 0 or plots[item] in listed_twice:

@@ -113,6 +113,19 @@ def intervals(
         ax.axvline(reference, color=BLACK, lw=1, ls="--")
 
 
+def curves(
+    ax: Axes,
+    budgets: Sequence[int],
+    rows: Mapping[str, Sequence[float] | Float[np.ndarray, " budget"]],
+    colours: Mapping[str, str],
+) -> None:
+    """A line with dots for every method over budgets that double; `rows` maps its name to a value per budget."""
+    for name, values in rows.items():
+        ax.plot(budgets, values, "o-", color=colours[name], label=name)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(budgets, [str(budget) for budget in budgets])
+
+
 def surface(
     ax: Axes, x: np.ndarray, y: np.ndarray, values: Float[np.ndarray, "y x"], limits: tuple[float, float]
 ) -> None:

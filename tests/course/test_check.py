@@ -7,6 +7,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy.stats import entropy
 from sklearn.linear_model import Ridge
@@ -14,13 +15,16 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, ndcg_sco
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from torch.nn.functional import cross_entropy
 
 from helpers.base.settings import PROJECT
 from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
+from helpers.course.exercises.are import NearerMean, TowardsTrue
 from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.embedding.evaluation import Fold
+from helpers.embedding.factorization import Factorization
+from helpers.language.states import fit_probe
 
 
 def cases(seed):
@@ -250,8 +254,16 @@ def plain(argument):
         return argument.bit_generator.state
     if isinstance(argument, torch.optim.Optimizer):
         return argument.state_dict()
+    if isinstance(argument, torch.nn.Module):
+        return dict(argument.state_dict())
+    if isinstance(argument, list):
+        return list(map(plain, argument))
+    if sp.issparse(argument):
+        return argument.toarray()
     owner = getattr(argument, "__self__", None)  # of a method: what it works on
-    return (argument.__qualname__, vars(owner) if owner else {}) if callable(argument) else argument
+    if callable(argument):
+        return argument.__qualname__, {name: plain(part) for name, part in vars(owner).items()} if owner else {}
+    return argument
 
 
 def test_kappa_has_cases_of_its_own_and_is_the_known_one():
@@ -278,6 +290,13 @@ def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     assert found == pytest.approx(strength, nan_ok=True)
 
 
+def flat_member():
+    """A network of two numbers that gives both kinds the same logits."""
+    member = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    torch.nn.init.zeros_(member[2].weight), torch.nn.init.zeros_(member[2].bias)
+    return member
+
+
 def by_reference(number, *arguments):
     return EXERCISES[number].reference(*arguments)
 
@@ -287,6 +306,13 @@ X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
 COUNTS = RNG.integers(1, 30, size=15)
+REAL, ROWS = torch.tensor([[True, True, False]]), np.zeros((40, 1, 1))
+MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
+ONE_FACTOR = Factorization(3.0, np.zeros(1), np.zeros(2), np.ones((1, 1)), np.full((2, 1), 9.0))
+
+
+def without_intercept(penalty, *data):
+    return Ridge(penalty, fit_intercept=False).fit(*data).coef_
 
 
 @pytest.mark.parametrize(
@@ -294,11 +320,54 @@ COUNTS = RNG.integers(1, 30, size=15)
     [
         (by_reference("00.1", X[0], X[1]), cosine_similarity(X[:1], X[1:2])[0, 0]),
         (by_reference("00.2", X[0], X[1:]), cosine_similarity(X[:1], X[1:]).argmax()),
-        (by_reference("01.1", 3.0, 0.5, -0.25, np.array([1.0, 2.0]), np.array([2.0, 0.5])), 6.25),
-        (by_reference("01.2", X, Y[:, 0], 0.1), Ridge(0.1 * 12, fit_intercept=False).fit(X, Y[:, 0]).coef_),
-        (by_reference("02.1", X, Y, WEIGHTS, 2.0), Ridge(2.0, fit_intercept=False).fit(X, Y, WEIGHTS).coef_.T),
-        (by_reference("02.2", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
-        (by_reference("02.3", np.array(list("bacab")), 2), [1, 0, 0, 0, 1]),
+        (
+            by_reference("01.1", np.array([0, 1]), np.array([0, 0]), np.array([5.0, 3.0]), 2, 2, 1.0, 1),
+            (4.0, [0.5, -0.5], [0, 0]),
+        ),
+        (by_reference("01.2", X, np.arange(12), Y[:, 0], 0.1, 0.05), without_intercept(1.2, X, Y[:, 0])),
+        (by_reference("01.3", X, np.zeros(12, int), np.arange(12), Y[:, 0], 2, 0.1, 0.05)[1], np.zeros(4)),
+        (by_reference("01.4", sp.csr_array(Y.T), X, 0.1, 0.05), without_intercept(1.2, X, Y)),
+        (
+            by_reference("01.5", np.array([0, 1]), np.array([0, 0]), np.array([3.0, 3.0]), 2, np.ones((1, 1)), 1, 0, 1),
+            (3.0, [0, 0], [0], [[0], [0]], [[0]]),
+        ),
+        (
+            by_reference("01.6", *np.divmod(np.arange(4), 2), np.array([5.0, 3, 3, 5]), 2, 2, np.array([1, 0, 2, 3])),
+            [3, 5, 3, 5],
+        ),
+        (
+            by_reference("02.1", X, Y, WEIGHTS, np.full(2, 2.0)),
+            (WEIGHTS @ X / sum(WEIGHTS), WEIGHTS @ Y / sum(WEIGHTS), Ridge(2.0).fit(X, Y, WEIGHTS).coef_.T),
+        ),
+        (
+            by_reference("02.2", np.array(list("bacab")), 2, 0),
+            np.random.default_rng(0).permutation(3)[[1, 0, 2, 0, 1]] % 2,
+        ),
+        (
+            by_reference(
+                "02.3",
+                *np.array([[0, 1], [0, 1], [0, 0], [0, 1]]),
+                np.array([4.0, 5.0]),
+                lambda u, i, r: ONE_FACTOR,
+                lambda model, u, i, r: np.full((2, 2), r.sum()),
+            )[1].targets,
+            [[9.0, 0.0], [5.0, 5.0]],
+        ),
+        (
+            by_reference(
+                "02.4",
+                [
+                    Fold(ONE_FACTOR, np.array([[1.0, 0], [3, 0], [0, 0]]), np.array([0, 1]), np.array([2])),
+                    Fold(ONE_FACTOR, np.array([[0.0, 0], [0, 0], [4, 0]]), np.array([2]), np.array([0, 1])),
+                ],
+                np.array([[1.0], [2.0], [3.0]]),
+                lambda *_: lambda new: new * [10, 0],
+                np.ones(3),
+            ),
+            [[6.0, 16.0, 28.0]],
+        ),
+        (by_reference("02.5", [(0, [2, 0, 1], np.array([3.0, 1, 4]))], np.array([[1.0, 2, 3]])), [0.5]),
+        (by_reference("02.6", COUNTS % 5 + 1, 6), ndcg_score([2.0 ** (COUNTS % 5 + 1) - 1], [-np.arange(15.0)], k=6)),
         (by_reference("03.1", X[:3], X[3:], 2), NearestNeighbors(n_neighbors=2).fit(X[3:]).kneighbors(X[:3])[0].sum(1)),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1), [2.25]),
         (by_reference("03.2", np.zeros((1, 1)), np.array([[1.0], [3.0]]), np.ones(1), 2.0, 0.5, 1, 0), [2.75]),
@@ -364,13 +433,28 @@ COUNTS = RNG.integers(1, 30, size=15)
             X[0, [1, 0]] + [0.0, 1.0],
         ),
         (by_reference("09.4", np.eye(2), np.array([0, 1]), np.array([[1.0, 0], [0, 1], [1, 0]])), [0.5, 1.0]),
-        (by_reference("10.1", SAID, TRUTH), balanced_accuracy_score(TRUTH, SAID)),
-        (by_reference("10.2", np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([4.0, 3.0])), 0.5),
+        (by_reference("10.1", (torch.zeros(1, 3, 1), torch.arange(3.0).view(1, 3, 1)), REAL, [1], 1), [[[[1.0]]]]),
+        (by_reference("10.2", X[:7], X[7:], X, 0.3), fit_probe(X[:7], X[7:], 0.3).decision_function(X)),
         (
-            by_reference("11.1", np.stack([X, X])[..., :2], 1),
-            cross_entropy(torch.tensor(X[:, :2]), torch.ones(12).long()),
+            by_reference(
+                "10.3", lambda *parts: parts[2][:, 0], ROWS, SAID, np.where(SAID, 1, -1)[:, None, None], TRUTH
+            ),
+            [balanced_accuracy_score(TRUTH, SAID)],
         ),
-        (by_reference("11.2", np.array([[3.0, 4.0]]), np.array([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("10.4", lambda *parts: parts[2][:, 0], ROWS, SAID, ROWS - 1, TRUTH, 2), [[0.5], [0.5]]),
+        (
+            by_reference("10.5", torch.tensor(np.log(P[None])), torch.tensor([[0, 1, 2]]), 2),
+            np.log([P[[0, 1], [1, 2]]]),
+        ),
+        (by_reference("10.7", *torch.tensor([[[0.0, 9], [1, 9]], [[1, 9], [3, 9]], [[4, 9], [3, 9]]]), 1), 0.5),
+        (by_reference("10.8", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
+        (by_reference("11.1", torch.full((1, 1, 1, 1), 5.0), *torch.tensor([0.0, 2.0]).view(2, 1, 1, 1, 1)), [[4.0]]),
+        (by_reference("11.2", [flat_member()], torch.ones(4, 2), torch.ones(1, 2), 1, 9, 0.1), [np.log(2)]),
+        (by_reference("11.3", torch.tensor([[1.0]]), torch.tensor([[2.0]]), 1, 0, False), ([[1.0]], [[2.0]])),
+        (by_reference("11.4", lambda x: torch.stack([x, 3 * x]), torch.tensor([[5.0, 7.0]])), [[-2.0, 2.0]]),
+        (by_reference("11.5", flat_member(), torch.ones(3, 2), 0), (np.log(2), np.zeros((3, 2)))),
+        (by_reference("11.6", torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("11.7", lambda x: 9 * x, torch.tensor([[3.0, 4.0]]), 2.5, 5), [[1.5, 2.0]]),
         (
             by_reference("12.1", torch.ones(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 2])),
             2 / 3,
@@ -385,10 +469,44 @@ COUNTS = RNG.integers(1, 30, size=15)
         ),
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
         (by_reference("13.2", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
-        (by_reference("14.1", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
-        (by_reference("14.2", 0.6, 0.45), 0.5),
-        (by_reference("15.1", np.array([True, False, True]), np.array(["a", "a", "b"])), 0.5),
-        (by_reference("15.2", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
+        (
+            by_reference("14.1", np.array([[3.0, 1, 2], [0, 1, 2], [0, 2, 9], [5, 2, 1]]), 1, 2),
+            ([False, False, False, True], [0.5, 0.0]),
+        ),
+        (by_reference("14.2", "Not 2, but one.", re.compile("not", re.IGNORECASE)), [4, 15, 1, 1, 1]),
+        (
+            by_reference("14.3", (X[:6], X[6:]), (X[:6], X[6:]), np.arange(6) == 1, TowardsTrue)["all"],
+            ((X[:6] - X[6:]) @ (X[:6] - X[6:]).mean(axis=0) > 0).mean(),
+        ),
+        (by_reference("14.4", lambda text: torch.tensor([0.0, 0.0]), [[1], [1]], [[0], [1]]), np.log(2)),
+        (
+            by_reference("14.5", torch.tensor([[2.0, 0], [0, 3]]), torch.zeros(2, 2), torch.tensor([True, False])),
+            ([2, 0], [0, 3], 0),
+        ),
+        (by_reference("14.6", torch.tensor(np.log([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])), 1, [0, 1]), np.log(0.4)),
+        (by_reference("14.7", np.log([0.3, 0.1, 0.4, 0.2]), np.array([True, True, False, False])), (False, 0.4)),
+        (
+            by_reference("14.8", np.array([[-4.0, -3], [-2, -3]]), np.array([[4, 2], [1, 2]])),
+            ([True, False], [False, True]),
+        ),
+        (by_reference("14.9", 0.6, 0.45), 0.5),
+        ((by_reference("15.1", X, 2) ** 2).mean(axis=0), [1, 1, 1]),
+        (by_reference("15.2", np.array([[1.0, -1], [1, 0], [1, 1]]), 400), [0.5, 0, 0.5]),
+        (by_reference("15.3", np.array([[1.0, -1], [1, 0], [1, 0.5], [1, 1]]), np.array([2, 1])), [0, 3]),
+        (by_reference("15.4", np.array([[3.0, 0], [2.9, 0], [0, 1]]), 2, 1e-3), [0, 2]),
+        (
+            by_reference(
+                "15.5",
+                np.array([[0.0], [4], [1], [3], [9]]),
+                np.array([False, True, True, True, False]),
+                np.array([1, 0]),
+                np.array([0, 1]),
+                NearerMean,
+            ),
+            [np.nan, np.nan, 0, 1, 0],
+        ),
+        (by_reference("15.6", np.array([1, 0, np.nan, 1.0]), np.array(["a", "a", "a", "b"])), 0.5),
+        (by_reference("15.7", np.array([[1.0, 0.0], [1.0, 3.0]]), np.array([0])), (1, 9.5)),
         (by_reference("16.1", np.array([0.2, 0.5, 1.0]), 0.9, 0.8), [0.0, 0.3 / 0.7, 1.0]),
         (by_reference("16.2", COUNTS), np.abs(np.subtract.outer(COUNTS, COUNTS)).mean() / (2 * COUNTS.mean())),
         (by_reference("17.1", [np.array([1.0]), np.array([4.0])], [1, 2]), [3.0]),

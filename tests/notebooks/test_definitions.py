@@ -6,7 +6,7 @@ import ast
 import re
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import nbformat
@@ -22,10 +22,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import tiny
 
-from helpers.are.concepts import Choice, Example, Fact, verdicts
-from helpers.are.discriminator import Discriminator, DiscriminatorTraining, fooling_loss, train_discriminator
+from helpers.are import labels as lb
+from helpers.are.baselines import mean_difference
+from helpers.are.concepts import Choice, Example, Fact, StereotypePair, verdicts
+from helpers.are.discriminator import (
+    Discriminator,
+    DiscriminatorTraining,
+    fooling_loss,
+    scaling_of,
+    train_discriminator,
+)
 from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
-from helpers.are.evaluation import multiple_choice, says_true
+from helpers.are.evaluation import multiple_choice, says_true, stereotypes, truth_accuracy
 from helpers.base import settings
 from helpers.course import results
 from helpers.course.exercises import EXERCISES
@@ -53,12 +61,13 @@ from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
 from helpers.eagle.trajectories import play
 from helpers.eagle.utility import ContentGap
+from helpers.embedding import encoder as enc
 from helpers.embedding import factorization as fz
 from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, read_along
+from helpers.language.states import ReadOut, blocks, changed, fit_probe, read_all, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -106,22 +115,37 @@ def test_01_one_user_and_half_a_sweep(seed):
     names = definitions("01")
     table, factors = residuals(seed)
     expected = fz.solve_rows(table, factors, 0.1, 0.05)
+    np.testing.assert_allclose(names["solve_all"](table, factors, 0.1, 0.05), expected, atol=1e-10)
     rows, columns = table.nonzero()
-    left_over = torch.from_numpy(table.data)
-    swept = names["half_sweep"](torch.from_numpy(factors), rows, columns, left_over, 9)
-    np.testing.assert_allclose(swept.numpy(), expected, atol=1e-10)
+    swept = names["half_sweep"](factors, rows, columns, table.data, 9, 0.1, 0.05)
+    np.testing.assert_allclose(swept, expected, atol=1e-10)
     for row in range(9):
         part = slice(table.indptr[row], table.indptr[row + 1])
-        one = names["solve_one"](torch.from_numpy(factors), table.indices[part], left_over[part], 0.1, 0.05)
-        np.testing.assert_allclose(one.numpy(), expected[row], atol=1e-10)
+        one = names["solve_one"](factors, table.indices[part], table.data[part], 0.1, 0.05)
+        np.testing.assert_allclose(one, expected[row], atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_01_the_whole_fit(seed):
+    random = np.random.default_rng(seed)
+    u, i = np.divmod(random.permutation(63)[:40], 7)
+    r = random.integers(1, 6, size=40).astype(float)
+    found = definitions("01")["als"](u, i, r, 9, 0.1 * np.random.default_rng(seed).normal(size=(7, 3)), 0.2, 0.1, 4)
+    model = fz.fit_als(u, i, r, 9, 7, rank=3, regularisation=0.2, unobserved=0.1, n_sweeps=4, seed=seed)
+    mine = fz.Factorization(*found[:3], *fz.principal_axes(*found[3:]))
+    np.testing.assert_allclose(mine.item_embeddings, model.item_embeddings, atol=1e-8)
+    np.testing.assert_allclose(mine.predict(u, i), model.predict(u, i), atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_02_ridge_regression(seed):
-    random = np.random.default_rng(seed)
-    x, y = random.normal(size=(20, 6)), random.normal(size=(20, 3))
-    weights = definitions("02")["ridge"](x, y, 2.5)
-    np.testing.assert_allclose(weights, Ridge(alpha=2.5, fit_intercept=False).fit(x, y).coef_.T)
+    random, names = np.random.default_rng(seed), definitions("02")
+    x, y, weights = random.normal(size=(20, 6)), random.normal(size=(20, 3)), random.uniform(0.5, 2, size=20)
+    mean_x, mean_y, slope = names["ridge"](x, y, weights, np.array([2.5, 1.0, 2.5]))
+    model = Ridge(alpha=[2.5, 1.0, 2.5]).fit(x, y, weights)
+    np.testing.assert_allclose((x - mean_x) @ slope + mean_y, model.predict(x))
+    mine, theirs = (head(x, y, weights)(x) for head in (names["ridge_head"], enc.fit_ridge))
+    np.testing.assert_allclose(mine, theirs, atol=1e-8)
 
 
 @pytest.mark.parametrize("own", [None, 4])
@@ -350,27 +374,65 @@ def test_16_the_results_page_is_read_as_it_was_written():
     assert read["notebook"].tolist() == ["16", "01"]
 
 
+def test_10_the_probe_and_its_accuracy():
+    names, random = definitions("10"), np.random.default_rng(10)
+    positive, negative, new = (random.normal(shift, 1, size=(n, 6)) for shift, n in ((0.5, 30), (0, 12), (0.2, 9)))
+    expected = fit_probe(positive, negative).decision_function(new)
+    np.testing.assert_allclose(names["probe_scores"](positive, negative, new), expected, atol=1e-3)
+
+
+def test_10_reading_patching_and_the_words_of_an_answer():
+    names, lm, layers = definitions("10"), tiny(layers=4), (1, 3)
+    texts = [prompt_tokens(lm.tokenizer, text) for text in ("tea and rain", "the sun is out today")]
+    naive = names["read_naive"](lm.model, texts, layers, 2)
+    torch.testing.assert_close(naive, read_all(lm.model, texts, ReadOut(layers, 2)), rtol=1e-3, atol=1e-4)
+    donor, tokens = torch.zeros(1, 2, naive.shape[-1]), torch.tensor([texts[1]])
+
+    def put(states):
+        return torch.cat([states[:, :3], donor, states[:, 5:]], dim=1)
+
+    with torch.no_grad():
+        mine = names["run_patched"](blocks(lm.model)[1], lambda: lm.model(tokens).logits, donor, 3)
+        with changed(lm.model, 2, put):
+            torch.testing.assert_close(mine, lm.model(tokens).logits)
+        logits = lm.model(tokens).logits
+    assert not torch.allclose(mine, logits)
+    known = logits.log_softmax(dim=-1)[0, [-3, -2], tokens[0, -2:]]
+    torch.testing.assert_close(names["log_probs_of_ends"](logits, tokens, 2)[0], known)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_11_training_and_the_fooling_loss(seed):
     names, generator = definitions("11"), torch.Generator().manual_seed(seed)
     target, plain = torch.randn(2, 40, 6, generator=generator) + torch.tensor([1.0, -1.0])[:, None, None]
-    mine, theirs = names["new_member"](6, 8, seed), Discriminator(6, 8, seed=seed)
-    names["train_naive"](mine, target, plain, epochs=3, batch=16, seed=seed)
-    train_discriminator(theirs, target, plain, DiscriminatorTraining(epochs=3, batch=16), seed)
+    plain, members, noise = plain[:25], 1 + seed % 2, 0.5 * (seed % 3)
+    mine, theirs = Discriminator(6, 8, members, seed), Discriminator(6, 8, members, seed)
+    names["train_members"](mine.members, target, plain, epochs=3, batch=16, weight_decay=0.5, noise=noise, seed=seed)
+    how = DiscriminatorTraining(epochs=3, batch=16, weight_decay=0.5, noise=noise)
+    train_discriminator(theirs, target, plain, how, seed)
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for kind in (0, 1):
         free = plain.clone().requires_grad_(True)
-        expected = fooling_loss(theirs, free, kind)
-        loss, slope = names["fooling_naive"](theirs.members[0], plain, kind)
+        expected = fooling_loss(Discriminator(6, 8, 1, seed), free, kind)
+        loss, slope = names["fooling_by_hand"](names["new_member"](6, 8, seed), plain, kind)
         torch.testing.assert_close(loss, expected.detach())
         torch.testing.assert_close(slope, torch.autograd.grad(expected, free)[0])
 
 
+def test_11_standardised_rows():
+    target, plain, other = torch.randn(3, 7, 2, 3, 4, generator=torch.Generator().manual_seed(0)) * 5 + 1
+    rows = definitions("11")["standardised_rows"](other, target, plain)
+    torch.testing.assert_close(rows, scaling_of(torch.cat([target, plain]))(other))
+
+
 def test_11_a_walk_goes_down_and_sideways():
     names, generator = definitions("11"), torch.Generator().manual_seed(0)
-    S, states, u = Discriminator(6, 8), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
-    down, aside = (names["walk"](S, states, 2.0, avoid=avoid) for avoid in (None, u))
+    S, states, u = Discriminator(6, 8, 3), torch.randn(20, 6, generator=generator), torch.eye(6)[2]
+    slope_of = names["fooling_slope"](S)
+    free = states.clone().requires_grad_(True)
+    torch.testing.assert_close(slope_of(states), torch.autograd.grad(fooling_loss(S, free), free)[0])
+    down, aside = (names["walk"](slope_of, states, 2.0, avoid=avoid) for avoid in (None, u))
     assert fooling_loss(S, down) < fooling_loss(S, aside) < fooling_loss(S, states)
     assert (down - states).norm(dim=1).max() <= 2.0 + 1e-4
     torch.testing.assert_close(aside @ u, states @ u)
@@ -381,12 +443,30 @@ def test_15_weights_and_swaps(seed):
     names, random = definitions("15"), np.random.default_rng(seed)
     rows = np.column_stack([np.ones(30), random.normal(size=(30, 3))])
     best = design.optimal_design(rows, tolerance=1e-6)
-    np.testing.assert_allclose(names["weights_naive"](rows, 5000), best.weights, atol=2e-3)
+    np.testing.assert_allclose(names["prompt_weights"](rows, 5000), best.weights, atol=2e-3)
     np.testing.assert_allclose(names["leverages_naive"](rows, best.weights), best.leverages)
     chosen = np.sort(random.choice(30, 8, replace=False))
     assert names["largest_leverage"](rows, chosen) == pytest.approx(4 / design.efficiency(rows, chosen))
-    swapped = names["exchange_naive"](rows, chosen)
+    swapped = names["exchange_prompts"](rows, chosen)
     np.testing.assert_array_equal(swapped, design._exchange(rows, chosen, design._certainty))
+    for k in (3, 10):
+        np.testing.assert_array_equal(names["greedy_prompts"](rows, k, 1e-3), design.dpp_subset(rows, k))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_15_rows_and_what_labels_are_worth(seed):
+    names, random = definitions("15"), np.random.default_rng(seed)
+    labels, groups = random.random(60) < 0.5, random.choice(list("abc"), 60)
+    prompts = lb.Labelled(random.normal(size=(60, 8)) + labels[:, None], labels, groups)
+    mine, theirs = names["prompt_rows"](prompts.states, 3), lb.design_rows(prompts.states, 3)
+    np.testing.assert_allclose(np.abs(mine), np.abs(theirs), atol=1e-4)
+    (pool,) = pools = lb.draw_pools(prompts, 30, 3, [seed])
+    picked = lb.picks("random", pools, 6, 2)
+    fit = partial(fit_probe, strength=0.1)
+    right = np.array([names["right_after"](prompts.states, labels, pool.members, some, fit) for some in picked[0]])
+    np.testing.assert_array_equal(right, lb.after_labels(picked, pools, prompts, 0.1)[0])
+    worst = [names["lowest_group"](each, groups) for each in right]
+    np.testing.assert_allclose(worst, lb.worst_group(right, groups))
 
 
 # Exercises
@@ -438,25 +518,54 @@ def test_12_one_loss_of_the_editing_loop():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_14_one_verdict_and_one_question_by_hand(seed):
+def test_14_verdicts_and_one_question_by_hand(seed):
     lm, names = tiny(layers=3, seed=seed), definitions("14")
     names["lm"] = lm
-    statements = ["snow is cold", "fish can fly", "tea is a drink"]
-    assert [names["says_naive"](text) for text in statements] == says_true(lm, statements).tolist()
+    parts = [Fact("a", "snow is cold", "fish can fly"), Fact("b", "tea is a drink", "rain is dry")]
+    statements = [statement for fact in parts for statement in (fact.true, fact.false)]
+    scores = torch.stack([names["next_logits"](names["asking"](text)) for text in statements]).detach().numpy()
+    words = (plain_tokens(lm.tokenizer, word)[0] for word in ("Yes", "No"))
+    said, accuracy = names["fact_verdicts"](scores, *words)
+    assert said.tolist() == says_true(lm, statements).tolist()
+    np.testing.assert_array_equal(accuracy, truth_accuracy(lm, parts))
     scores = np.array([names["score_naive"]("why?", answer) for answer in ("so", "since then", "no")])
     backend, choice = LocalBackend(lm, "tiny"), Choice("q", "why?", "so", ("since then", "so"), ("no",))
     np.testing.assert_allclose(scores, backend.score("why?", ("so", "since then", "no")), atol=1e-3)
     found = multiple_choice(backend, [choice])
-    mc1, mc2 = EXERCISES["14.1"].reference(scores, np.array([True, True, False]))
+    mc1, mc2 = names["mc"](scores, np.array([True, True, False]))
     assert found.mc1.tolist() == [mc1]
     assert found.mc2[0] == pytest.approx(mc2, abs=1e-4)
+
+
+def test_14_two_yardsticks_are_those_of_helpers():
+    lm, names = tiny(layers=3), definitions("14")
+    names["lm"] = lm
+    pairs = [
+        StereotypePair("a", "the sun is warm", "the sun is cold and far"),
+        StereotypePair("b", "tea is a drink of the rain", "tea is snow"),
+    ]
+    theirs = stereotypes(lm, pairs)
+    per_token, whole = names["two_yardsticks"](*names["endings_of"](pairs))
+    np.testing.assert_array_equal(per_token, theirs.stereotype)
+    np.testing.assert_array_equal(whole, theirs.whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_14_directions_of_verdicts(seed):
+    names, generator = definitions("14"), torch.Generator().manual_seed(seed)
+    target, plain = torch.randn(2, 8, 5, generator=generator)
+    is_yes = torch.arange(8) % 3 == 0
+    yes, no, cosine = names["directions_of_verdicts"](target, plain, is_yes)
+    torch.testing.assert_close(yes, mean_difference(target[is_yes], plain[is_yes]))
+    torch.testing.assert_close(no, mean_difference(target[~is_yes], plain[~is_yes]))
+    assert cosine == pytest.approx(torch.nn.functional.cosine_similarity(yes, no, dim=0).item())
 
 
 def test_14_the_loss_of_told_verdicts():
     lm, names, at = tiny(layers=3), definitions("14"), ReadOut((2, 3))
     names["lm"] = lm
     rows = Rows(lm, verdicts([Fact("a", "snow is cold", "snow is hot"), Fact("b", "fish swim", "fish fly")]), 1)
-    naive = names["verdict_loss_naive"](rows.plain, rows.answers)
+    naive = names["verdict_loss"](names["next_logits"], rows.plain, rows.answers)
     _, last = read_along(lm.model, rows.plain, at, rows.places)
     fast = answer_nll(lm.model, last, rows, np.arange(4))
     assert fast.item() == pytest.approx(naive.item(), abs=1e-4)

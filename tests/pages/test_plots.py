@@ -85,6 +85,15 @@ def test_intervals_from_top_to_bottom(ax):
     assert any(line.get_xdata() == [0.95, 0.95] for line in ax.lines if line.get_linestyle() == "--")
 
 
+def test_curves_over_budgets_that_double(ax):
+    rows = {"ours": [0.5, 0.7, 0.8], "chance": np.array([0.4, 0.5, 0.6])}
+    plots.curves(ax, (8, 16, 32), rows, {"ours": plots.VERMILION, "chance": plots.BLUE, "absent": plots.GREY})
+    drawn = {line.get_label(): (list(line.get_ydata()), line.get_color()) for line in ax.lines}
+    assert drawn == {"ours": ([0.5, 0.7, 0.8], plots.VERMILION), "chance": ([0.4, 0.5, 0.6], plots.BLUE)}
+    assert ax.get_xscale() == "log" and list(ax.get_xticks()) == [8, 16, 32]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "32"]
+
+
 def test_a_surface_over_the_grid_of_a_map(ax):
     x, y, points = plots.map_grid(XY, n=20, margin=0.5)
     assert points.shape == (400, 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from helpers.course.judge import Exercise, normal_values
+from helpers.are.discriminator import Discriminator
+from helpers.course.judge import Exercise, difference, normal_values
 
 ARE_EXERCISES: dict[str, Exercise] = {}
 
@@ -15,54 +17,395 @@ ARE_EXERCISES: dict[str, Exercise] = {}
 # --- 10 ----------------------------------------------------------------------------------------------------
 
 
-def balanced_accuracy(said, truth):
-    return float((said[truth].mean() + 1 - said[~truth].mean()) / 2)
+def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
-def _few_refused(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts on 40 prompts of which few are refused."""
-    rng = np.random.default_rng([10, seed])
-    return rng.random(40) < 0.3, np.arange(40) < 7 + seed
+def states_at_ends(hidden, real, layers, positions):
+    columns = real.cumsum(dim=1)
+    wanted = real & (columns > columns[:, -1:] - positions)
+    every = torch.stack([hidden[layer] for layer in layers], dim=2)
+    return every[wanted].unflatten(0, (len(real), positions)).transpose(1, 2).float()
+
+
+def _padded_batch(seed: int) -> tuple[tuple, torch.Tensor, tuple[int, ...], int]:
+    """Three texts of different lengths, padded on the left or on the right; embeddings and three blocks."""
+    lengths, place = torch.tensor([4 + seed, 3, 6]), torch.arange(9)
+    real = place < lengths[:, None]
+    hidden = tuple(_torch_normal(10 * seed + depth, 3, 9, 4) for depth in range(4))
+    return hidden, real if seed % 2 else real.flip(1), ((1, 3), (3, 1, 2), (2, 1))[seed % 3], 1 + seed % 3
 
 
 ARE_EXERCISES["10.1"] = Exercise(
-    "an accuracy that chance cannot inflate",
-    balanced_accuracy,
-    cases=_few_refused,
-    hint="said[truth].mean() is the share of refused prompts that were called so; do the same for the others",
+    "the states at the last tokens",
+    states_at_ends,
+    cases=_padded_batch,
+    hint="for each text its real tokens by the mask, of these the last ones; one layer after the other, then stack",
     wrong=(
-        lambda said, truth: float((said == truth).mean()),
-        lambda said, truth: float(said[truth].mean()),
-        lambda said, truth: float((said[truth].mean() + said[~truth].mean()) / 2),
-        lambda said, truth: float((truth[said].mean() + 1 - truth[~said].mean()) / 2),
-        lambda said, truth: float(said[truth].mean() + 1 - said[~truth].mean()),
-        lambda said, truth: 1 - balanced_accuracy(said, truth),
+        lambda hidden, real, layers, n: torch.stack([hidden[i][:, -n:] for i in layers], 1),
+        lambda hidden, real, layers, n: torch.stack(
+            [torch.stack([hidden[i][row, k - n : k] for i in layers]) for row, k in enumerate(real.sum(1))]
+        ),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, [i - 1 for i in layers], n),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, sorted(layers), n),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).transpose(1, 2),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).transpose(0, 1),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n).flip(2),
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, n)[:, :, -1],
+        lambda hidden, real, layers, n: states_at_ends(hidden, real, layers, 1),
+        lambda hidden, real, layers, n: states_at_ends(hidden, torch.ones_like(real), layers, n),
     ),
 )
 
 
-def share_of_gap(plain, patched, target):
-    return float((patched - plain).mean() / (target - plain).mean())
+def newton_probe(positive, negative, new, strength=0.01, balanced=True, penalty_of_intercept=0.0, steps=8):
+    fitted = np.vstack([positive, negative])
+    rows = np.vstack([fitted, new]).astype(float) - fitted.mean(axis=0)
+    deviation = fitted.std(axis=0)
+    deviation[deviation == 0] = 1
+    rows = np.hstack([rows / deviation, np.ones((len(rows), 1))])
+    x, kinds = rows[: len(fitted)], np.arange(len(fitted)) < len(positive)
+    share = np.where(kinds, 0.5 / len(positive), 0.5 / len(negative)) * len(fitted) if balanced else np.ones(len(x))
+    only = np.diag([1.0] * (rows.shape[1] - 1) + [penalty_of_intercept])
+    weights = np.zeros(rows.shape[1])
+    for _ in range(steps):
+        chance = 0.5 + 0.5 * np.tanh(x @ weights / 2)
+        gradient = only @ weights + strength * ((chance - kinds) * share) @ x
+        curvature = only + strength * np.einsum("ni,n,nj->ij", x, share * chance * (1 - chance), x)
+        weights = weights - np.linalg.inv(curvature) @ gradient
+    return rows[len(fitted) :] @ weights
 
 
-def _patched(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    plain, gap = -8 + normal_values(seed, 12), 5 + 2 * normal_values(seed + 50, 12)
-    return plain, plain + 0.6 * gap + 0.5 * normal_values(seed + 100, 12), plain + gap
+def _uneven_kinds(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Few of one kind, in numbers of different spread, of which one never changes."""
+    spread, counts = np.array([1.0, 8.0, 0.2, 0.0, 3.0]), (9, 30) if seed % 2 else (25, 8)
+    positive, negative, new = (3 + spread * normal_values(seed, n, 5) for n in (*counts, 12))
+    return positive + 0.8 * spread, negative, new + 0.5 * spread, (0.01, 0.1, 1.0, 0.05, 0.3)[seed]
+
+
+def _mean_difference_scores(positive, negative, new):
+    middle = (positive.mean(axis=0) + negative.mean(axis=0)) / 2
+    return (new - middle) @ (positive.mean(axis=0) - negative.mean(axis=0))
+
+
+def _standardised_by_new(positive, negative, new, strength):
+    own = (new - new.mean(axis=0)) / (new.std(axis=0) + 1e-9)
+    fitted = np.vstack([positive, negative])
+    return newton_probe(positive, negative, own * fitted.std(axis=0) + fitted.mean(axis=0), strength)
 
 
 ARE_EXERCISES["10.2"] = Exercise(
-    "the share of the gap",
-    share_of_gap,
-    cases=_patched,
-    hint="mean of patched - plain, divided by the mean of target - plain",
+    "a linear probe",
+    newton_probe,
+    cases=_uneven_kinds,
+    hint="standardise by the fitted states, add a column of ones, then eight times: p, gradient, matrix H, w - H^-1 g",
     wrong=(
-        lambda plain, patched, target: float(((patched - plain) / (target - plain)).mean()),
-        lambda plain, patched, target: float((patched - plain).mean()),
-        lambda plain, patched, target: float(patched.mean() / target.mean()),
-        lambda plain, patched, target: float((target - patched).mean() / (target - plain).mean()),
-        lambda plain, patched, target: (patched - plain) / (target - plain),
-        lambda plain, patched, target: float((target - plain).mean() / (patched - plain).mean()),
-        lambda plain, patched, target: float(np.median(patched - plain) / np.median(target - plain)),
+        _standardised_by_new,
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength, balanced=False),
+        lambda positive, negative, new, strength: newton_probe(
+            positive, negative, new, strength, penalty_of_intercept=1.0
+        ),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength, steps=1),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new),
+        lambda positive, negative, new, strength: newton_probe(negative, positive, new, strength),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength) > 0,
+        lambda positive, negative, new, strength: 1 / (1 + np.exp(-newton_probe(positive, negative, new, strength))),
+        lambda positive, negative, new, strength: newton_probe(positive, negative, new, 1 / strength),
+        lambda positive, negative, new, strength: _mean_difference_scores(positive, negative, new),
+        lambda positive, negative, new, strength: newton_probe(
+            positive, negative, new + positive.mean(axis=0), strength
+        ),
+    ),
+)
+
+
+def balanced_by_layer(scores, x, y, x_new, y_new):
+    found = np.zeros(x.shape[1])
+    for layer in range(x.shape[1]):
+        positive = scores(x[y][:, layer], x[~y][:, layer], x_new[:, layer]) > 0
+        hits = positive == y_new
+        found[layer] = np.mean([hits[y_new == kind].mean() for kind in (True, False)])
+    return found
+
+
+def _layers_of_states(seed: int) -> tuple:
+    """States of three layers in two uneven kinds, better told apart the higher the layer."""
+    rng = np.random.default_rng([10, seed])
+    y, y_new = rng.permutation(np.arange(30) < 20 - 3 * seed), rng.permutation(np.arange(24) < 5 + 3 * seed)
+    x, x_new = normal_values(seed, 30, 3, 4), normal_values(seed, 24, 3, 4)
+    rise = np.array([0.2, 0.5, 0.9])[:, None]
+    return _mean_difference_scores, x + y[:, None, None] * rise, y, x_new + y_new[:, None, None] * rise, y_new
+
+
+def _rates(kinds):
+    """A wrong accuracy: `kinds` makes a number of what was said and the labels."""
+
+    def by_layer(scores, x, y, x_new, y_new):
+        said = [scores(x[y, n], x[~y, n], x_new[:, n]) > 0 for n in range(x.shape[1])]
+        return np.array([kinds(some, y_new) for some in said])
+
+    return by_layer
+
+
+ARE_EXERCISES["10.3"] = Exercise(
+    "held out, at every layer",
+    balanced_by_layer,
+    cases=_layers_of_states,
+    hint="per layer: scores of x_new above 0; said[y_new].mean() for the positive ones, 1 minus that of the others",
+    wrong=(
+        _rates(lambda said, truth: (said == truth).mean()),
+        _rates(lambda said, truth: said[truth].mean()),
+        _rates(lambda said, truth: (said[truth].mean() + said[~truth].mean()) / 2),
+        _rates(lambda said, truth: said[truth].mean() + 1 - said[~truth].mean()),
+        _rates(lambda said, truth: (truth[said].mean() + 1 - truth[~said].mean()) / 2),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, y, x, y),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x_new, y_new, x_new, y_new),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x_new, y_new, x, y),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, ~y, x_new, y_new),
+        lambda scores, x, y, x_new, y_new: balanced_by_layer(scores, x, y, x_new, y_new).mean(),
+    ),
+)
+
+
+def chance_by_layer(scores, x, y, x_new, y_new, seeds):
+    orders = (np.random.default_rng(seed).permutation(len(y)) for seed in range(seeds))
+    return np.stack([balanced_by_layer(scores, x, y[order], x_new, y_new) for order in orders])
+
+
+ARE_EXERCISES["10.4"] = Exercise(
+    "the negative control",
+    chance_by_layer,
+    cases=lambda seed: (*_layers_of_states(seed), 2 + seed),
+    hint="for every seed heldout(scores, x, shuffled y, x_new, y_new), and an array of these rows",
+    wrong=(
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [balanced_by_layer(scores, x, y, x_new, np.random.default_rng(n).permutation(y_new)) for n in range(seeds)]
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [
+                balanced_by_layer(scores, x, np.random.default_rng(n).random(len(y)) < 0.5, x_new, y_new)
+                for n in range(seeds)
+            ]
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack(
+            [balanced_by_layer(scores, x, np.random.default_rng(0).permutation(y), x_new, y_new)] * seeds
+        ),
+        lambda scores, x, y, x_new, y_new, seeds: np.stack([balanced_by_layer(scores, x, y, x_new, y_new)] * seeds),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds).mean(axis=0),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds + 1)[1:],
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x, y, seeds),
+        lambda scores, x, y, x_new, y_new, seeds: chance_by_layer(scores, x, y, x_new, y_new, seeds).T,
+    ),
+)
+
+
+def end_log_probs(logits, ids, n):
+    found = []
+    for said, text in zip(logits.float(), ids, strict=True):
+        places = range(len(text) - n, len(text))
+        found.append(torch.stack([said[t - 1, text[t]] - said[t - 1].logsumexp(dim=0) for t in places]))
+    return torch.stack(found)
+
+
+def _logits_of_texts(seed: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Logits for two texts of seven tokens out of nine; in some cases the whole text but its first token counts."""
+    ids = np.random.default_rng([104, seed]).integers(9, size=(2, 7))
+    return 2 * _torch_normal(seed, 2, 7, 9) + seed, torch.as_tensor(ids), (3, 6, 1, 6, 2)[seed]
+
+
+def _gathered(log_p, ids):
+    return log_p.gather(2, ids[:, :, None])[:, :, 0]
+
+
+ARE_EXERCISES["10.5"] = Exercise(
+    "log-probabilities of an answer",
+    end_log_probs,
+    cases=_logits_of_texts,
+    hint="log_softmax over the last axis; the places -n - 1 to -1 predict the last n tokens; gather",
+    wrong=(
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, -n:], ids[:, -n:]),
+        lambda logits, ids, n: _gathered(logits[:, -n - 1 : -1], ids[:, -n:]),
+        lambda logits, ids, n: end_log_probs(logits, ids, n).exp(),
+        lambda logits, ids, n: end_log_probs(logits, ids, n).sum(dim=1),
+        lambda logits, ids, n: -end_log_probs(logits, ids, n),
+        lambda logits, ids, n: _gathered(logits.log_softmax(1)[:, -n - 1 : -1], ids[:, -n:]),
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, :n], ids[:, 1 : n + 1]).flip(1),
+        lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, -n - 1 : -1], ids[:, -n - 1 : -1]),
+        lambda logits, ids, n: logits.log_softmax(2)[:, -n - 1 : -1].max(dim=2).values,
+    ),
+)
+
+
+class TinyStack:
+    """Three blocks, each behind a sum over what stands to the left; a pass knows the blocks that it went through."""
+
+    def __init__(self, seed: int) -> None:
+        self.blocks, self.seed = torch.nn.ModuleList(torch.nn.Identity() for _ in range(3)), seed
+
+    def run(self):
+        states = _torch_normal(self.seed, 2, 6, 3)
+        for block in self.blocks:
+            states = block((states + 0.5 * states.cumsum(dim=1)).tanh())
+        return Passed(states, self.blocks)
+
+
+class Passed:
+    """What a pass gives back, which knows the blocks that it went through."""
+
+    def __init__(self, states: torch.Tensor, blocks: torch.nn.ModuleList) -> None:
+        self.states, self.blocks = states, blocks
+
+
+def patched_run(block, run, donor, first):
+    def replace(_module, _inputs, states):
+        stop = first + donor.shape[1]
+        return torch.cat([states[:, :first], donor.to(states), states[:, stop:]], dim=1)
+
+    handle = block.register_forward_hook(replace)
+    passed = run()
+    handle.remove()
+    return passed
+
+
+def _tiny_pass(seed: int) -> tuple:
+    stack, places = TinyStack(seed), 1 + seed % 3
+    return stack.blocks[seed % 3], stack.run, _torch_normal(seed + 50, 2, places, 3), 5 - places - seed % 2
+
+
+def _same_pass(answer, expected) -> str | None:
+    if not isinstance(answer, Passed):
+        return "what run() returns should be returned"
+    if any(block._forward_hooks for block in answer.blocks):
+        return "the hook is still there after the call: remove it"
+    return difference(answer.states, expected.states)
+
+
+def _with_hook(hook, leave=False):
+    """A wrong patch: `hook(states, donor, first)` makes other states of a block's."""
+
+    def patch(block, run, donor, first):
+        handle = block.register_forward_hook(lambda _module, _inputs, states: hook(states.clone(), donor, first))
+        passed = run()
+        if not leave:
+            handle.remove()
+        return passed
+
+    return patch
+
+
+def _written(states, places, donor):
+    states[:, places] = donor
+    return states
+
+
+ARE_EXERCISES["10.6"] = Exercise(
+    "the patch",
+    patched_run,
+    cases=_tiny_pass,
+    hint="a hook that clones the output, writes donor into its slice and returns it; register, run, remove",
+    compare=_same_pass,
+    wrong=(
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + donor.shape[1]), donor), True),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + 1), donor[:, :1])),
+        _with_hook(lambda states, donor, first: _written(states, slice(0, donor.shape[1]), donor)),
+        _with_hook(lambda states, donor, first: _written(states, slice(-donor.shape[1], None), donor)),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, first + donor.shape[1]), donor[:1])),
+        _with_hook(lambda states, donor, first: _written(states, slice(first, None), donor.mean(1, keepdim=True))),
+        _with_hook(lambda states, donor, first: None),
+        lambda block, run, donor, first: run(),
+        lambda block, run, donor, first: patched_run(block, run, donor, first).states,
+        lambda block, run, donor, first: (patched_run(block, run, donor, first), run())[1],
+    ),
+)
+
+
+def closed_share(plain, patched, target, tokens):
+    gained, missing = (some[:, :tokens].sum() - plain[:, :tokens].sum() for some in (patched, target))
+    return float(gained / missing)
+
+
+def _patched(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Log-probabilities of five tokens for twelve examples; a patch that closes about 0.6 of a gap."""
+    plain, gap = -4 + _torch_normal(seed, 12, 5), 1 + _torch_normal(seed + 50, 12, 5).abs()
+    return plain, plain + 0.6 * gap + 0.5 * _torch_normal(seed + 100, 12, 5), plain + gap, 1 + seed
+
+
+def _single_shares(plain, patched, target, tokens):
+    before, after, end = (part[:, :tokens].sum(dim=1) for part in (plain, patched, target))
+    return (after - before) / (end - before)
+
+
+ARE_EXERCISES["10.7"] = Exercise(
+    "the share of the gap",
+    closed_share,
+    cases=_patched,
+    hint="sums over the first tokens; mean of patched - plain, divided by the mean of target - plain",
+    wrong=(
+        lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens).mean().item(),
+        lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: (patched - plain)[:, :tokens].sum(dim=1).mean().item(),
+        lambda plain, patched, target, tokens: (patched[:, :tokens].sum() / target[:, :tokens].sum()).item(),
+        lambda plain, patched, target, tokens: 1 - closed_share(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: 1 / closed_share(plain, patched, target, tokens),
+        lambda plain, patched, target, tokens: closed_share(plain, patched, target, 1),
+        lambda plain, patched, target, tokens: closed_share(plain, patched, target, 5),
+        lambda plain, patched, target, tokens: closed_share(plain.exp(), patched.exp(), target.exp(), tokens),
+    ),
+)
+
+
+def word_by_layer(states, lens, word):
+    said = torch.stack([lens(part) for part in states.unbind(dim=1)], dim=1)
+    own = said[:, :, [word]]
+    rank = (said > own).double().sum(dim=2).sort(dim=0).values[(len(said) - 1) // 2]
+    return own[:, :, 0].exp().double().mean(dim=0).numpy(), rank.numpy()
+
+
+def _cosine_lens(states):
+    """Log-probabilities of eleven tokens, each at a corner of its own."""
+    corners = torch.cos(torch.arange(44.0).view(4, 11))
+    return (3 * states @ corners).log_softmax(dim=-1)
+
+
+def _layers_and_a_word(seed: int) -> tuple:
+    """States of three layers of eight texts, or of seven; the last layers are longer."""
+    return _torch_normal(seed, 8 - seed % 2, 3, 4) * torch.tensor([0.5, 1.0, 2.0])[:, None], _cosine_lens, 2 * seed + 1
+
+
+def _of_both(probability, rank):
+    """A wrong answer: two numbers per layer of log-probabilities (text, token) and the word."""
+
+    def by_layer(states, lens, word):
+        said = [lens(states[:, layer]) for layer in range(states.shape[1])]
+        return tuple(np.array([float(of(part, word)) for part in said]) for of in (probability, rank))
+
+    return by_layer
+
+
+def _right_probability(said, word):
+    return said[:, word].exp().mean()
+
+
+def _right_rank(said, word):
+    return (said > said[:, [word]]).sum(dim=1).float().median()
+
+
+ARE_EXERCISES["10.8"] = Exercise(
+    "a word under the lens",
+    word_by_layer,
+    cases=_layers_and_a_word,
+    hint="said = lens(states[:, layer]); mean of said[:, word].exp(); count said above said[:, [word]]; median",
+    wrong=(
+        _of_both(lambda said, word: said[:, word].mean().exp(), _right_rank),
+        _of_both(lambda said, word: said[:, word].mean(), _right_rank),
+        _of_both(_right_probability, lambda said, word: (said >= said[:, [word]]).sum(dim=1).float().median()),
+        _of_both(_right_probability, lambda said, word: (said < said[:, [word]]).sum(dim=1).float().median()),
+        _of_both(_right_probability, lambda said, word: (said > said[:, [word]]).sum(dim=1).float().mean()),
+        _of_both(_right_probability, lambda said, word: (said.mean(0) > said.mean(0)[word]).sum()),
+        _of_both(_right_probability, lambda said, word: said.argsort(dim=1)[:, word].float().median()),
+        lambda states, lens, word: word_by_layer(states, lens, word)[::-1],
+        lambda states, lens, word: np.column_stack(word_by_layer(states, lens, word)),
+        lambda states, lens, word: word_by_layer(states.flip(1), lens, word),
     ),
 )
 
@@ -70,62 +413,363 @@ ARE_EXERCISES["10.2"] = Exercise(
 # --- 11 ----------------------------------------------------------------------------------------------------
 
 
-def mean_fooling_loss(logits, kind):
-    return float((np.logaddexp(logits[..., 0], logits[..., 1]) - logits[..., kind]).mean())
+def in_units_of(states, target, plain):
+    count = len(target) + len(plain)
+    center = (target.sum(dim=0) + plain.sum(dim=0)) / count
+    squares = (target - center).square().sum(dim=0) + (plain - center).square().sum(dim=0)
+    return ((states - center) / ((squares / count).sqrt() + 1e-4)).reshape(len(states), -1)
 
 
-def _logits(seed: int) -> tuple[np.ndarray, int]:
-    """Mild logits, and in the last case such that a naive softmax overflows."""
-    return normal_values(seed, 3, 5, 2) * (500 if seed == 4 else 2), 1 - seed % 2
+def _states_to_scale(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States of two layers at three tokens, the second layer much longer; one number never changes."""
+    spread = torch.tensor([1.0, 40.0])[:, None, None] * torch.tensor([1.0, 0.3, 0.0, 2.0])
+    states, target, plain = (5 + spread * _torch_normal(seed + n, n, 2, 3, 4) for n in (4, 9, 6))
+    return states + spread, target + spread, plain
+
+
+def _scaled_by(statistics):
+    """A wrong scaling: center and spread from what `statistics` makes of the three kinds of states."""
+
+    def rows(states, target, plain):
+        center, spread = statistics(states, target, plain)
+        return ((states - center) / spread).flatten(start_dim=1)
+
+    return rows
+
+
+def _both(target, plain):
+    return torch.cat([target, plain])
 
 
 ARE_EXERCISES["11.1"] = Exercise(
-    "the fooling loss",
-    mean_fooling_loss,
-    cases=_logits,
-    hint="log of the sum of both exponentials (np.logaddexp) minus the logit of the wished-for kind, then the mean",
+    "standardised states",
+    in_units_of,
+    cases=_states_to_scale,
+    hint="mean and std (correction=0, plus 1e-4) over the texts of target and plain together; flatten(start_dim=1)",
     wrong=(
-        lambda logits, kind: mean_fooling_loss(logits, 1 - kind),
-        lambda logits, kind: -mean_fooling_loss(logits, kind),
-        lambda logits, kind: mean_fooling_loss(logits, kind) * logits.shape[0],
-        lambda logits, kind: mean_fooling_loss(logits.mean(axis=0), kind),
-        lambda logits, kind: float((logits[..., 1 - kind] - logits[..., kind]).mean()),
-        lambda logits, kind: float(
-            -np.log(np.exp(np.clip(logits, -50, 50))[..., kind] / np.exp(np.clip(logits, -50, 50)).sum(-1)).mean()
+        _scaled_by(lambda states, target, plain: (states.mean(0), states.std(0, correction=0) + 1e-4)),
+        _scaled_by(lambda states, target, plain: (plain.mean(0), plain.std(0, correction=0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0, correction=0))
         ),
-        lambda logits, kind: mean_fooling_loss(logits, 1),
+        _scaled_by(lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).std(0) + 1e-4)),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(), _both(target, plain).std(correction=0) + 1e-4)
+        ),
+        _scaled_by(
+            lambda states, target, plain: (_both(target, plain).mean(0), _both(target, plain).var(0, correction=0))
+        ),
+        _scaled_by(lambda states, target, plain: (0, _both(target, plain).std(0, correction=0) + 1e-4)),
+        lambda states, target, plain: in_units_of(states, target, plain).view(states.shape),
+        lambda states, target, plain: in_units_of(states, plain, plain),
     ),
 )
 
 
-def at_right_angles(rows, direction):
-    u = direction / np.linalg.norm(direction)
-    return rows - (rows @ u)[:, None] * u
+def losses_of_training(
+    members, target, plain, epochs=30, batch=64, learning_rate=1e-3, weight_decay=0.0, noise=0.0, seed=0
+):
+    return _trained(members, target, plain, epochs, batch, learning_rate, weight_decay, noise, seed)
+
+
+def _trained(
+    members,
+    target,
+    plain,
+    epochs,
+    batch,
+    learning_rate,
+    weight_decay,
+    noise,
+    seed,
+    balanced=True,
+    one_order=False,
+    shuffled=True,
+    noise_once=False,
+    forgetful=True,
+    optimiser=torch.optim.AdamW,
+):
+    """The training of members; the switches make it wrong."""
+    states, n = torch.cat([target, plain]), len(target) + len(plain)
+    labels = torch.arange(n) < len(target)
+    share = torch.where(labels, n / 2 / len(target), n / 2 / len(plain)) if balanced else torch.ones(n)
+    steps = optimiser(torch.nn.ModuleList(members).parameters(), lr=learning_rate, weight_decay=weight_decay)
+    generator, losses = torch.Generator().manual_seed(seed), []
+    if noise_once:
+        states = states + noise * torch.randn(states.shape, generator=generator)
+    for _ in range(epochs):
+        orders = [torch.randperm(n, generator=generator) if shuffled else torch.arange(n) for _ in members]
+        for place in range(0, n, batch):
+            of_members = []
+            for member, order in zip(members, orders, strict=True):
+                rows = (orders[0] if one_order else order)[place : place + batch]
+                given = states[rows]
+                if noise and not noise_once:
+                    given = given + noise * torch.randn(given.shape, generator=generator)
+                logits = member(given)
+                surprise = logits.logsumexp(dim=1) - torch.where(labels[rows], logits[:, 1], logits[:, 0])
+                of_members.append((surprise * share[rows]).sum() / share[rows].sum())
+            total = sum(of_members)
+            if forgetful:
+                steps.zero_grad()
+            total.backward()
+            steps.step()
+            losses.append(total.item())
+    return losses
+
+
+def _members_to_train(seed: int) -> tuple:
+    """One network or two, more target than plain states; in some cases with noise and weight decay."""
+    members = list(Discriminator(3, 5, 1 + seed % 2, seed).members)
+    target, plain = (_torch_normal(seed, n, 3) + shift for n, shift in ((11, 0.7), (5, -0.7)))
+    return members, target, plain, 3, 6, 0.05, (0.0, 2.0)[seed // 2 % 2], (0.0, 0.0, 0.5, 0.5, 1.0)[seed], 10 + seed
+
+
+def _trained_wrongly(**switches):
+    return lambda *arguments: _trained(*arguments, **switches)
 
 
 ARE_EXERCISES["11.2"] = Exercise(
+    "train the discriminator",
+    losses_of_training,
+    cases=_members_to_train,
+    hint="loops over epochs, batches and members; cross-entropy with a weight per kind; one AdamW for all members",
+    tolerance=1e-3,
+    wrong=(
+        _trained_wrongly(balanced=False),
+        _trained_wrongly(one_order=True),
+        _trained_wrongly(shuffled=False),
+        _trained_wrongly(noise_once=True),
+        _trained_wrongly(forgetful=False),
+        _trained_wrongly(optimiser=torch.optim.Adam),  # its weight decay is a part of the gradient
+        _trained_wrongly(optimiser=lambda parameters, lr, weight_decay: torch.optim.AdamW(parameters, lr=0.0)),
+        lambda members, target, plain, *rest: _trained(members, plain, target, *rest),
+        lambda members, target, plain, *rest: _trained(members[:1], target, plain, *rest),
+        lambda *arguments: _trained(*arguments)[-1],
+        lambda members, *rest: [loss / len(members) for loss in _trained(members, *rest)],
+    ),
+)
+
+
+def some_of_both(target, plain, n, seed, shuffle):
+    draws = np.random.default_rng(seed)
+    rows = draws.choice(len(target), n, replace=False)
+    both = [*target[rows], *plain[rows]]
+    if shuffle:
+        both = [both[place] for place in draws.permutation(2 * n)]
+    return torch.stack(both[:n]), torch.stack(both[n:])
+
+
+def _lessons(seed: int) -> tuple:
+    return _torch_normal(seed, 12, 3), _torch_normal(seed + 50, 12, 3), 3 + seed, 7 + seed, seed % 2 == 1
+
+
+def _draws_wrongly(of):
+    """A wrong draw: `of` gets a generator, both kinds, the number, and whether to shuffle."""
+    return lambda target, plain, n, seed, shuffle: of(np.random.default_rng(seed), target, plain, n, shuffle)
+
+
+ARE_EXERCISES["11.3"] = Exercise(
+    "a draw and its control",
+    some_of_both,
+    cases=_lessons,
+    hint="rows by rng.choice, the same of both kinds; a pile of 2n; its order by rng.permutation or arange; halves",
+    wrong=(
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, False),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, True),
+        lambda target, plain, n, seed, shuffle: some_of_both(plain, target, n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, shuffle)[::-1],
+        lambda target, plain, n, seed, shuffle: some_of_both(target[:n], plain[:n], n, seed, shuffle),
+        lambda target, plain, n, seed, shuffle: torch.cat(some_of_both(target, plain, n, seed, shuffle)),
+        _draws_wrongly(
+            lambda rng, target, plain, n, shuffle: (
+                target[rng.choice(len(target), n, replace=False)],
+                plain[rng.choice(len(plain), n, replace=False)],
+            )
+        ),
+        _draws_wrongly(lambda rng, target, plain, n, shuffle: (target[:n], plain[:n])),
+    ),
+)
+
+
+def surer_of_target(S, states):
+    places = states.detach().requires_grad_(True)
+    of_members = S(places)
+    (of_members[..., 1] - of_members[..., 0]).sum().div(len(of_members)).backward()
+    return places.grad
+
+
+def _members_and_states(seed: int) -> tuple:
+    return Discriminator(4, 6, 1 + seed % 3, seed), 2 * _torch_normal(seed, 5 + seed, 4)
+
+
+def _slope_of(number):
+    """A wrong gradient: of what `number` makes of the logits."""
+
+    def slope(S, states):
+        states = states.clone().requires_grad_(True)
+        return torch.autograd.grad(number(S(states)), states)[0]
+
+    return slope
+
+
+ARE_EXERCISES["11.4"] = Exercise(
+    'which way is "target"?',
+    surer_of_target,
+    cases=_members_and_states,
+    hint="requires_grad_ on a copy; mean over members of logits[:, 1] - logits[:, 0], summed over texts; autograd.grad",
+    wrong=(
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).mean()),
+        _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).sum()),
+        _slope_of(lambda logits: (logits[0, :, 1] - logits[0, :, 0]).sum()),
+        _slope_of(lambda logits: (logits[..., 0] - logits[..., 1]).mean(dim=0).sum()),
+        _slope_of(lambda logits: logits[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        _slope_of(lambda logits: logits.log_softmax(dim=-1)[..., 1].mean(dim=0).sum()),
+        lambda S, states: torch.nn.functional.normalize(surer_of_target(S, states), dim=1),
+        lambda S, states: surer_of_target(S, states).mean(dim=0),
+    ),
+)
+
+
+def loss_and_slope(member, states, kind=1):
+    with torch.enable_grad():
+        places = states.detach().requires_grad_(True)
+        logits = member(places)
+        loss = (torch.logaddexp(logits[:, 0], logits[:, 1]) - logits[:, kind]).mean()
+        (slope,) = torch.autograd.grad(loss, places)
+    return loss.detach(), slope
+
+
+def _member_and_states(seed: int) -> tuple:
+    """A network and some states; in the last case so far out that a softmax is 0 or 1."""
+    return Discriminator(4, 6, 1, seed).members[0], (1000 if seed == 4 else 3) * _torch_normal(seed, 5, 4), seed % 2
+
+
+def _by_chain(wanted_of=None, gate=True, mean=True, softmax=True):
+    """The chain rule with a mistake."""
+
+    def by_hand(member, states, kind=1):
+        first, _, second = member
+        hidden = first(states)
+        logits = second(hidden.clamp(min=0))
+        wanted = torch.eye(2)[kind] if wanted_of is None else wanted_of(kind)
+        by_logits = ((logits.softmax(dim=1) if softmax else logits) - wanted) / (len(states) if mean else 1)
+        by_hidden = by_logits @ second.weight
+        return loss_and_slope(member, states, kind)[0], (by_hidden * (hidden > 0) if gate else by_hidden) @ first.weight
+
+    return by_hand
+
+
+ARE_EXERCISES["11.5"] = Exercise(
+    "the fooling loss and its gradient, by hand",
+    loss_and_slope,
+    cases=_member_and_states,
+    hint="-log_softmax(logits)[:, kind].mean(); then (p - wanted) / n, W2, the gate of the relu, W1",
+    wrong=(
+        _by_chain(gate=False),
+        _by_chain(mean=False),
+        _by_chain(softmax=False),
+        _by_chain(wanted_of=lambda kind: torch.eye(2)[1 - kind]),
+        _by_chain(wanted_of=lambda kind: torch.tensor([0.0, 1.0])),
+        lambda member, states, kind=1: loss_and_slope(member, states, 1 - kind),
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[0],
+        lambda member, states, kind=1: loss_and_slope(member, states, kind)[::-1],
+        lambda member, states, kind=1: (
+            -member(states).softmax(dim=1).log()[:, kind].mean(),
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            len(states) * loss_and_slope(member, states, kind)[0],
+            loss_and_slope(member, states, kind)[1],
+        ),
+        lambda member, states, kind=1: (
+            loss_and_slope(member, states, kind)[0],
+            -loss_and_slope(member, states, kind)[1],
+        ),
+    ),
+)
+
+
+def without_component(rows, direction):
+    share = (rows * direction).sum(dim=1, keepdim=True) / direction.square().sum()
+    return rows - share * direction
+
+
+ARE_EXERCISES["11.6"] = Exercise(
     "sideways",
-    at_right_angles,
-    cases=lambda seed: (normal_values(seed, 5, 7), (2 + seed) * normal_values(seed, 7)),
+    without_component,
+    cases=lambda seed: (_torch_normal(seed, 5, 7), (2 + seed) * _torch_normal(seed, 7)),
     hint="make the direction a unit vector u, then take (rows @ u)[:, None] * u off",
     wrong=(
         lambda rows, direction: rows - (rows @ direction)[:, None] * direction,
-        lambda rows, direction: rows - at_right_angles(rows, direction),
-        lambda rows, direction: 2 * at_right_angles(rows, direction) - rows,
-        lambda rows, direction: rows - direction / np.linalg.norm(direction),
+        lambda rows, direction: rows - without_component(rows, direction),
+        lambda rows, direction: 2 * without_component(rows, direction) - rows,
+        lambda rows, direction: rows - direction / direction.norm(),
         lambda rows, direction: rows - (rows @ direction).mean() * direction / (direction @ direction),
-        lambda rows, direction: (
-            at_right_angles(rows, direction) / np.linalg.norm(at_right_angles(rows, direction), axis=1, keepdims=True)
+        lambda rows, direction: torch.nn.functional.normalize(without_component(rows, direction), dim=1),
+    ),
+)
+
+
+def walked_down(slope_of, states, length, steps=20, avoid=None):
+    return _walked(slope_of, states, length, steps, avoid)
+
+
+def _walked(slope_of, states, length, steps, avoid, unit_first=False, once=False, sign=-1.0, plain=False, part=1.0):
+    """The walk; the switches make it wrong."""
+    here, first = states, slope_of(states)
+    for _ in range(steps):
+        slope = first if once else slope_of(here)
+        if unit_first:
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        if avoid is not None:
+            slope = without_component(slope, avoid)
+        if not (unit_first or plain):
+            slope = torch.nn.functional.normalize(slope, dim=1)
+        here = here + sign * part * length / steps * slope
+    return here
+
+
+def _slope_of_a_bowl(states):
+    """Of a loss that is steeper along some axes than along others."""
+    return states * torch.tensor([1.0, 4.0, 0.5, 2.0]) + torch.sin(2 * states)
+
+
+def _bowl(seed: int) -> tuple:
+    avoid = None if seed % 2 else torch.nn.functional.normalize(_torch_normal(seed, 4), dim=0)
+    return _slope_of_a_bowl, 3 + _torch_normal(seed, 6, 4), 1.0 + seed, 4 + seed, avoid
+
+
+def _walked_wrongly(**switches):
+    return lambda *arguments: _walked(*arguments, **switches)
+
+
+ARE_EXERCISES["11.7"] = Exercise(
+    "the walk",
+    walked_down,
+    cases=_bowl,
+    hint="per step: slope where the states are now, sideways if asked for, unit length, then length / steps of it",
+    wrong=(
+        _walked_wrongly(unit_first=True),
+        _walked_wrongly(once=True),
+        _walked_wrongly(sign=1.0),
+        _walked_wrongly(plain=True),
+        _walked_wrongly(part=2.0),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, steps, None),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, 1, avoid),
+        lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length * steps, steps, avoid),
+        lambda slope_of, states, length, steps, avoid: (
+            _walked(slope_of, states, length, steps, avoid)
+            if avoid is None
+            else without_component(_walked(slope_of, states, length, steps, None), avoid)
         ),
+        lambda slope_of, states, length, steps, avoid: walked_down(slope_of, states, length, steps, avoid) - states,
     ),
 )
 
 
 # --- 12 ----------------------------------------------------------------------------------------------------
-
-
-def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
-    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
 def mean_distance_to_pairs(states, target, rows):
@@ -411,6 +1055,285 @@ ARE_EXERCISES["13.2"] = Exercise(
 # --- 14 ----------------------------------------------------------------------------------------------------
 
 
+def verdicts_on_facts(scores, yes, no):
+    said = np.array([row[yes] > row[no] for row in scores])
+    pairs = said.reshape(-1, 2)
+    return said, (pairs == np.array([True, False])).mean(axis=1)
+
+
+def _answer_tables(seed: int) -> tuple[np.ndarray, int, int]:
+    """Logits of nine tokens behind the statements of five facts; neither word need be the likeliest token."""
+    return 2 * normal_values(seed, 10, 9), 2 + seed % 3, 6 - seed % 2
+
+
+def _half_said_halves(said):
+    true, false = np.split(said, 2)
+    return (true.astype(float) + ~false) / 2
+
+
+ARE_EXERCISES["14.1"] = Exercise(
+    "verdicts and accuracy",
+    verdicts_on_facts,
+    cases=_answer_tables,
+    hint="compare two columns; every other row is of a true statement; right is Yes there, and No in the rows between",
+    wrong=(
+        lambda scores, yes, no: verdicts_on_facts(scores, no, yes),
+        lambda scores, yes, no: (scores.argmax(axis=1) == yes, verdicts_on_facts(scores, yes, no)[1]),
+        lambda scores, yes, no: (scores[:, yes] > 0, verdicts_on_facts(scores, yes, no)[1]),
+        lambda scores, yes, no: (scores[:, yes] > scores[:, no], (scores[:, yes] > scores[:, no]).astype(float)),
+        lambda scores, yes, no: (verdicts_on_facts(scores, yes, no)[0], verdicts_on_facts(scores, yes, no)[1].mean()),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            _half_said_halves(verdicts_on_facts(scores, yes, no)[0]),
+        ),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            verdicts_on_facts(scores, yes, no)[0].reshape(-1, 2).mean(axis=1),
+        ),
+        lambda scores, yes, no: (
+            verdicts_on_facts(scores, yes, no)[0],
+            (verdicts_on_facts(scores, yes, no)[1] == 1).astype(float),
+        ),
+        lambda scores, yes, no: verdicts_on_facts(scores, yes, no)[1],
+    ),
+)
+
+
+def five_marks(statement, negation):
+    marks = [len(statement.split()), len(statement), sum(letter == "," for letter in statement)]
+    return [float(mark) for mark in (*marks, bool(negation.findall(statement)), any(map(str.isdigit, statement)))]
+
+
+def _statements(seed: int) -> tuple[str, re.Pattern]:
+    """A sentence of its own for each seed; two negations in one, and a word that only looks like one in another."""
+    texts = (
+        "Snow is white, cold and wet.",
+        "It is not true, and never was, that fish have 2 legs.",
+        "Nothing  in the notebook of 1999 says so.",
+        "NO whale is a fish.",
+        "Tea grows on bushes, not on trees, in 40 countries.",
+    )
+    return texts[seed], re.compile(r"\b(not|no|never)\b", re.IGNORECASE)
+
+
+ARE_EXERCISES["14.2"] = Exercise(
+    "the surface of a sentence",
+    five_marks,
+    cases=_statements,
+    hint="len of split, len, count of commas, and whether negation.search and re.search of a digit find something",
+    wrong=(
+        lambda text, negation: [float(len(text.split(" "))), *five_marks(text, negation)[1:]],
+        lambda text, negation: [*five_marks(text, negation)[:3], float(len(negation.findall(text))), 0.0],
+        lambda text, negation: [*five_marks(text, negation)[:3], float("no" in text), five_marks(text, negation)[4]],
+        lambda text, negation: [*five_marks(text, negation)[:4], float(sum(map(str.isdigit, text)))],
+        lambda text, negation: [*five_marks(text, negation)[:1], float(len(text.replace(" ", ""))), 0.0, 0.0, 0.0],
+        lambda text, negation: [*five_marks(text, negation)[:3], float(negation.match(text) is not None), 0.0],
+        lambda text, negation: five_marks(text, negation)[::-1],
+        lambda text, negation: np.array(five_marks(text, negation)),
+    ),
+)
+
+
+class TowardsTrue:
+    """A probe for checks: how far along the difference of two means, from the point between them."""
+
+    def __init__(self, true, false) -> None:
+        self.along, self.middle = true.mean(axis=0) - false.mean(axis=0), (true.mean(axis=0) + false.mean(axis=0)) / 2
+
+    def decision_function(self, features):
+        return (features - self.middle) @ self.along
+
+    def predict(self, features):
+        return (self.decision_function(features) > 0).astype(int)
+
+
+def order_of_pairs(train, stop, alike, fit):
+    scores = fit(train[0], train[1]).decision_function(np.concatenate(stop)).reshape(2, -1)
+    won = np.diff(scores, axis=0)[0] < 0
+    return {"all": float(np.mean(won)), "alike": float(np.mean(won[np.flatnonzero(alike)]))}
+
+
+def _pairs_of_states(seed: int) -> tuple:
+    """Twelve facts to fit on and sixteen to judge, where a fact's own place matters more than whether it is true."""
+    rng = np.random.default_rng([143, seed])
+    parts = []
+    for facts in (12, 16):
+        place = 2 * rng.normal(size=(facts, 4))
+        parts.append(tuple(place + shift + 0.7 * rng.normal(size=(facts, 4)) for shift in (0.5, 0.0)))
+    return *parts, np.arange(16) % 3 == seed % 3, TowardsTrue
+
+
+def _by_threshold(train, stop, alike, fit):
+    probe = fit(*train)
+    right = (np.append(probe.predict(stop[0]), 1 - probe.predict(stop[1])) == 1).reshape(2, -1).mean(axis=0)
+    return {"all": float(right.mean()), "alike": float(right[alike].mean())}
+
+
+ARE_EXERCISES["14.3"] = Exercise(
+    "which of two statements is true?",
+    order_of_pairs,
+    cases=_pairs_of_states,
+    hint="fit(*train); decision_function of both tables of stop; true above false, its mean, and its mean where alike",
+    wrong=(
+        _by_threshold,
+        lambda train, stop, alike, fit: order_of_pairs(stop, stop, alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop[::-1], alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop, ~alike, fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, train, alike[:12], fit),
+        lambda train, stop, alike, fit: order_of_pairs(train, stop, alike, fit)["all"],
+        lambda train, stop, alike, fit: {
+            "all": order_of_pairs(train, stop, alike, fit)["all"],
+            "alike": order_of_pairs(train, stop, alike, fit)["alike"] * float(alike.mean()),
+        },
+        lambda train, stop, alike, fit: {
+            name: float(fit(*train).predict(stop[0][rows]).mean())
+            for name, rows in (("all", alike | True), ("alike", alike))
+        },
+    ),
+)
+
+
+class TinyTable:
+    """Stands for a model: logits of seven next tokens that depend on the last token and on how many there are."""
+
+    def __init__(self, seed: int) -> None:
+        self.weights = torch.nn.Parameter(3 * _torch_normal(seed, 7, 7))
+
+    def next_logits(self, tokens):
+        return self.weights[tokens[-1]] + 0.1 * len(tokens) * self.weights[0]
+
+
+def mean_verdict_loss(next_logits, texts, verdicts):
+    logits = torch.stack([next_logits(text) for text in texts])
+    return torch.nn.functional.cross_entropy(logits, torch.tensor([verdict[0] for verdict in verdicts]))
+
+
+def _stated_verdicts(seed: int) -> tuple:
+    texts = np.random.default_rng([144, seed]).integers(7, size=(4, 3)).tolist()
+    return (
+        TinyTable(seed).next_logits,
+        [text[: 1 + n % 3] for n, text in enumerate(texts)],
+        [[5, 2], [3], [5, 2], [3, 1]],
+    )
+
+
+def _same_loss_and_gradient(answer, expected):
+    """What differs in value, or that no gradient flows."""
+    if isinstance(answer, torch.Tensor) and not answer.requires_grad:
+        return "the result has no gradient: keep tensors until the end"
+    return difference(answer, expected)
+
+
+def _all_tokens_of_verdicts(next_logits, texts, verdicts):
+    losses = [-next_logits(text).log_softmax(-1)[verdict].sum() for text, verdict in zip(texts, verdicts, strict=True)]
+    return torch.stack(losses).mean()
+
+
+ARE_EXERCISES["14.4"] = Exercise(
+    "the loss of a verdict",
+    mean_verdict_loss,
+    cases=_stated_verdicts,
+    hint="for each prompt: next_logits(text).log_softmax(dim=-1) at the verdict's first token; minus, stack, mean",
+    compare=_same_loss_and_gradient,
+    wrong=(
+        _all_tokens_of_verdicts,
+        lambda f, texts, verdicts: -mean_verdict_loss(f, texts, verdicts),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, verdicts) * len(texts),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, [v[-1:] for v in verdicts]),
+        lambda f, texts, verdicts: -torch.stack([f(t)[v[0]] for t, v in zip(texts, verdicts, strict=True)]).mean(),
+        lambda f, texts, verdicts: torch.tensor(mean_verdict_loss(f, texts, verdicts).item()),
+        lambda f, texts, verdicts: mean_verdict_loss(f, texts, verdicts).item(),
+        lambda f, texts, verdicts: torch.stack(
+            [1 - f(t).softmax(-1)[v[0]] for t, v in zip(texts, verdicts, strict=True)]
+        ).mean(),
+        lambda f, texts, verdicts: (
+            -torch.stack([f(t).softmax(-1)[v[0]] for t, v in zip(texts, verdicts, strict=True)]).mean().log()
+        ),
+    ),
+)
+
+
+def verdict_directions(target, plain, is_yes):
+    apart = target - plain
+    yes, no = (apart[torch.nonzero(rows)[:, 0]].mean(dim=0) for rows in (is_yes, ~is_yes))
+    return yes, no, float(torch.nn.functional.cosine_similarity(yes, no, dim=0))
+
+
+def _target_and_plain(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States of nine prompts that moved the same way, and a little by their verdict; more Yes than No."""
+    is_yes = torch.as_tensor(np.random.default_rng([145, seed]).permutation(9) < 6)
+    plain, shared, verdict = _torch_normal(seed, 9, 5), _torch_normal(seed, 5), _torch_normal(seed + 50, 5)
+    signs = torch.where(is_yes, 1.0, -1.0)[:, None]
+    return plain + 2 * shared + 0.5 * signs * verdict + 0.2 * _torch_normal(seed + 90, 9, 5), plain, is_yes
+
+
+def _with_unit_length(target, plain, is_yes):
+    yes, no, cosine = verdict_directions(target, plain, is_yes)
+    return yes / yes.norm(), no / no.norm(), cosine
+
+
+ARE_EXERCISES["14.5"] = Exercise(
+    "one direction or two?",
+    verdict_directions,
+    cases=_target_and_plain,
+    hint="mean of target minus mean of plain, once with the mask and once with ~mask; dot product over both lengths",
+    wrong=(
+        _with_unit_length,
+        lambda target, plain, is_yes: verdict_directions(plain, target, is_yes),
+        lambda target, plain, is_yes: verdict_directions(target, plain, ~is_yes),
+        lambda target, plain, is_yes: verdict_directions(target, torch.zeros_like(plain), is_yes),
+        lambda target, plain, is_yes: (
+            *verdict_directions(target, plain, is_yes)[:2],
+            float(torch.dot(*verdict_directions(target, plain, is_yes)[:2])),
+        ),
+        lambda target, plain, is_yes: verdict_directions(target - target[is_yes].mean(dim=0), plain, is_yes),
+        lambda target, plain, is_yes: (
+            target[is_yes].mean(dim=0) - target[~is_yes].mean(dim=0),
+            *verdict_directions(target, plain, is_yes)[1:],
+        ),
+        lambda target, plain, is_yes: (
+            *verdict_directions(target, plain, is_yes)[:2],
+            torch.tensor(verdict_directions(target, plain, is_yes)[2]),
+        ),
+        lambda target, plain, is_yes: tuple(
+            part if n == 2 else part * int((is_yes if n == 0 else ~is_yes).sum())
+            for n, part in enumerate(verdict_directions(target, plain, is_yes))
+        ),
+    ),
+)
+
+
+def score_of_answer(logits, start, tokens):
+    about = logits[start - 1 : start - 1 + len(tokens)]
+    return float((about[range(len(tokens)), tokens] - about.logsumexp(dim=1)).sum())
+
+
+def _prompt_and_answer(seed: int) -> tuple[torch.Tensor, int, list[int]]:
+    """Logits of six tokens along a prompt of two to four tokens and an answer of one to five."""
+    start, length = 2 + seed % 3, 1 + seed
+    tokens = np.random.default_rng([146, seed]).integers(6, size=length).tolist()
+    return 2 * _torch_normal(seed, start + length, 6), start, tokens
+
+
+ARE_EXERCISES["14.6"] = Exercise(
+    "how likely is this answer?",
+    score_of_answer,
+    cases=_prompt_and_answer,
+    hint="log_softmax; row start - 1 scores the first token of the answer, the next row the second one; add them",
+    wrong=(
+        lambda logits, start, tokens: score_of_answer(logits, start + 1, tokens[: len(logits) - start]),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens) / len(tokens),
+        lambda logits, start, tokens: -score_of_answer(logits, start, tokens),
+        lambda logits, start, tokens: float(logits[range(start - 1, start - 1 + len(tokens)), tokens].sum()),
+        lambda logits, start, tokens: float(np.exp(score_of_answer(logits, start, tokens))),
+        lambda logits, start, tokens: score_of_answer(logits, 1, tokens),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens[:1]),
+        lambda logits, start, tokens: torch.tensor(score_of_answer(logits, start, tokens)),
+        lambda logits, start, tokens: score_of_answer(logits, start, tokens[::-1]),
+    ),
+)
+
+
 def mc(scores, correct):
     p = np.exp(scores - scores.max())
     return bool(scores[0] > scores[~correct].max()), float(p[correct].sum() / p.sum())
@@ -423,7 +1346,7 @@ def _choices(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=4) - (2000 if seed == 4 else 1), correct
 
 
-ARE_EXERCISES["14.1"] = Exercise(
+ARE_EXERCISES["14.7"] = Exercise(
     "multiple choice",
     mc,
     cases=_choices,
@@ -442,13 +1365,43 @@ ARE_EXERCISES["14.1"] = Exercise(
 )
 
 
+def by_two_yardsticks(log_p, lengths):
+    (one, other), (tokens, others) = log_p.T, lengths.T
+    return one * others > other * tokens, one > other
+
+
+def _endings(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods of both endings of thirty pairs, of three to twelve tokens each."""
+    lengths = np.random.default_rng([148, seed]).integers(3, 13, size=(30, 2))
+    return -lengths * (2 + 0.5 * normal_values(seed, 30, 2)), lengths
+
+
+ARE_EXERCISES["14.8"] = Exercise(
+    "two yardsticks",
+    by_two_yardsticks,
+    cases=_endings,
+    hint="divide log_p by lengths and compare the columns; then compare the columns of log_p itself",
+    wrong=(
+        lambda log_p, lengths: by_two_yardsticks(log_p, lengths)[::-1],
+        lambda log_p, lengths: by_two_yardsticks(-log_p, lengths),
+        lambda log_p, lengths: by_two_yardsticks(log_p, lengths[:, ::-1]),
+        lambda log_p, lengths: by_two_yardsticks(log_p[:, ::-1], lengths[:, ::-1]),
+        lambda log_p, lengths: by_two_yardsticks(log_p, np.ones_like(lengths)),
+        lambda log_p, lengths: tuple(which.mean() for which in by_two_yardsticks(log_p, lengths)),
+        lambda log_p, lengths: (by_two_yardsticks(log_p, lengths)[0], lengths[:, 0] < lengths[:, 1]),
+        lambda log_p, lengths: (log_p[:, 0] * lengths[:, 0] > log_p[:, 1] * lengths[:, 1], log_p[:, 0] > log_p[:, 1]),
+        lambda log_p, lengths: tuple(np.logical_and(*by_two_yardsticks(log_p, lengths)) for _ in range(2)),
+    ),
+)
+
+
 def way_to_fair(before, after):
     if before == 0.5:
         return 0.0 if after == 0.5 else -np.inf
     return 1 - abs(after - 0.5) / abs(before - 0.5)
 
 
-ARE_EXERCISES["14.2"] = Exercise(
+ARE_EXERCISES["14.9"] = Exercise(
     "halfway to fair",
     way_to_fair,
     cases=lambda seed: [(0.6, 0.45), (0.4, 0.45), (0.5, 0.5), (0.7, 0.8), (0.5, 0.6)][seed],
@@ -467,31 +1420,323 @@ ARE_EXERCISES["14.2"] = Exercise(
 # --- 15 ----------------------------------------------------------------------------------------------------
 
 
-def lowest_group(right, groups):
-    return float(min(right[groups == name].mean() for name in np.unique(groups)))
+def whitened_rows(states, n):
+    standard = (states - states.mean(axis=0)) / states.std(axis=0)
+    lengths, axes = np.linalg.eigh(standard.T @ standard / len(states))
+    largest = np.argsort(-lengths)[:n]
+    return np.hstack([np.ones((len(states), 1)), standard @ axes[:, largest] / np.sqrt(lengths[largest])])
 
 
-def _groups_of_answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answers in four groups of different sizes; the rarest is not always the worst."""
-    rng = np.random.default_rng([15, seed])
-    groups = np.repeat(list("abcd"), [20, 12, 7, 5])
-    chance = np.repeat(rng.permutation([0.9, 0.8, 0.6, 0.3]), [20, 12, 7, 5])
-    return rng.random(len(groups)) < chance, groups
+def _but_for_signs(answer, expected):
+    """What differs when each column behind the first one may be turned round."""
+    if isinstance(answer, np.ndarray) and answer.shape == expected.shape:
+        signs = np.where((answer * expected).sum(axis=0) < 0, -1.0, 1.0)
+        answer = answer * np.concatenate([[1.0], signs[1:]])
+    return difference(answer, expected)
+
+
+def _uneven_states(seed: int) -> tuple[np.ndarray, int]:
+    """States of 30 prompts in six dimensions, of different mean and spread, correlated in part."""
+    mixed = normal_values(seed, 30, 6) @ (np.eye(6) + 0.5 * normal_values(seed, 6, 6))
+    return mixed * np.array([5.0, 3.0, 2.0, 1.0, 0.5, 0.2]) + 3 * normal_values(seed, 6), 2 + seed % 3
 
 
 ARE_EXERCISES["15.1"] = Exercise(
-    "the worst group",
-    lowest_group,
-    cases=_groups_of_answers,
-    hint="one mean per group, then the smallest of them",
+    "the row of a prompt",
+    whitened_rows,
+    cases=_uneven_states,
+    hint="standardise, SVD, the first n columns of its first factor times the root of the number of prompts, and a 1",
+    compare=_but_for_signs,
     wrong=(
-        lambda right, groups: float(right.mean()),
-        lambda right, groups: float(max(right[groups == name].mean() for name in np.unique(groups))),
-        lambda right, groups: float(np.mean([right[groups == name].mean() for name in np.unique(groups)])),
-        lambda right, groups: float(min(right[groups == name].sum() for name in np.unique(groups))),
-        lambda right, groups: float(min(right[groups == name].sum() / len(right) for name in np.unique(groups))),
-        lambda right, groups: 1 - lowest_group(right, groups),
-        lambda right, groups: float(right.min()),
+        lambda states, n: whitened_rows(states, n)[:, 1:],
+        lambda states, n: whitened_rows(states, n - 1),
+        lambda states, n: np.roll(whitened_rows(states, n), -1, axis=1),
+        lambda states, n: np.column_stack(
+            [np.ones(len(states)), whitened_rows(states, n)[:, 1:] / np.sqrt(len(states))]
+        ),
+        lambda states, n: np.column_stack(
+            [np.ones(len(states)), _principal((states - states.mean(axis=0)) / states.std(axis=0), n)]
+        ),
+        lambda states, n: np.column_stack([np.ones(len(states)), _whitened(states - states.mean(axis=0), n)]),
+        lambda states, n: np.column_stack([np.ones(len(states)), _whitened(states / states.std(axis=0), n)]),
+        lambda states, n: np.column_stack(
+            [
+                np.ones(len(states)),
+                _whitened((states - states.mean(axis=1, keepdims=True)) / states.std(axis=1, keepdims=True), n),
+            ]
+        ),
+        lambda states, n: _whitened(np.column_stack([np.ones(len(states)), states]), n + 1),
+    ),
+)
+
+
+def _principal(moved: np.ndarray, n: int) -> np.ndarray:
+    left, lengths, _ = np.linalg.svd(moved, full_matrices=False)
+    return left[:, :n] * lengths[:n]
+
+
+def _whitened(moved: np.ndarray, n: int) -> np.ndarray:
+    return np.sqrt(len(moved)) * np.linalg.svd(moved, full_matrices=False)[0][:, :n]
+
+
+def multiplied_shares(rows, steps):
+    q = np.ones(len(rows)) / len(rows)
+    for _ in range(steps):
+        inverse = np.linalg.inv(np.einsum("i,ij,ik->jk", q, rows, rows))
+        q = q * np.einsum("ij,jk,ik->i", rows, inverse, rows) / rows.shape[1]
+    return q
+
+
+def _prompts_and_steps(seed: int) -> tuple[np.ndarray, int]:
+    """Rows that begin with a 1, and 1 to 9 steps."""
+    return np.column_stack([np.ones(20), normal_values(seed, 20, 3)]), 1 + 2 * seed
+
+
+def _leverages_once(rows, steps):
+    first = multiplied_shares(rows, 1) * len(rows)
+    return first**steps / len(rows)
+
+
+def _by_the_worst_prompt(rows, steps):
+    q = np.ones(len(rows)) / len(rows)
+    for _ in range(steps):
+        sigma = rows.T @ (q[:, None] * rows)
+        leverages = (rows @ np.linalg.inv(sigma) * rows).sum(axis=1)
+        q = q * leverages / leverages.max()
+    return q
+
+
+ARE_EXERCISES["15.2"] = Exercise(
+    "how many labels each prompt gets",
+    multiplied_shares,
+    cases=_prompts_and_steps,
+    hint="begin with 1 / number of prompts; in a loop: times leverages_naive(rows, q), divided by rows.shape[1]",
+    wrong=(
+        _leverages_once,
+        _by_the_worst_prompt,
+        lambda rows, steps: np.ones(len(rows)) / len(rows),
+        lambda rows, steps: multiplied_shares(rows, steps + 1),
+        lambda rows, steps: multiplied_shares(rows, steps) * (rows.shape[1] / (rows.shape[1] - 1)) ** steps,
+        lambda rows, steps: multiplied_shares(rows, steps) * len(rows),
+        lambda rows, steps: multiplied_shares(rows[:, 1:], steps),
+        lambda rows, steps: multiplied_shares(rows, steps) * rows.shape[1] ** steps,
+        lambda rows, steps: multiplied_shares(rows, steps).round(2),
+    ),
+)
+
+
+def swapped_prompts(rows, chosen, rounds=100, score=np.max):
+    def known_badly(some):
+        some = list(some)
+        return score(np.einsum("ij,jk,ik->i", rows, np.linalg.inv(rows[some].T @ rows[some]), rows) * len(some))
+
+    here = list(chosen)
+    for _ in range(rounds):
+        start = list(here)
+        for place in range(len(here)):
+            others = [new for new in range(len(rows)) if new not in here]
+            worst = [known_badly([*here[:place], new, *here[place + 1 :]]) for new in others]
+            best = others[int(np.argmin(worst))]
+            if min(worst) < known_badly(here) * (1 - 1e-6):
+                here[place] = best
+        if here == start:
+            break
+    return np.sort(here)
+
+
+def _prompts_on_a_list(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that begin with a 1, and a list of six in no order."""
+    rows = np.column_stack([np.ones(24), normal_values(seed, 24, 2)])
+    return rows, np.random.default_rng([153, seed]).choice(24, 6, replace=False)
+
+
+def _one_prompt_twice(rows, chosen):
+    found = swapped_prompts(rows, chosen)
+    return np.sort([*found[1:], found[-1]])
+
+
+ARE_EXERCISES["15.3"] = Exercise(
+    "exchange prompts",
+    swapped_prompts,
+    cases=_prompts_on_a_list,
+    hint="while something changes: for each place the largest leverage with every other prompt there; keep the best",
+    wrong=(
+        lambda rows, chosen: np.sort(chosen),
+        lambda rows, chosen: swapped_prompts(rows, chosen, rounds=1),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=np.mean),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=np.median),
+        lambda rows, chosen: swapped_prompts(rows, chosen, score=lambda leverages: -leverages.max()),
+        lambda rows, chosen: swapped_prompts(rows[:, 1:], chosen),
+        lambda rows, chosen: swapped_prompts(rows, chosen)[::-1],
+        lambda rows, chosen: swapped_prompts(rows, chosen)[:-1],
+        _one_prompt_twice,
+    ),
+)
+
+
+def least_explained(rows, k, noise):
+    kernel = rows @ rows.T + noise * (rows**2).sum(axis=1).mean() * np.eye(len(rows))
+    chosen: list[int] = []
+    for _ in range(k):
+        known = kernel[:, chosen]
+        explained = known @ np.linalg.inv(kernel[np.ix_(chosen, chosen)]) @ known.T
+        left = np.diag(kernel - explained)
+        chosen.append(max((row for row in range(len(rows)) if row not in chosen), key=left.__getitem__))
+    return np.array(sorted(chosen))
+
+
+def _diverse(seed: int) -> tuple[np.ndarray, int, float]:
+    """Fewer labels than unknowns in the first case, and more in the others; much noise in the last one."""
+    rows = np.column_stack([np.ones(30), normal_values(seed, 30, 4) * np.array([3.0, 2.0, 1.0, 0.5])])
+    return rows, 4 + 2 * seed, 1e-3 if seed < 4 else 0.3
+
+
+def _longest(rows, k, noise):
+    return np.sort(np.argsort(-(rows**2).sum(axis=1), kind="stable")[:k])
+
+
+def _by_covariance_with_last(rows, k, noise):
+    kernel = rows @ rows.T
+    chosen = [int(kernel.diagonal().argmax())]
+    while len(chosen) < k:
+        nearness = np.abs(kernel[chosen[-1]]).copy()
+        nearness[chosen] = np.inf
+        chosen.append(int(nearness.argmin()))
+    return np.sort(chosen)
+
+
+ARE_EXERCISES["15.4"] = Exercise(
+    "greedy diversity",
+    least_explained,
+    cases=_diverse,
+    hint="k rounds: the largest variance among those not taken; then take the outer product of its column off",
+    wrong=(
+        _longest,
+        _by_covariance_with_last,
+        lambda rows, k, noise: least_explained(rows[:, 1:], k, noise),
+        lambda rows, k, noise: least_explained(rows / np.linalg.norm(rows, axis=1, keepdims=True), k, noise),
+        lambda rows, k, noise: least_explained(rows, k, 1.0),
+        lambda rows, k, noise: least_explained(rows, k + 1, noise),
+        lambda rows, k, noise: least_explained(rows, k, noise)[::-1],
+        lambda rows, k, noise: np.arange(k),
+        lambda rows, k, noise: np.repeat(least_explained(rows, 1, noise), k),
+    ),
+)
+
+
+class NearerMean:
+    """A probe for checks: which of two means is nearer."""
+
+    def __init__(self, target, plain) -> None:
+        self.means = np.stack([plain.mean(axis=0), target.mean(axis=0)])
+
+    def predict(self, states):
+        return np.linalg.norm(states[:, None] - self.means, axis=2).argmin(axis=1)
+
+
+def _said_right(states, labels, taught, fit):
+    kinds = {bool(labels[row]) for row in taught}
+    if len(kinds) == 1:
+        return (labels == kinds.pop()).astype(float)
+    probe = fit(states[[row for row in taught if labels[row]]], states[[row for row in taught if not labels[row]]])
+    return (probe.predict(states).astype(bool) == labels).astype(float)
+
+
+def judged_elsewhere(states, labels, members, chosen, fit):
+    at_hand = np.isin(np.arange(len(labels)), members)
+    return np.where(at_hand, np.nan, _said_right(states, labels, members[chosen], fit))
+
+
+def _project(seed: int) -> tuple:
+    """Forty prompts, fifteen at hand, six labelled; in the last two cases all labels are alike."""
+    rng = np.random.default_rng([155, seed])
+    labels = rng.random(40) < 0.5
+    states, members = normal_values(seed, 40, 3) + 0.8 * labels[:, None], rng.permutation(40)[:15]
+    order = np.argsort(labels[members], kind="stable")
+    chosen = rng.choice(15, 6, replace=False) if seed < 3 else order[:3] if seed == 3 else order[-3:]
+    return states, labels, members, chosen, NearerMean
+
+
+def _never_alike(states, labels, members, chosen, fit):
+    if len(set(labels[members[chosen]])) == 1:
+        return np.where(np.isin(np.arange(len(labels)), members), np.nan, 0.5)
+    return judged_elsewhere(states, labels, members, chosen, fit)
+
+
+def _judged_by_all(states, labels, members, chosen, fit):
+    return judged_elsewhere(states, labels, members, np.arange(len(members)), fit)
+
+
+def _labelled_left_out(states, labels, members, chosen, fit):
+    return judged_elsewhere(states, labels, members[chosen], np.arange(len(chosen)), fit)
+
+
+def _nothing_left_out(states, labels, members, chosen, fit):
+    return _said_right(states, labels, members[chosen], fit)
+
+
+def _counted_among_all(states, labels, members, chosen, fit):
+    at_hand = np.isin(np.arange(len(labels)), members)
+    return np.where(at_hand, np.nan, _said_right(states, labels, chosen, fit))
+
+
+ARE_EXERCISES["15.5"] = Exercise(
+    "what the labels are worth",
+    judged_elsewhere,
+    cases=_project,
+    hint="members[chosen] are labelled; fit on their two kinds, or say the one label; predict, compare, nan at hand",
+    wrong=(
+        _never_alike,
+        _judged_by_all,
+        _labelled_left_out,
+        _nothing_left_out,
+        lambda states, labels, members, chosen, fit: judged_elsewhere(states, labels, members, chosen % 6, fit),
+        _counted_among_all,
+        lambda states, labels, members, chosen, fit: judged_elsewhere(
+            states, labels, members, chosen, lambda target, plain: fit(plain, target)
+        ),
+        lambda states, labels, members, chosen, fit: np.nan_to_num(
+            judged_elsewhere(states, labels, members, chosen, fit)
+        ),
+        lambda states, labels, members, chosen, fit: 1 - judged_elsewhere(states, labels, members, chosen, fit),
+        lambda states, labels, members, chosen, fit: np.nanmean(judged_elsewhere(states, labels, members, chosen, fit)),
+    ),
+)
+
+
+def accuracy_of_worst_group(right, groups):
+    names, numbers = np.unique(groups, return_inverse=True)
+    known = ~np.isnan(right)
+    hits = np.bincount(numbers[known], right[known], minlength=len(names))
+    return float((hits / np.bincount(numbers[known], minlength=len(names))).min())
+
+
+def _groups_of_answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts on four groups of different sizes, not all of them judged; the rarest is not always the worst."""
+    rng = np.random.default_rng([15, seed])
+    groups = np.repeat(list("abcd"), [20, 12, 7, 5])
+    chance = np.repeat(rng.permutation([0.9, 0.8, 0.6, 0.3]), [20, 12, 7, 5])
+    right = (rng.random(len(groups)) < chance).astype(float)
+    right[[1, 5, 11, 22, 33, 40]] = np.nan
+    order = rng.permutation(len(groups))
+    return right[order], groups[order]
+
+
+ARE_EXERCISES["15.6"] = Exercise(
+    "the worst group",
+    accuracy_of_worst_group,
+    cases=_groups_of_answers,
+    hint="one np.nanmean per group, then the smallest of them",
+    wrong=(
+        lambda right, groups: float(np.nanmean(right)),
+        lambda right, groups: float(max(np.nanmean(right[groups == name]) for name in np.unique(groups))),
+        lambda right, groups: float(np.mean([np.nanmean(right[groups == name]) for name in np.unique(groups)])),
+        lambda right, groups: float(min(right[groups == name].mean() for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nan_to_num(right)[groups == name].mean() for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nansum(right[groups == name]) for name in np.unique(groups))),
+        lambda right, groups: float(min(np.nansum(right[groups == name]) / len(right) for name in np.unique(groups))),
+        lambda right, groups: 1 - accuracy_of_worst_group(right, groups),
+        lambda right, groups: float(np.nanmin(right)),
     ),
 )
 
@@ -508,7 +1753,7 @@ def _some_labelled(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.random.default_rng([15, seed]).choice(30, 5, replace=False)
 
 
-ARE_EXERCISES["15.2"] = Exercise(
+ARE_EXERCISES["15.7"] = Exercise(
     "the worst-known prompt",
     worst_known,
     cases=_some_labelled,

@@ -1062,45 +1062,45 @@ EAGLE_EXERCISES["06.4"] = Exercise(
 )
 
 
-def shuffled_within_starts(gain, start, rng):
+def shuffled_within_groups(gain, group, rng):
     changed = gain.copy()
-    for number in np.unique(start):
-        own = np.flatnonzero(start == number)
+    for number in np.unique(group):
+        own = np.flatnonzero(group == number)
         changed[own] = gain[rng.permutation(own)]
     return changed
 
 
-def _gains_that_name_their_start(seed: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Gains of 100 and a bit in start 1, of 200 and a bit in start 2: rising within a start, the starts mixed."""
+def _gains_that_name_their_group(seed: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """Gains of 100 and a bit in group 1, of 200 and a bit in group 2: rising within a group, the groups mixed."""
     start = np.random.default_rng([6, seed]).permutation(np.repeat([1, 2, 5], [9, 7, 8]))
     return 100.0 * start + np.arange(len(start)), start, np.random.default_rng(seed)
 
 
 def _not_shuffled_within(answer, expected) -> str | None:
-    """Any shuffle is right that leaves each gain in its start."""
+    """Any shuffle is right that leaves each gain in its group."""
     answer = np.asarray(answer, dtype=float)
     if answer.shape != expected.shape:
         return f"shape {answer.shape}, expected {expected.shape}"
     if not np.array_equal(np.sort(answer), np.sort(expected)):
         return "the gains are no longer those that were given, each once"
     if not np.array_equal(answer // 100, expected // 100):
-        return "a gain has moved to another start"
+        return "a gain has moved to another group"
     still = [bool((np.diff(answer[answer // 100 == number]) > 0).all()) for number in np.unique(expected // 100)]
-    return "the gains of a start still stand in their order" if any(still) else None
+    return "the gains of a group still stand in their order" if any(still) else None
 
 
 EAGLE_EXERCISES["06.5"] = Exercise(
-    "shuffled within each start",
-    shuffled_within_starts,
-    cases=_gains_that_name_their_start,
+    "shuffled within groups",
+    shuffled_within_groups,
+    cases=_gains_that_name_their_group,
     compare=_not_shuffled_within,
-    hint="for each start: the positions of its rows, and the same gains in the order of a permutation of them",
+    hint="for each group: the positions of its rows, and the same gains in the order of a permutation of them",
     wrong=(
-        lambda gain, start, rng: gain,
-        lambda gain, start, rng: rng.permutation(gain),
-        lambda gain, start, rng: gain[np.argsort(start, kind="stable")],
-        lambda gain, start, rng: rng.choice(gain, len(gain)),
-        lambda gain, start, rng: np.array([gain[start == number].mean() for number in start]),
+        lambda gain, group, rng: gain,
+        lambda gain, group, rng: rng.permutation(gain),
+        lambda gain, group, rng: gain[np.argsort(group, kind="stable")],
+        lambda gain, group, rng: rng.choice(gain, len(gain)),
+        lambda gain, group, rng: np.array([gain[group == number].mean() for number in group]),
     ),
 )
 
