@@ -34,9 +34,10 @@ PAGES = [
 
 
 def text_of(path: Path) -> str:
-    """Everything that somebody wrote in a file, and nothing that a cell printed."""
+    """What a reader reads: the text cells of a notebook, and the whole of any other file."""
     if path.suffix == ".ipynb":
-        return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        cells = nbformat.read(path, as_version=4).cells
+        return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     return path.read_text("utf-8")
 
 
