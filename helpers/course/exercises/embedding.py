@@ -527,7 +527,7 @@ def _rest(fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return fold.targets, fold.train, fold.held_out
 
 
-def spearman_per_user(lists, scores):
+def rank_correlations(lists, scores):
     values = []
     for user, rows, stars in lists:
         predicted = scores[user, rows].round(9)
@@ -553,7 +553,7 @@ def _correlations(lists, scores, ranks):
 
 EMBEDDING_EXERCISES["02.5"] = Exercise(
     "rank correlation per user",
-    spearman_per_user,
+    rank_correlations,
     cases=_rated_by_users,
     hint="per user: ranks of rounded scores and ranks of stars (rankdata), their correlation; 0 where scores are equal",
     wrong=(
@@ -561,10 +561,10 @@ EMBEDDING_EXERCISES["02.5"] = Exercise(
         lambda lists, scores: _correlations(lists, scores, lambda values: values.argsort().argsort()),
         lambda lists, scores: _correlations(lists, scores, rankdata),
         lambda lists, scores: _correlations(lists, scores, lambda values: rankdata(values.round(9))),
-        lambda lists, scores: -spearman_per_user(lists, scores),
-        lambda lists, scores: spearman_per_user(lists, scores).mean(),
-        lambda lists, scores: spearman_per_user([(u, np.sort(rows), stars) for u, rows, stars in lists], scores),
-        lambda lists, scores: spearman_per_user([(k, *rest) for k, (_, *rest) in enumerate(lists)], scores),
+        lambda lists, scores: -rank_correlations(lists, scores),
+        lambda lists, scores: rank_correlations(lists, scores).mean(),
+        lambda lists, scores: rank_correlations([(u, np.sort(rows), stars) for u, rows, stars in lists], scores),
+        lambda lists, scores: rank_correlations([(k, *rest) for k, (_, *rest) in enumerate(lists)], scores),
     ),
 )
 
