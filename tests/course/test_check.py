@@ -221,11 +221,15 @@ def same_exercise(one: Exercise, other: Exercise) -> bool:
     return verdict_on(one, other.reference) is None or verdict_on(other, one.reference) is None
 
 
+# Written over aims in the first half and over prompts in the second, which may be taken without the first.
+MEANT_TWICE = {("05.5", "15.4")}
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # arrays of the wrong shapes and sizes
 def test_no_two_exercises_are_the_same():
     numbers = list(EXERCISES)
     pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
-    assert [pair for pair in pairs if same_exercise(*map(EXERCISES.get, pair))] == []
+    assert {pair for pair in pairs if same_exercise(*map(EXERCISES.get, pair))} == MEANT_TWICE
     centre = Exercise("columns", lambda x: x - np.mean(x, axis=0), cases)
     assert same_exercise(INJECTED["01.1"], centre) and not same_exercise(INJECTED["01.1"], INJECTED["01.3"])
     for part in ("reference", "name", "hint"):
