@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
+hypothesis.settings.register_profile("any pace", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any pace")
 if os.environ.get("STEER_CHECK_SHAPES") != "0":  # before anything of helpers is imported
     jaxtyping.install_import_hook("helpers", "shape_checker.check")
 
