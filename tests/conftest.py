@@ -11,8 +11,6 @@ import hypothesis
 import jaxtyping
 import pytest
 
-hypothesis.settings.register_profile("any pace", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("any pace")
 if os.environ.get("STEER_CHECK_SHAPES") != "0":  # before anything of helpers is imported
     jaxtyping.install_import_hook("helpers", "shape_checker.check")
 
@@ -22,6 +20,9 @@ from helpers.base import sources
 from helpers.domains.domain import Domain
 from helpers.domains.movies import load_movies
 from helpers.larger_machines import client
+
+hypothesis.settings.register_profile("any pace", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any pace")
 
 
 @pytest.fixture
