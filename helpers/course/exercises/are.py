@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -525,10 +526,6 @@ def _members_to_train(seed: int) -> tuple:
     return members, target, plain, 3, 6, 0.05, (0.0, 2.0)[seed // 2 % 2], (0.0, 0.0, 0.5, 0.5, 1.0)[seed], 10 + seed
 
 
-def _trained_wrongly(**switches):
-    return lambda *arguments: _trained(*arguments, **switches)
-
-
 ARE_EXERCISES["11.2"] = Exercise(
     "train the discriminator",
     losses_of_training,
@@ -536,13 +533,13 @@ ARE_EXERCISES["11.2"] = Exercise(
     hint="loops over epochs, batches and members; cross-entropy with a weight per kind; one AdamW for all members",
     tolerance=1e-3,
     wrong=(
-        _trained_wrongly(balanced=False),
-        _trained_wrongly(one_order=True),
-        _trained_wrongly(shuffled=False),
-        _trained_wrongly(noise_once=True),
-        _trained_wrongly(forgetful=False),
-        _trained_wrongly(optimiser=torch.optim.Adam),  # its weight decay is a part of the gradient
-        _trained_wrongly(optimiser=lambda parameters, lr, weight_decay: torch.optim.AdamW(parameters, lr=0.0)),
+        partial(_trained, balanced=False),
+        partial(_trained, one_order=True),
+        partial(_trained, shuffled=False),
+        partial(_trained, noise_once=True),
+        partial(_trained, forgetful=False),
+        partial(_trained, optimiser=torch.optim.Adam),  # its weight decay is a part of the gradient
+        partial(_trained, optimiser=lambda parameters, lr, weight_decay: torch.optim.AdamW(parameters, lr=0.0)),
         lambda members, target, plain, *rest: _trained(members, plain, target, *rest),
         lambda members, target, plain, *rest: _trained(members[:1], target, plain, *rest),
         lambda *arguments: _trained(*arguments)[-1],
@@ -741,21 +738,17 @@ def _bowl(seed: int) -> tuple:
     return _slope_of_a_bowl, 3 + _torch_normal(seed, 6, 4), 1.0 + seed, 4 + seed, avoid
 
 
-def _walked_wrongly(**switches):
-    return lambda *arguments: _walked(*arguments, **switches)
-
-
 ARE_EXERCISES["11.7"] = Exercise(
     "the walk",
     walked_down,
     cases=_bowl,
     hint="per step: slope where the states are now, sideways if asked for, unit length, then length / steps of it",
     wrong=(
-        _walked_wrongly(unit_first=True),
-        _walked_wrongly(once=True),
-        _walked_wrongly(sign=1.0),
-        _walked_wrongly(plain=True),
-        _walked_wrongly(part=2.0),
+        partial(_walked, unit_first=True),
+        partial(_walked, once=True),
+        partial(_walked, sign=1.0),
+        partial(_walked, plain=True),
+        partial(_walked, part=2.0),
         lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, steps, None),
         lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length, 1, avoid),
         lambda slope_of, states, length, steps, avoid: _walked(slope_of, states, length * steps, steps, avoid),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -1280,10 +1282,6 @@ def _other_loss(answer, expected) -> str | None:
     return f"the loss is right, its gradient is not: {problem}" if problem else None
 
 
-def _joint(**changed):
-    return lambda *case: joint_loss(*case, **changed)
-
-
 EAGLE_EXERCISES["07.5"] = Exercise(
     "the loss of a batch",
     joint_loss,
@@ -1291,17 +1289,22 @@ EAGLE_EXERCISES["07.5"] = Exercise(
     hint="advantages less the others' surprise, of played steps, standardised, as plain numbers; then both losses",
     compare=_other_loss,
     wrong=(
-        _joint(plain=False),
-        _joint(others=None),
-        _joint(others=lambda utility, values: utility[-1]),
-        _joint(scaled=lambda better, running: better[running]),
-        _joint(scaled=lambda better, running: ((better - better.mean()) / (better.std() + 1e-4))[running]),
-        _joint(scaled=lambda better, running: (better[running] - better[running].mean()) / better[running].var()),
-        _joint(value_error=lambda values, later, running: 0 * values.sum()),
-        _joint(value_error=lambda values, later, running: (values - later).square().mean()),
-        _joint(value_error=lambda values, later, running: (values - later)[running].abs().mean()),
-        _joint(value_error=lambda values, later, running: -(values - later)[running].square().mean()),
-        _joint(value_error=lambda values, later, running: (values.detach() - later)[running].square().mean()),
+        partial(joint_loss, plain=False),
+        partial(joint_loss, others=None),
+        partial(joint_loss, others=lambda utility, values: utility[-1]),
+        partial(joint_loss, scaled=lambda better, running: better[running]),
+        partial(joint_loss, scaled=lambda better, running: ((better - better.mean()) / (better.std() + 1e-4))[running]),
+        partial(
+            joint_loss,
+            scaled=lambda better, running: (better[running] - better[running].mean()) / better[running].var(),
+        ),
+        partial(joint_loss, value_error=lambda values, later, running: 0 * values.sum()),
+        partial(joint_loss, value_error=lambda values, later, running: (values - later).square().mean()),
+        partial(joint_loss, value_error=lambda values, later, running: (values - later)[running].abs().mean()),
+        partial(joint_loss, value_error=lambda values, later, running: -(values - later)[running].square().mean()),
+        partial(
+            joint_loss, value_error=lambda values, later, running: (values.detach() - later)[running].square().mean()
+        ),
         lambda *case: joint_loss(*case).detach(),
     ),
 )
