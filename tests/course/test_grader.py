@@ -78,7 +78,7 @@ def test_without_the_setting_nothing_raises(value, monkeypatch, capsys):
 # A round of nbgrader -------------------------------------------------------------------------------------------
 
 LESSON = "01_lesson"
-CHECKS = [*(f"05-{n}" for n in range(1, 6)), *(f"14-{n}" for n in range(1, 10))]
+CHECKS = [*(f"05-{n}" for n in range(1, 8)), *(f"14-{n}" for n in range(1, 10))]
 WRONG = ("(z @ np.linalg.inv(sigma) * z).sum(axis=1)", "(z @ np.linalg.inv(sigma) * z).sum(axis=0)")
 
 
