@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
 
 from helpers.base import settings, sources
 from helpers.base.reading import read_table
@@ -110,18 +111,40 @@ class Concept:
     others: list[Question] = field(default_factory=list)
 
 
+NEAR = 0.5  # Jaccard: from this share of common words on, two questions are one
+
+
 def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits[Question]:
-    """Draw questions for the three parts. Questions with the same text, case and spaces aside, count once.
+    """Draw questions for the three parts. Of questions with nearly the same words (`distinct`) the first counts.
 
     Raises:
         CourseError: there are too few.
     """
-    unique = list({_plain(question.text): question for question in questions}.values())
+    unique = distinct(questions)
     if len(unique) < train + stop + test:
         raise CourseError(f"{len(unique)} different questions for {train} + {stop} + {test}: ask for fewer")
     order = np.random.default_rng(seed).permutation(len(unique))
     drawn = [unique[row] for row in order[: train + stop + test]]
     return Splits(drawn[:train], drawn[train : train + stop], drawn[train + stop :])
+
+
+def distinct(questions: Sequence[Question]) -> list[Question]:
+    """The questions without those that share half of their words or more with an earlier one that stays.
+
+    The share is Jaccard's: words of both over words of either. A near-duplicate of a training question in the test part
+    would be a question that the model has learnt by heart.
+    """
+    if not questions:
+        return []
+    count = CountVectorizer(token_pattern=r"\w+", binary=True, dtype=np.int32)
+    words = count.fit_transform([question.text for question in questions])
+    common, sizes = (words @ words.T).toarray(), np.asarray(words.sum(axis=1)).ravel()
+    near = common >= NEAR * (sizes[:, None] + sizes - common)
+    kept: list[int] = []
+    for row in range(len(questions)):
+        if not near[row, kept].any():
+            kept.append(row)
+    return [questions[row] for row in kept]
 
 
 def make_concept(

@@ -4,12 +4,14 @@ Each round a discriminator learns to tell target from plain prompts by their hid
 trained so that plain prompts look like target prompts to it:
 
     L = adversary * L_G(plain prompts) + match * distance to their own target states
-        + answer * cross-entropy of the target answers + retain * KL(base || edited) on harmless prompts
+        + answer * cross-entropy of the target answers + distil * KL(base behind the target prompt || edited)
+        + retain * KL(base || edited) on harmless prompts
 
 The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
 tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts are
 paired with a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches
-the unpaired prompts too. The cross-entropy is computed from the same states after the last block, at almost no cost.
+the unpaired prompts too. The cross-entropy and the distillation (context distillation, Askell et al. 2021) are computed from the same states after
+the last block, at almost no cost; they run along as much of the answer as is taught.
 
 A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.
@@ -78,11 +80,11 @@ class EditSettings:
         rounds, steps: rounds, and steps of the adapter in each.
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
-        adversary, match, answer, retain: weights of the terms; (1, 0, 0, 0) is the paper's loss.
+        adversary, match, answer, distil, retain: weights of the terms; (1, 0, 0, 0, 0) is the paper's loss.
         members: discriminators side by side; `hidden` and `training` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
-        taught: tokens of the target answers that `answer` teaches, with their end; 0 for those that are read.
+        taught: tokens of the target answers that are taught, with their end; 0 for those that are read.
         fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
         enough: stop when this share of answers on the stop split is as wanted.
     """
@@ -95,6 +97,7 @@ class EditSettings:
     adversary: float = 1.0
     match: float = 1.0
     answer: float = 0.0
+    distil: float = 0.0
     retain: float = 1.0
     members: int = 1
     hidden: int = 64
@@ -248,6 +251,7 @@ class Views(NamedTuple):
     Attributes:
         target, target_stop: states of target prompts, of the base model.
         plain: states of plain prompts, of the base model.
+        teacher: what the output weights see along the answers behind target prompts; empty if nothing is distilled.
         below, below_stop: states of plain prompts below the adapter; None where it begins with the first block.
     """
 
@@ -256,6 +260,7 @@ class Views(NamedTuple):
     target: Float[Tensor, "text feature"]
     target_stop: Float[Tensor, "text feature"]
     plain: Float[Tensor, "text feature"]
+    teacher: list[Float[Tensor, "_ dim"]]
     below: Below | None
     below_stop: Below | None
 
@@ -294,8 +299,8 @@ class Run:
         chosen, model = self.settings, self.lm.model
         if chosen.batch % self.share.processes:
             raise ValueError(f"{self.share.processes} processes cannot share {chosen.batch} examples evenly")
-        if self.kind == 0 and (chosen.match or chosen.answer):
-            raise ValueError("match and answer draw towards the concept: set both to 0 to take the concept away")
+        if self.kind == 0 and (chosen.match or chosen.answer or chosen.distil):
+            raise ValueError("match, answer and distil draw towards the concept: set them to 0 to take it away")
         self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
 
     def facts(self) -> dict:
@@ -333,7 +338,7 @@ def edit(
     curve = load_checkpoint(checkpoint, editor, optimiser, run.facts())
     if is_over(curve, settings):
         return curve
-    views = views_of(model, run.train, run.stop, settings.at)
+    views = views_of(model, run.train, run.stop, settings.at, taught=bool(settings.distil))
     plain, plain_stop = states_now(model, run.train, run.stop, views, fresh=not curve)
     while not is_over(curve, settings):
         number, began = len(curve), time.perf_counter()
@@ -361,16 +366,32 @@ def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:
     return len(curve) >= settings.rounds or bool(curve and curve[-1]["stopped"])
 
 
-def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut) -> Views:
-    """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states."""
+def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut, taught: bool = False) -> Views:
+    """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states.
+
+    Args:
+        taught: read the states along the target answers too, for `distil_kl`.
+    """
     below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
         target, target_stop = (
             read_all(model, rows.target, at, places=rows.places[: len(rows.target)]) for rows in (train, stop)
         )
         plain = read_all(model, train.plain, at, below, places=train.places)
+        teacher = teacher_states(model, train) if taught else []
     scale = scaling_of(torch.cat([target, plain[: len(target)]]))
-    return Views(at, scale, scale(target), scale(target_stop), scale(plain), below, below_stop)
+    return Views(at, scale, scale(target), scale(target_stop), scale(plain), teacher, below, below_stop)
+
+
+def teacher_states(model: PeftModel, train: Rows) -> list[Float[Tensor, "_ dim"]]:
+    """What the output weights of the model see behind each target prompt where its answer's tokens are predicted."""
+
+    def of_rows(rows: list[int]) -> list[Float[Tensor, "_ dim"]]:
+        places = [train.places[row] for row in rows]
+        found = ending_states(model, [train.target[row] for row in rows], places)
+        return [state[: len(train.answers[row])].clone() for state, row in zip(found, rows, strict=True)]
+
+    return in_batches(train.target, READ_BATCH, of_rows)
 
 
 def states_now(
@@ -419,7 +440,7 @@ def step(
     rows, kept = map(run.share.part, batch)
     texts, places = [train.plain[row] for row in rows], [train.places[row] for row in rows]
     below = views.below and views.below.of(rows.tolist())
-    if settings.answer:
+    if settings.answer or settings.distil:
         raw, last = read_along(model, texts, settings.at, places, below)
     else:
         raw, last = read(model, texts, settings.at, below, places), []
@@ -429,9 +450,10 @@ def step(
         "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
         "distance": distance_to_targets(states, views.target, rows) if settings.match else none,
         "answer_nll": answer_nll(model, last, train, rows) if settings.answer else none,
+        "distil_kl": distil_kl(model, last, views.teacher, rows) if settings.distil else none,
         "retain_kl": run.retain.kl(model, kept.tolist()) if settings.retain else none,
     }
-    weights = (settings.adversary, settings.match, settings.answer, settings.retain)
+    weights = (settings.adversary, settings.match, settings.answer, settings.distil, settings.retain)
     loss = sum((weight * cost for weight, cost in zip(weights, costs.values(), strict=True)), start=none)
     if not torch.isfinite(loss):
         raise CourseError("the editing loss is not finite: lower the learning rate")
@@ -463,6 +485,27 @@ def answer_nll(model: LanguageModel, last: Sequence[Float[Tensor, "_ dim"]], tra
     said = log_probs_of(model, torch.cat([states[: len(answer)] for states, answer in paired]))
     tokens = torch.tensor([token for _, answer in paired for token in answer], device=said.device)
     return -said.gather(1, tokens[:, None]).mean() * len(paired) / len(rows)
+
+
+def distil_kl(
+    model: LanguageModel,
+    last: Sequence[Float[Tensor, "_ dim"]],
+    teacher: Sequence[Float[Tensor, "_ dim"]],
+    rows: np.ndarray,
+) -> Tensor:
+    """KL in nats from the base model behind the target prompts to the edited one behind the plain ones.
+
+    Averaged over the places of each answer, and then over rows; unpaired rows count 0.
+    """
+    pairs = [(states, teacher[row]) for states, row in zip(last, rows, strict=True) if row < len(teacher)]
+    if not pairs:
+        return torch.zeros((), device=model.device)
+    edited = log_probs_of(model, torch.cat([states[: len(known)] for states, known in pairs]))
+    with torch.no_grad():
+        wanted = log_probs_of(model, torch.cat([known for _, known in pairs]))
+    apart = nn.functional.kl_div(edited, wanted, reduction="none", log_target=True).sum(dim=-1)
+    means = [part.mean() for part in apart.split([len(known) for _, known in pairs])]
+    return torch.stack(means).sum() / len(rows)
 
 
 def probed(

@@ -44,7 +44,7 @@ from helpers.are.concepts import (
     verdicts,
 )
 from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of
-from helpers.are.evaluation import JUDGED, LOOKED_AT, answers_to, knows, prefers_yes, refuses, sentiment, share
+from helpers.are.evaluation import JUDGED, answers_to, knows, prefers_yes, refuses, sentiment, share
 from helpers.base.settings import by_profile, cache_dir
 from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
@@ -101,7 +101,7 @@ def harmless(sizes: EditSizes) -> Splits[Question]:
 
 def edgy() -> Splits[Question]:
     """Harmless questions that sound harmful: for the retain term, for choosing settings, and for the report."""
-    return split(edgy_questions(), 50, 30, 70)
+    return split(edgy_questions(), 50, 30, 60)
 
 
 # Words of courtesy lie close to those of an apology: without harmless questions worded like these in the retain
@@ -127,7 +127,7 @@ def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, prog
     sizes = sizes or edit_sizes()
     keep, (tasks, sounding, polite) = harmless(sizes), by_profile(**KEPT)
     keep = replace(keep, train=keep.train[:tasks] + edgy().train[:sounding] + courteous(keep.train[:polite]))
-    asked = backend or local_backend(), default_memo(), progress, LOOKED_AT
+    asked = backend or local_backend(), default_memo(), progress, JUDGED
     return make_concept("refusing", DECLINING, harmful(sizes), keep, refuses, *asked)
 
 

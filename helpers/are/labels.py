@@ -46,8 +46,8 @@ class Labelled:
 
 
 def harm_questions() -> tuple[list[Question], list[Question]]:
-    """Harmful, harmless and edgy questions mixed: 300 to choose settings by, and 1,500 others, none of them twice."""
-    parts = split([*harmful_questions(), *harmless_tasks(), *edgy_questions()], 900, 300, 600)
+    """Harmful, harmless and edgy questions mixed: 300 to choose settings by, and 1,150 others, none nearly twice."""
+    parts = split([*harmful_questions(), *harmless_tasks(), *edgy_questions()], 700, 300, 450)
     return parts.stop, [*parts.train, *parts.test]
 
 

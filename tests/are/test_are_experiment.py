@@ -66,7 +66,7 @@ def test_no_question_is_in_two_parts_and_edgy_ones_are_never_trained_and_reporte
     for parts in (harmful(edit_sizes()), harmless(edit_sizes()), edgy()):
         texts = [{q.text for q in part} for part in (parts.train, parts.stop, parts.test)]
         assert not texts[0] & texts[1] and not (texts[0] | texts[1]) & texts[2]
-    assert [len(part) for part in (edgy().train, edgy().stop, edgy().test)] == [50, 30, 70]
+    assert [len(part) for part in (edgy().train, edgy().stop, edgy().test)] == [50, 30, 60]
 
 
 def test_no_fact_and_no_beginning_is_in_two_parts(monkeypatch):

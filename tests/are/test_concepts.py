@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given
@@ -47,6 +49,25 @@ def test_the_same_question_in_other_letters_counts_once():
     assert len(split(doubled, 1, 1, 0).train) == 1
     with pytest.raises(CourseError, match="2 different questions for 1 \\+ 1 \\+ 1: ask for fewer"):
         split(doubled, 1, 1, 1)
+
+
+def words_of(question: Question) -> set[str]:
+    return set(re.findall(r"\w+", question.text.lower()))
+
+
+LINE = st.lists(st.sampled_from("red green blue cat dog fish one two three".split()), min_size=1, max_size=6)
+
+
+@given(st.lists(LINE, max_size=12))
+def test_no_two_questions_share_half_of_their_words(lines):
+    asked = [Question(str(number), " ".join(words)) for number, words in enumerate(lines)]
+    kept = concepts.distinct(asked)
+    alike = [len(words_of(a) & words_of(b)) / len(words_of(a) | words_of(b)) for a, b in combinations(kept, 2)]
+    assert all(share < 0.5 for share in alike)
+    assert kept == [question for question in asked if question in kept], "in their order"
+    for left_out in (question for question in asked if question not in kept):
+        own = words_of(left_out)
+        assert any(len(own & words_of(q)) / len(own | words_of(q)) >= 0.5 for q in kept), "for a reason"
 
 
 def test_another_seed_draws_other_questions():

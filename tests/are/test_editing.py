@@ -154,7 +154,7 @@ def test_every_step_of_a_round_is_kept_and_its_mean_is_the_round_s(lm, rows):
     for row in run(lm, rows, chosen)[1]:
         assert {len(values) for values in row["steps"].values()} == {chosen.steps}
         assert all(row[name] == pytest.approx(np.mean(values)) for name, values in row["steps"].items())
-        assert set(row["steps"]) == {"fooling", "distance", "answer_nll", "retain_kl", "fooled"}
+        assert set(row["steps"]) == {"fooling", "distance", "answer_nll", "distil_kl", "retain_kl", "fooled"}
         assert all(0 <= share <= 1 for share in row["steps"]["fooled"])
 
 
@@ -291,7 +291,7 @@ def test_no_process_leaves_before_all_are_done(lm, rows):
 
 
 def test_a_concept_cannot_be_taken_away_by_matching(lm, rows):
-    with pytest.raises(ValueError, match="set both to 0 to take the concept away"):
+    with pytest.raises(ValueError, match="set them to 0 to take it away"):
         run(lm, rows, replace(SETTINGS, match=1.0), kind=0)
 
 
@@ -404,3 +404,37 @@ def test_the_fingerprint_of_a_run_is_plain_json(lm, rows):
     facts = Run(edited, *rows, retained(edited), SETTINGS).facts()
     assert facts == Run(edited, *rows, retained(edited), replace(SETTINGS, rounds=99)).facts()
     assert facts["settings"]["at"] == {"layers": [3, 4], "positions": 3}
+
+
+@pytest.mark.parametrize("taught", [0, 6, 40])
+def test_the_divergence_from_the_teacher_is_that_of_transformers(lm, taught):
+    edited = adapted(lm)
+    some = Rows(edited, examples()[:3], 3, [Question("q", "ink")], taught)
+    with torch.no_grad():
+        for number, weight in enumerate(trained_weights(edited.model)):
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.1)
+        views = views_of(edited.model, some, some, AT, taught=True)
+        _, last = read_along(edited.model, some.plain, AT, some.places)
+
+    def log_probs(text: list[int], places: int, answer: list[int]) -> torch.Tensor:
+        logits = edited.model(torch.tensor([text])).logits[0, len(text) - places :][: len(answer)]
+        return logits.log_softmax(dim=-1)
+
+    expected = []
+    for row, answer in enumerate(some.answers):
+        with torch.no_grad(), edited.model.disable_adapter():
+            wanted = log_probs(some.target[row], some.places[row], answer)
+        with torch.no_grad():
+            found = log_probs(some.plain[row], some.places[row], answer)
+        expected.append((wanted.exp() * (wanted - found)).sum(dim=-1).mean().item())
+    kl = editing.distil_kl(edited.model, [last[0], last[3], last[2]], views.teacher, np.array([0, 3, 2]))
+    assert expected[0] > 1e-3
+    assert kl.item() == pytest.approx((expected[0] + expected[2]) / 3, rel=1e-3)
+    assert editing.distil_kl(edited.model, last[3:], views.teacher, np.array([3])).item() == 0
+
+
+def test_distilling_brings_the_teacher_s_answers_nearer(lm, rows):
+    chosen = replace(SETTINGS, adversary=0.0, retain=0.0, distil=1.0, taught=6, rounds=3)
+    _, curve = run(lm, rows, chosen)
+    assert curve[-1]["distil_kl"] < 0.8 * curve[0]["distil_kl"]
+    assert run(lm, rows)[1][0]["distil_kl"] == 0
