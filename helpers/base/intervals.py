@@ -169,3 +169,61 @@ def balanced_accuracy_interval(
         found.append(np.mean([total[rows].sum() / count[rows].sum() for rows in drawn]))
     low, high = np.percentile(found, [2.5, 97.5])
     return float(low), float(high)
+
+
+def exact_interval(hits: int, n: int) -> Interval:
+    """A rate and its exact 95% interval (Clopper and Pearson 1934), which has a width even where nothing happened.
+
+    Raises:
+        ValueError: no trial, or not 0 to `n` hits.
+    """
+    from scipy import stats  # slow to import, as above
+
+    if not 0 <= hits <= n or not n:
+        raise ValueError(f"{hits} hits in {n} trials: give 1 trial or more, and as many hits at most")
+    found = stats.binomtest(hits, n).proportion_ci(method="exact")
+    return Interval(hits / n, float(found.low), float(found.high))
+
+
+def corrected_rate(rate: float, sensitivity: float, specificity: float) -> float:
+    """The rate behind one that a judge reported (Rogan and Gladen 1978), kept between 0 and 1.
+
+    Raises:
+        CourseError: a judge that says yes as often when it should not: nothing can be learnt from it.
+    """
+    if sensitivity + specificity <= 1:
+        raise CourseError(
+            f"sensitivity {sensitivity:.2f} and specificity {specificity:.2f}: such a judge knows nothing, take another"
+        )
+    return float(np.clip((rate + specificity - 1) / (sensitivity + specificity - 1), 0, 1))
+
+
+def corrected_interval(
+    verdicts: Bool[np.ndarray, " answer"],
+    judged: Bool[np.ndarray, " label"],
+    labels: Bool[np.ndarray, " label"],
+    n_resamples: int = 2000,
+) -> Interval:
+    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that draws answers and labels anew.
+
+    So it holds what is not known of the answers, and what is not known of the judge.
+
+    Args:
+        verdicts: what the judge says of the answers that are reported.
+        judged, labels: what it says of labelled answers, and what they are.
+
+    Raises:
+        ValueError: no answer, or a kind without labels.
+        CourseError: as `corrected_rate`.
+    """
+    kinds = judged[labels], ~judged[~labels]
+    if not len(verdicts) or not all(map(len, kinds)):
+        raise ValueError("no answer, or no label of one kind: give some of each")
+
+    def rate(draw: Callable[[np.ndarray], np.ndarray]) -> float:
+        return corrected_rate(float(draw(verdicts).mean()), *(float(draw(kind).mean()) for kind in kinds))
+
+    rng = np.random.default_rng(0)
+    found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(rate(lambda values: values), float(low), float(high))

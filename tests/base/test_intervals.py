@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.base import intervals
-from helpers.base.intervals import clustered_interval, crossed_interval, nested_interval
+from helpers.base.intervals import (
+    clustered_interval,
+    corrected_interval,
+    corrected_rate,
+    crossed_interval,
+    exact_interval,
+    nested_interval,
+)
 from helpers.base.storage import CourseError
 
 
@@ -137,3 +145,39 @@ def test_rows_are_drawn_in_their_own_world():
     ):
         with pytest.raises(error, match=words):
             nested_interval(values)
+
+
+def test_an_exact_interval_is_that_of_two_beta_tails_and_has_a_width_where_nothing_happened():
+    for hits, n in ((0, 60), (1, 60), (30, 60), (60, 60), (3, 7)):
+        tails = stats.beta.ppf(0.025, hits, n - hits + 1), stats.beta.ppf(0.975, hits + 1, n - hits)
+        found = exact_interval(hits, n)
+        assert found.mean == hits / n
+        assert found[1:] == pytest.approx((tails[0] if hits else 0.0, tails[1] if hits < n else 1.0))
+    assert exact_interval(0, 60).high == pytest.approx(0.06, abs=0.001)
+    for hits, n in ((0, 0), (5, 4), (-1, 4)):
+        with pytest.raises(ValueError, match="give 1 trial or more"):
+            exact_interval(hits, n)
+
+
+def test_a_rate_is_corrected_by_what_a_judge_gets_wrong():
+    assert corrected_rate(0.9 * 0.4 + 0.2 * 0.6, 0.9, 0.8) == pytest.approx(0.4)
+    assert corrected_rate(0.1, 0.9, 0.8) == 0 and corrected_rate(0.95, 0.9, 0.8) == 1
+    with pytest.raises(CourseError, match="take another"):
+        corrected_rate(0.5, 0.3, 0.7)
+
+
+def test_a_corrected_interval_covers_the_true_rate_and_a_naive_one_does_not():
+    random, true, sensitivity, specificity = np.random.default_rng(0), 0.6, 0.8, 0.9
+    covered, naive = [], []
+    for _ in range(60):
+        labels = np.repeat([True, False], 80)
+        judged = random.random(160) < np.where(labels, sensitivity, 1 - specificity)
+        really = random.random(150) < true
+        verdicts = random.random(150) < np.where(really, sensitivity, 1 - specificity)
+        found = corrected_interval(verdicts, judged, labels, n_resamples=300)
+        covered.append(found.low <= true <= found.high)
+        naive.append(exact_interval(int(verdicts.sum()), 150))
+    assert 0.88 <= np.mean(covered)
+    assert np.mean([one.low <= true <= one.high for one in naive]) < np.mean(covered)
+    with pytest.raises(ValueError, match="no label of one kind"):
+        corrected_interval(np.array([True]), np.array([True]), np.array([True]))
