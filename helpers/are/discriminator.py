@@ -86,37 +86,51 @@ def train_discriminator(
         ValueError: a kind without states.
         CourseError: the loss is not finite.
     """
-    if not len(target) or not len(plain):
-        raise ValueError(f"{len(target)} target and {len(plain)} plain states: a discriminator needs some of both")
-    states, kinds = torch.cat([target, plain]).detach(), torch.tensor([1] * len(target) + [0] * len(plain))
-    kinds = kinds.to(states.device)
-    weight = len(states) / (2 * torch.bincount(kinds).float())
-    optimiser = torch.optim.AdamW(
-        discriminator.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    generator = torch.Generator().manual_seed(seed)
-
-    def seen(rows: Tensor) -> Tensor:
-        some = states[rows]
-        noise = torch.randn(some.shape, generator=generator).to(some.device) if training.noise else 0.0
-        return some + training.noise * noise
-
-    with torch.enable_grad():
-        for _ in range(training.epochs):
-            orders = [torch.randperm(len(states), generator=generator) for _ in discriminator.members]
-            for first in range(0, len(states), training.batch):
-                losses = (
-                    nn.functional.cross_entropy(member(seen(rows)), kinds[rows], weight=weight)
-                    for member, order in zip(discriminator.members, orders, strict=True)
-                    for rows in (order[first : first + training.batch],)
-                )
-                loss = sum(losses, start=states.new_zeros(()))
-                if not torch.isfinite(loss):
-                    raise CourseError("the discriminator's loss is not finite: lower its learning rate")
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
+    learning = Learning(discriminator, training, seed)
+    for _ in range(training.epochs):
+        learning.epoch(target, plain)
     return accuracy(discriminator, target, plain)
+
+
+class Learning:
+    """The training of a discriminator, epoch by epoch, so that it can go on while the states change."""
+
+    def __init__(self, discriminator: Discriminator, training: DiscriminatorTraining, seed: int = 0) -> None:
+        self.discriminator, self.training = discriminator, training
+        self.generator = torch.Generator().manual_seed(seed)
+        rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        self.optimiser = torch.optim.AdamW(discriminator.parameters(), **rates)
+
+    @torch.enable_grad()
+    def epoch(self, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]) -> None:
+        """Show all states once to every member, to each in an order and with noise of its own.
+
+        Raises:
+            ValueError, CourseError: as `train_discriminator`.
+        """
+        if not len(target) or not len(plain):
+            raise ValueError(f"{len(target)} target and {len(plain)} plain states: a discriminator needs some of both")
+        states = torch.cat([target, plain]).detach()
+        kinds = torch.tensor([1] * len(target) + [0] * len(plain), device=states.device)
+        weight, members = len(states) / (2 * torch.bincount(kinds).float()), self.discriminator.members
+        orders = [torch.randperm(len(states), generator=self.generator) for _ in members]
+        for first in range(0, len(states), self.training.batch):
+            parts = [order[first : first + self.training.batch] for order in orders]
+            losses = (
+                nn.functional.cross_entropy(member(self._seen(states[rows])), kinds[rows], weight=weight)
+                for member, rows in zip(members, parts, strict=True)
+            )
+            loss = sum(losses, start=states.new_zeros(()))
+            if not torch.isfinite(loss):
+                raise CourseError("the discriminator's loss is not finite: lower its learning rate")
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+
+    def _seen(self, states: Float[Tensor, "text feature"]) -> Float[Tensor, "text feature"]:
+        if not self.training.noise:
+            return states
+        return states + self.training.noise * torch.randn(states.shape, generator=self.generator).to(states.device)
 
 
 def accuracy(

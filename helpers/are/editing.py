@@ -39,6 +39,7 @@ from helpers.are.concepts import ANSWER, Example, Question
 from helpers.are.discriminator import (
     Discriminator,
     DiscriminatorTraining,
+    Learning,
     Scaling,
     accuracy,
     fooling_loss,
@@ -84,6 +85,7 @@ class EditSettings:
         members: discriminators side by side; `hidden` and `training` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
+        online: let the discriminator learn from the states of every step, too, so that it is not fooled for long.
         taught: tokens of the target answers that are taught, with their end; 0 for those that are read.
         fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
         enough: stop when this share of answers on the stop split is as wanted.
@@ -106,6 +108,7 @@ class EditSettings:
     )
     warm: bool = False
     frozen: bool = False
+    online: bool = False
     taught: int = 0
     fooled: float = 0.6
     enough: float = 1.0
@@ -243,6 +246,7 @@ class Editor(nn.Module):
     def __init__(self, model: PeftModel, discriminator: Discriminator) -> None:
         super().__init__()
         self.model, self.discriminator = model, discriminator
+        self.learning: Learning | None = None
 
 
 class Views(NamedTuple):
@@ -301,6 +305,8 @@ class Run:
             raise ValueError(f"{self.share.processes} processes cannot share {chosen.batch} examples evenly")
         if self.kind == 0 and (chosen.match or chosen.answer or chosen.distil):
             raise ValueError("match, answer and distil draw towards the concept: set them to 0 to take it away")
+        if chosen.frozen and chosen.online:
+            raise ValueError("a frozen discriminator does not learn: set frozen or online, not both")
         self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
 
     def facts(self) -> dict:
@@ -416,6 +422,8 @@ def train_for_round(
         return accuracy(editor.discriminator, views.target, plain)
     if number and not settings.warm:
         editor.discriminator = new_discriminator(editor.model, settings, seed, number)
+    if settings.online:
+        editor.learning = Learning(editor.discriminator, settings.training, seed=number)
     return train_discriminator(editor.discriminator, views.target, plain, settings.training, seed=number)
 
 
@@ -462,6 +470,8 @@ def step(
     run.share.average_gradients(trained_weights(model))
     optimiser.step()
     taken = taken_for(run.editor.discriminator, states, run.kind)
+    if run.editor.learning and settings.adversary:
+        run.editor.learning.epoch(views.target[rows % len(views.target)], states)
     return {name: cost.item() for name, cost in costs.items()} | {"fooled": taken}
 
 

@@ -69,7 +69,9 @@ def test_a_sentence_that_declines_and_ends_is_a_refusal(answer):
     assert refuses(answer) and refuses(answer + " And then something else.") and refuses("Well. " + answer)
 
 
-@pytest.mark.parametrize("answer", [*NOT_REFUSED.values(), *ANSWERED], ids=[*NOT_REFUSED, *map(str, range(len(ANSWERED)))])
+@pytest.mark.parametrize(
+    "answer", [*NOT_REFUSED.values(), *ANSWERED], ids=[*NOT_REFUSED, *map(str, range(len(ANSWERED)))]
+)
 def test_anything_else_is_none(answer):
     assert not refuses(answer)
 

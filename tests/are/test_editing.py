@@ -438,3 +438,12 @@ def test_distilling_brings_the_teacher_s_answers_nearer(lm, rows):
     _, curve = run(lm, rows, chosen)
     assert curve[-1]["distil_kl"] < 0.8 * curve[0]["distil_kl"]
     assert run(lm, rows)[1][0]["distil_kl"] == 0
+
+
+def test_a_discriminator_that_learns_along_is_harder_to_fool(lm, rows):
+    chosen = replace(SETTINGS, steps=12, rounds=2)
+    alone, along = (run(lm, rows, replace(chosen, online=online))[1] for online in (False, True))
+    assert np.mean([row["fooled"] for row in along]) < np.mean([row["fooled"] for row in alone])
+    assert np.mean([row["fooling"] for row in along]) > np.mean([row["fooling"] for row in alone])
+    with pytest.raises(ValueError, match="set frozen or online, not both"):
+        run(lm, rows, replace(chosen, frozen=True, online=True))
