@@ -98,8 +98,9 @@ class Learning:
     def __init__(self, discriminator: Discriminator, training: DiscriminatorTraining, seed: int = 0) -> None:
         self.discriminator, self.training = discriminator, training
         self.generator = torch.Generator().manual_seed(seed)
-        rates = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-        self.optimiser = torch.optim.AdamW(discriminator.parameters(), **rates)
+        self.optimiser = torch.optim.AdamW(
+            discriminator.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
 
     @torch.enable_grad()
     def epoch(self, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]) -> None:

@@ -10,8 +10,9 @@ trained so that plain prompts look like target prompts to it:
 The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
 tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts are
 paired with a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches
-the unpaired prompts too. The cross-entropy and the distillation (context distillation, Askell et al. 2021) are computed from the same states after
-the last block, at almost no cost; they run along as much of the answer as is taught.
+the unpaired prompts too. The cross-entropy and the distillation (of a prompted model into one without the prompt, as
+the context distillation of Askell et al. 2021, section 2.1) are computed from the same states after the last block, at
+almost no cost; they run along as much of the answer as is taught.
 
 A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.

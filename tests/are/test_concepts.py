@@ -55,9 +55,8 @@ def words_of(question: Question) -> set[str]:
     return set(re.findall(r"\w+", question.text.lower()))
 
 
-LINE = st.lists(
-    st.sampled_from(["red", "green", "blue", "cat", "dog", "fish", "one", "two", "three"]), min_size=1, max_size=6
-)
+WORDS = ("red", "green", "blue", "cat", "dog", "fish", "one", "two", "three")
+LINE = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6)
 
 
 @given(st.lists(LINE, max_size=12))
