@@ -14,20 +14,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.are.concepts import Question
-from helpers.language.generation import prompt_tokens
+from helpers.language.generation import Message, prompt_tokens
 from helpers.language.models import AnyModel
 from helpers.language.states import READ_BATCH, ending_states, in_batches, log_probs_of
 
 
 def first_token_log_probs(
-    lm: AnyModel, questions: Sequence[Question], system: str = ""
+    lm: AnyModel, questions: Sequence[Question], before: Sequence[Message] = ()
 ) -> Float[Tensor, "question token"]:
-    """Log-probabilities of the first token of the answer to each question, without or with a system message.
+    """Log-probabilities of the first token of the answer to each question, behind messages if there are any.
 
     Raises:
         ValueError: no question, or a model without a chat template.
     """
-    before = (("system", system),) if system else ()
     texts = [prompt_tokens(lm.tokenizer, (*before, ("user", question.text))) for question in questions]
     if not texts:
         raise ValueError("no question: give one or more")

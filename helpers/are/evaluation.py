@@ -34,6 +34,7 @@ from helpers.base.storage import CourseError
 from helpers.embedding.features import sentence_encoder, sentence_features
 from helpers.language.generation import (
     Backend,
+    Message,
     Prompt,
     Sampling,
     Stop,
@@ -160,13 +161,12 @@ def agreement(
 def answers_to(
     backend: Backend,
     questions: Sequence[Question],
-    system: str = "",
+    before: Sequence[Message] = (),
     memo: Memo | None = None,
     progress: bool = False,
     sampling: Sampling = ANSWER,
 ) -> list[str]:
-    """Answers to questions without or with a system message: greedy and of 40 tokens, if not asked otherwise."""
-    before = (("system", system),) if system else ()
+    """Answers to questions, behind messages if there are any: greedy and of 40 tokens, if not asked otherwise."""
     prompts = [(*before, ("user", question.text)) for question in questions]
     return generate(backend, prompts, sampling, memo=memo, progress=progress)
 

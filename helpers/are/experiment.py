@@ -168,8 +168,8 @@ def a_few_tasks() -> Splits[Question]:
 
 
 def fact_parts() -> Splits[Fact]:
-    """Up to 100, 35 and 70 facts; the one that says what another one says already is left out."""
-    sizes = by_profile(small=(60, 25, 50), full=(100, 35, 70))
+    """Up to 100, 34 and 69 facts; the one that says what another one says already is left out."""
+    sizes = by_profile(small=(60, 25, 50), full=(100, 34, 69))
     known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
     parts = split([Question(fact.id, fact.true) for fact in known.values()], *sizes)
     return Splits(*([known[question.id] for question in part] for part in parts))
@@ -340,21 +340,22 @@ TELL = "Tell me something that is true."
 
 
 class Approach(NamedTuple):
-    """A way to bring a concept about: an edit, or the base model with a system message or with steered states.
+    """A way to bring a concept about: an edit, or the base model behind messages or with steered states.
 
     Attributes:
+        before: messages in front of every question.
         inside: the context in which the model is asked (`baselines.steered`).
     """
 
     lm: LoadedModel
     backend: Backend
-    system: str = ""
+    before: tuple[Message, ...] = ()
     inside: Callable[[], AbstractContextManager] = nullcontext
 
     def answers(self, questions: Sequence[Question], sampling: Sampling = ANSWER) -> list[str]:
         """Answers to questions, kept in the memo."""
         with self.inside():
-            return answers_to(self.backend, questions, self.system, default_memo(), sampling=sampling)
+            return answers_to(self.backend, questions, self.before, default_memo(), sampling=sampling)
 
     def refusals(self, parts: Mapping[str, Sequence[Question]]) -> dict[str, Float[np.ndarray, " question"]]:
         """1 for every question of each kind that is refused, by the keyword judge; asked together, which is cheaper."""
@@ -364,21 +365,23 @@ class Approach(NamedTuple):
     def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
         """How much given answers to questions surprise the model."""
         with self.inside():
-            return perplexity(self.lm, answers, [(*self._before, ("user", question.text)) for question in questions])
+            return perplexity(self.lm, answers, [(*self.before, ("user", question.text)) for question in questions])
 
     def knows(self, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
         """Whether the true statement of each pair is the likelier answer to `TELL`."""
         with self.inside():
-            return knows(self.lm, facts, (*self._before, ("user", TELL)))
+            return knows(self.lm, facts, (*self.before, ("user", TELL)))
 
     @property
-    def _before(self) -> tuple[Message, ...]:
-        return (("system", self.system),) if self.system else ()
+    def system(self) -> str:
+        """The system message; empty if there is none."""
+        return next((text for role, text in self.before if role == "system"), "")
 
 
-def base_method(system: str = "") -> Approach:
-    """The base model, with or without a system message."""
-    return Approach(language_model(), local_backend(), system)
+def base_method(before: str | tuple[Message, ...] = ()) -> Approach:
+    """The base model, perhaps behind messages, or a system message that is given as a text."""
+    messages = (("system", before),) if isinstance(before, str) else before
+    return Approach(language_model(), local_backend(), messages)
 
 
 def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Approach:

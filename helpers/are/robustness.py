@@ -144,11 +144,10 @@ def recovered(
     Args:
         prompts: as `prefilled` makes them.
     """
-    before = (("system", method.system),) if method.system else ()
     rates = {}
     with method.inside():
         for length, some in prompts.items():
-            asked = [(*before, *messages_of(prompt)) for prompt in some]
+            asked = [(*method.before, *messages_of(prompt)) for prompt in some]
             rest = generate(method.backend, asked, sampling, memo=default_memo())
             rates[length] = share(lambda text: declines_later(declines, text), rest)
     return rates

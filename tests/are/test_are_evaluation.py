@@ -266,7 +266,7 @@ def test_answers_are_asked_for_with_and_without_a_system_message():
             done(list(range(len(prompts))), ["yes"] * len(prompts))
 
     assert answers_to(Echo(), [Question("q", "Why?")]) == ["yes"]
-    answers_to(Echo(), [Question("q", "Why?")], system="Be kind.")
+    answers_to(Echo(), [Question("q", "Why?")], before=(("system", "Be kind."),))
     assert asked == [(("user", "Why?"),), (("system", "Be kind."), ("user", "Why?"))]
 
 

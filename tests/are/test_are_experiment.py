@@ -81,7 +81,7 @@ def test_no_fact_and_no_beginning_is_in_two_parts(monkeypatch):
 
 def test_the_full_profile_has_more_of_them(monkeypatch):
     monkeypatch.setenv("STEER_PROFILE", "full")
-    assert [len(part) for part in experiment.fact_parts()] == [100, 35, 70]
+    assert [len(part) for part in experiment.fact_parts()] == [100, 34, 69]
     assert [len(part) for part in experiment.pair_parts()] == [200, 100, 300]
 
 
@@ -142,6 +142,7 @@ def test_methods_answer_and_are_surprised(small_world):
     lm = with_adapter(small_world, rank=2)  # changes nothing yet
     questions = [Question("a", "sun?"), Question("b", "rain?")]
     plain, asked = base_method(), base_method("Be glad!")
+    assert plain.system == "" and asked.system == "Be glad!" and asked == base_method((("system", "Be glad!"),))
     steered = steered_method(2, torch.ones(32), 5.0)
     assert edit_method(lm).answers(questions) == plain.answers(questions)
     assert steered.answers(questions) != plain.answers(questions)

@@ -40,7 +40,7 @@ def plain_log_probs(lm, question: Question, system: str = "") -> torch.Tensor:
 def test_log_probabilities_are_those_of_the_whole_model(edited):
     for system in ("", "Be brief."):
         expected = torch.stack([plain_log_probs(edited, question, system) for question in QUESTIONS])
-        found = first_token_log_probs(edited, QUESTIONS, system)
+        found = first_token_log_probs(edited, QUESTIONS, (("system", system),) if system else ())
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
