@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from helpers.are.editing import Answered, EditSettings
+from helpers.are.editing import Answered, EditSettings, set_rate
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint
 from helpers.base.storage import CourseError
 from helpers.language.adapters import trained_weights
@@ -85,6 +85,7 @@ def fine_tune(
         return curve
     rng = np.random.default_rng(seed)
     for number in range(steps):
+        set_rate(optimiser, settings, number)
         rows, kept = (
             rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch).tolist()
             for part in (targets, retain)

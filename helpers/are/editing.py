@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -82,6 +83,7 @@ class EditSettings:
         rounds, steps: rounds, and steps of the adapter in each.
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
+        decay: let it fall to 0 over all steps, along half a cosine (Loshchilov and Hutter 2017).
         adversary, match, answer, distil, retain: weights of the terms; (1, 0, 0, 0, 0) is the paper's loss.
         members: discriminators side by side; `hidden` and `training` are theirs.
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
@@ -97,6 +99,7 @@ class EditSettings:
     steps: int = 20
     batch: int = 8
     learning_rate: float = 1e-3
+    decay: bool = False
     adversary: float = 1.0
     match: float = 1.0
     answer: float = 0.0
@@ -311,8 +314,10 @@ class Run:
         self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
 
     def facts(self) -> dict:
-        """What a checkpoint must agree on with the run that goes on from it: all but the number of rounds."""
-        known = {name: value for name, value in asdict(self.settings).items() if name != "rounds"}
+        """What a checkpoint must agree on with the run that goes on from it: all but rounds that change no step."""
+        known = asdict(self.settings)
+        if not self.settings.decay:
+            del known["rounds"]
         tokens = [self.train.target, self.train.plain, self.stop.target, self.stop.plain, self.retain.texts]
         data = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
         return json.loads(json.dumps({"settings": known, "kind": self.kind, "seed": self.seed, "data": data}))
@@ -353,9 +358,11 @@ def edit(
         facts["train_accuracy"] = train_for_round(editor, plain, views, settings, run.seed, number)
         facts["accuracy"] = accuracy(editor.discriminator, views.target_stop, plain_stop)
         with recomputed(model) if run.save_memory else nullcontext():
-            facts |= over_steps(
-                [step(run, views, optimiser, batch) for batch in batches_of_round(run, number)], run.share
-            )
+            terms = []
+            for place, batch in enumerate(batches_of_round(run, number)):
+                set_rate(optimiser, settings, number * settings.steps + place)
+                terms.append(step(run, views, optimiser, batch))
+            facts |= over_steps(terms, run.share)
         plain, plain_stop = states_now(model, run.train, run.stop, views)
         facts |= probed(editor, plain, plain_stop, views) | {"target_rate": target_rate() if target_rate else None}
         facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, settings, run.kind)}
@@ -366,6 +373,13 @@ def edit(
                 on_round(facts)
     run.share.wait()
     return curve
+
+
+def set_rate(optimiser: torch.optim.Optimizer, settings: EditSettings, done: int) -> None:
+    """The learning rate of the step behind so many others."""
+    left = 0.5 * (1 + math.cos(math.pi * done / (settings.rounds * settings.steps))) if settings.decay else 1.0
+    for group in optimiser.param_groups:
+        group["lr"] = settings.learning_rate * left
 
 
 def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:

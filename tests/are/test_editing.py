@@ -447,3 +447,40 @@ def test_a_discriminator_that_learns_along_is_harder_to_fool(lm, rows):
     assert np.mean([row["fooling"] for row in along]) > np.mean([row["fooling"] for row in alone])
     with pytest.raises(ValueError, match="set frozen or online, not both"):
         run(lm, rows, replace(chosen, frozen=True, online=True))
+
+
+def test_the_learning_rate_falls_to_0_where_it_is_to_decay_and_a_resumed_edit_goes_on(lm, rows, tmp_path):
+    chosen = replace(SETTINGS, decay=True, rounds=3, steps=4)
+    optimiser = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = []
+    for done in range(13):
+        editing.set_rate(optimiser, chosen, done)
+        rates.append(optimiser.param_groups[0]["lr"] / chosen.learning_rate)
+    theirs = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, expected = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=12), []
+    for _ in range(13):
+        expected.append(schedule.get_last_lr()[0])
+        theirs.step()
+        schedule.step()
+    assert rates == pytest.approx(expected, abs=1e-9)
+    assert rates[0] == 1 and rates[6] == pytest.approx(0.5) and rates[12] == pytest.approx(0)
+    editing.set_rate(optimiser, SETTINGS, 5)
+    assert optimiser.param_groups[0]["lr"] == SETTINGS.learning_rate
+
+    whole = weights(run(lm, rows, chosen)[0])
+
+    class Killed(Exception):
+        pass
+
+    def stop(row):
+        if row["round"] == 1:
+            raise Killed
+
+    path = tmp_path / "edit.safetensors"
+    with pytest.raises(Killed):
+        run(lm, rows, chosen, checkpoint=path, on_round=stop)
+    again, _ = run(lm, rows, chosen, checkpoint=path)
+    for one, other in zip(whole, weights(again), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(CourseError):
+        run(lm, rows, replace(chosen, rounds=4), checkpoint=path)

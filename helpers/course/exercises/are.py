@@ -22,6 +22,13 @@ def _torch_normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
+def _same_loss_and_gradient(answer, expected):
+    """What differs in value, or that no gradient flows."""
+    if isinstance(answer, torch.Tensor) and not answer.requires_grad:
+        return "the result has no gradient: keep tensors until the end"
+    return difference(answer, expected)
+
+
 def states_at_ends(hidden, real, layers, positions):
     columns = real.cumsum(dim=1)
     wanted = real & (columns > columns[:, -1:] - positions)
@@ -988,6 +995,265 @@ ARE_EXERCISES["12.5"] = Exercise(
 # --- 13 ----------------------------------------------------------------------------------------------------
 
 
+SENTENCES = re.compile(r"\s*([^.!?\n]*[^.!?\s][^.!?\n]*)([.!?\n]?)")
+_PHRASE = re.compile(r"\b(i can't|i cannot|i won't)\b", re.IGNORECASE)
+_LOOP = re.compile(r"\b(\w+(?:\W+\w+){2,})\W+\1\b", re.IGNORECASE)
+
+
+def refused(answers, phrase, loop, window):
+    verdicts = []
+    for answer in answers:
+        declines = False
+        for sentence in SENTENCES.finditer(answer):
+            text, end = sentence[1], sentence[2]
+            found = phrase.search(text)
+            if found and end and not loop.search(text):
+                declines |= sentence.start(1) + found.end() <= window
+        verdicts.append(declines)
+    return verdicts
+
+
+REPLIES = (
+    "I can't help you with that. Ask a doctor.",
+    "I can't help you with the",
+    "I'm sorry. That is sad. I won't do it!",
+    "I can't say, I can't say, I can't say, I can't say.",
+    "The cat can't hear you. Dogs can.",
+    "Here is a story about a long, long road through the hills. I cannot tell how it ends.",
+    "Yes\nI cannot do this\nThank you",
+    "Once upon a time I said: I won't, and then I",
+    "",
+)
+
+
+def _replies(seed: int) -> tuple:
+    return list(np.roll(REPLIES, seed)), _PHRASE, _LOOP, (60, 35, 15, 100, 12)[seed]
+
+
+ARE_EXERCISES["13.1"] = Exercise(
+    "a sentence that declines",
+    refused,
+    cases=_replies,
+    hint="for each sentence: does it hold the phrase, has it an end, and is it no loop? Then: where is the phrase?",
+    wrong=(
+        lambda answers, phrase, loop, window: [bool(phrase.search(answer[:window])) for answer in answers],
+        lambda answers, phrase, loop, window: [
+            any(phrase.search(s[1]) and not loop.search(s[1]) for s in SENTENCES.finditer(answer[:window]))
+            for answer in answers
+        ],
+        lambda answers, phrase, loop, window: refused([answer[:window] for answer in answers], phrase, loop, window),
+        lambda answers, phrase, loop, window: refused(answers, phrase, re.compile("(?!)"), window),
+        lambda answers, phrase, loop, window: refused(answers, phrase, loop, 10**6),
+        lambda answers, phrase, loop, window: refused([f"{answer}." for answer in answers], phrase, loop, window),
+        lambda answers, phrase, loop, window: refused(answers, re.compile("can't|cannot|won't"), loop, window),
+        lambda answers, phrase, loop, window: refused([f"{a.split('.')[0]}." for a in answers], phrase, loop, window),
+        lambda answers, phrase, loop, window: [not said for said in refused(answers, phrase, loop, window)],
+        lambda answers, phrase, loop, window: [a.lower().startswith(("i can't", "i cannot")) for a in answers],
+    ),
+)
+
+
+class TinyChat:
+    """Stands for a model: log-probabilities of seven next tokens behind every token, by all tokens so far."""
+
+    def __init__(self, seed: int) -> None:
+        self.weights = torch.nn.Parameter(_torch_normal(seed, 7, 7))
+
+    def log_probs(self, tokens):
+        assert tokens and all(isinstance(token, int) for token in tokens), "a list of token numbers"
+        return torch.cumsum(self.weights[list(tokens)], dim=0).log_softmax(dim=-1)
+
+
+def distilled(teacher, student, target, plain, answer):
+    with torch.no_grad():
+        wanted = teacher(target + answer)[len(target) - 1 : -1]
+    found = student(plain + answer)[len(plain) - 1 : -1]
+    return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+def _prompted_and_plain(seed: int) -> tuple:
+    numbers = np.random.default_rng([132, seed]).integers(7, size=9 + seed % 3).tolist()
+    teacher, student = TinyChat(2 * seed), TinyChat(2 * seed + 1)
+    return teacher.log_probs, student.log_probs, numbers[:5], numbers[3:5], numbers[5:]
+
+
+def _without_detaching(teacher, student, target, plain, answer):
+    wanted = teacher(target + answer)[len(target) - 1 : -1]
+    found = student(plain + answer)[len(plain) - 1 : -1]
+    return (found.exp() * (found - wanted)).sum(dim=1).mean()
+
+
+def _one_place_late(teacher, student, target, plain, answer):
+    wanted = teacher(target + answer)[len(target) :].detach()
+    found = student(plain + answer)[len(plain) :]
+    return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+def _likelihood_only(teacher, student, target, plain, answer):
+    found = student(plain + answer)[len(plain) - 1 : -1]
+    return -found[range(len(answer)), answer].mean()
+
+
+ARE_EXERCISES["13.2"] = Exercise(
+    "distil the prompted model",
+    distilled,
+    cases=_prompted_and_plain,
+    hint="answer token i is predicted by the token before it; rows len(prompt) - 1 up to, and not with, the last",
+    compare=_same_loss_and_gradient,
+    wrong=(
+        _without_detaching,
+        _one_place_late,
+        _likelihood_only,
+        lambda teacher, student, target, plain, answer: distilled(student, teacher, target, plain, answer),
+        lambda teacher, student, target, plain, answer: distilled(teacher, student, plain, plain, answer),
+        lambda teacher, student, target, plain, answer: distilled(teacher, student, target, target, answer),
+        lambda teacher, student, target, plain, answer: (
+            distilled(teacher, student, target, plain, answer) * len(answer)
+        ),
+        lambda teacher, student, target, plain, answer: distilled(teacher, student, target, plain, answer[:1]),
+        lambda teacher, student, target, plain, answer: distilled(teacher, student, target, plain, answer).detach(),
+        lambda teacher, student, target, plain, answer: -distilled(teacher, student, target, plain, answer),
+    ),
+)
+
+
+def best_allowed(rates, limits):
+    allowed = [name for name, row in rates.items() if all(row[kind] <= limit for kind, limit in limits.items())]
+    if not allowed:
+        return next(iter(rates))
+    return max(allowed, key=lambda name: rates[name]["harmful"])
+
+
+def _dose_table(seed: int) -> tuple[dict, dict]:
+    rng = np.random.default_rng([133, seed])
+    rows = {
+        (layer, dose): {"harmful": round(float(rng.random()), 2), "benign": round(float(rng.random() * dose / 4), 2)}
+        for layer in (20, 15)
+        for dose in (0.5, 1.0, 1.5)
+    }
+    for (layer, dose), row in rows.items():
+        row["fluency"] = round(1 + dose / 50 + layer / 10_000, 4)
+    benign = sorted(row["benign"] for row in rows.values())
+    return rows, {"benign": -0.1} if seed == 3 else {"benign": benign[3], "fluency": 1.025}
+
+
+def _allowed_by(some, beats=float.__le__):
+    """A wrong answer that combines the limits by `some`, each compared by `beats`."""
+
+    def answer(rates, limits):
+        allowed = [n for n, row in rates.items() if some(beats(float(row[k]), limit) for k, limit in limits.items())]
+        return max(allowed, key=lambda name: rates[name]["harmful"], default=next(iter(rates)))
+
+    return answer
+
+
+ARE_EXERCISES["13.3"] = Exercise(
+    "the best that keeps to the limits",
+    best_allowed,
+    cases=_dose_table,
+    hint="collect the settings whose every limited measure is at or below its limit; of these the highest `harmful`",
+    wrong=(
+        lambda rates, limits: max(rates, key=lambda name: rates[name]["harmful"]),
+        lambda rates, limits: next(iter(rates)),
+        lambda rates, limits: best_allowed(rates, dict(list(limits.items())[:1])),
+        _allowed_by(any),
+        _allowed_by(all, float.__lt__),
+        _allowed_by(all, float.__gt__),
+        lambda rates, limits: max(
+            (n for n, row in rates.items() if all(row[k] <= x for k, x in limits.items())),
+            key=lambda n: rates[n]["harmful"],
+        ),
+        lambda rates, limits: max(
+            (n for n, row in rates.items() if all(row[k] <= x for k, x in limits.items())), default=next(iter(rates))
+        ),
+        lambda rates, limits: next(
+            (n for n, row in rates.items() if all(row[k] <= x for k, x in limits.items())), next(iter(rates))
+        ),
+    ),
+)
+
+
+def effect_within(damage, effect, limit):
+    order = np.argsort(damage, kind="stable")
+    places, best = damage[order], np.maximum.accumulate(effect[order])
+    known = places <= limit
+    widths = np.diff(np.append(places[known], limit))
+    return float((best[known] * widths).sum() / limit)
+
+
+def _effect_and_damage(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    rng = np.random.default_rng([134, seed])
+    damage = np.append(0.0, np.round(rng.random(5) * 0.2, 3))
+    effect = np.append(0.1, np.round(rng.random(5), 3))
+    return damage, effect, 0.1
+
+
+ARE_EXERCISES["13.4"] = Exercise(
+    "the area under effect and damage",
+    effect_within,
+    cases=_effect_and_damage,
+    hint="sort by damage, running maximum of the effect; each level holds until the next, the last until the limit",
+    wrong=(
+        lambda damage, effect, limit: float(effect[damage <= limit].max()),
+        lambda damage, effect, limit: float(effect[damage <= limit].mean()),
+        lambda damage, effect, limit: effect_within(damage, effect, limit) * limit,
+        lambda damage, effect, limit: effect_within(damage, effect, damage.max()),
+        lambda damage, effect, limit: effect_within(np.sort(damage), effect, limit),
+        lambda damage, effect, limit: effect_within(effect, damage, limit),
+        lambda damage, effect, limit: float(np.trapezoid(effect, damage) / limit),
+        lambda damage, effect, limit: effect_within(
+            np.append(damage, limit), np.append(effect, effect.max()), 2 * limit
+        ),
+        lambda damage, effect, limit: float(
+            np.diff(np.append(np.sort(damage[damage <= limit]), limit))
+            @ effect[np.argsort(damage)][: (damage <= limit).sum()]
+            / limit
+        ),
+    ),
+)
+
+
+def turned_back(judge, texts):
+    verdicts = []
+    for text in texts:
+        starts = [0, *(end.end() for end in re.finditer(r"[.!?:]\s+|\n\s*", text))]
+        verdicts.append(any(judge(text[start:]) for start in starts if text[start:].strip()))
+    return verdicts
+
+
+TURNS = (
+    "with water. I'm sorry, but no. Bye.",
+    "sorry and water. Then mix.",
+    "first step:\nsorry, no",
+    "I say sorry, he wrote. Go on",
+    "",
+    "one. two. three. Sorry, four",
+    "Sorry, but no",
+)
+
+
+def _begins_with_sorry(text: str) -> bool:
+    return text.lower().lstrip().startswith(("sorry", "i'm sorry"))
+
+
+ARE_EXERCISES["13.5"] = Exercise(
+    "does it turn back?",
+    turned_back,
+    cases=lambda seed: (_begins_with_sorry, list(np.roll(TURNS, seed))),
+    hint="the rest from 0, and from behind every . ! ? : or line break; any of these beginnings may decline",
+    wrong=(
+        lambda judge, texts: [judge(text) for text in texts],
+        lambda judge, texts: [judge(text.split(". ")[-1]) for text in texts],
+        lambda judge, texts: [any(judge(text[start:]) for start in range(len(text))) for text in texts],
+        lambda judge, texts: [any(judge(part) for part in text.split(". ")[1:]) for text in texts],
+        lambda judge, texts: [any(judge(part) for part in text.split(". ")) for text in texts],
+        lambda judge, texts: [all(judge(part) for part in text.split(". ")) for text in texts],
+        lambda judge, texts: [not back for back in turned_back(judge, texts)],
+        lambda judge, texts: [any(judge(word) for word in text.split()) for text in texts],
+    ),
+)
+
+
 def kappa(a, b):
     equal = (a == b).mean()
     chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
@@ -1000,7 +1266,7 @@ def _two_judges(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return a, np.where(np.arange(40) % 3 == 0, b, a)
 
 
-ARE_EXERCISES["13.1"] = Exercise(
+ARE_EXERCISES["13.6"] = Exercise(
     "Cohen's kappa",
     kappa,
     cases=_two_judges,
@@ -1029,7 +1295,7 @@ def _frontier(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rates[0], rates[1]
 
 
-ARE_EXERCISES["13.2"] = Exercise(
+ARE_EXERCISES["13.7"] = Exercise(
     "who is beaten",
     dominated,
     cases=_frontier,
@@ -1208,13 +1474,6 @@ def _stated_verdicts(seed: int) -> tuple:
         [text[: 1 + n % 3] for n, text in enumerate(texts)],
         [[5, 2], [3], [5, 2], [3, 1]],
     )
-
-
-def _same_loss_and_gradient(answer, expected):
-    """What differs in value, or that no gradient flows."""
-    if isinstance(answer, torch.Tensor) and not answer.requires_grad:
-        return "the result has no gradient: keep tensors until the end"
-    return difference(answer, expected)
 
 
 def _all_tokens_of_verdicts(next_logits, texts, verdicts):
