@@ -89,6 +89,8 @@ class EditSettings:
         warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
         online: let the discriminator learn from the states of every step, too, so that it is not fooled for long.
+        retained: tokens of the answers to harmless prompts that `retain` keeps.
+        fading: of these the i-th weighs 1/i: where an answer begins is decided whether it declines.
         taught: tokens of the target answers that are taught, with their end; 0 for those that are read.
         fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
         enough: stop when this share of answers on the stop split is as wanted.
@@ -113,6 +115,8 @@ class EditSettings:
     warm: bool = False
     frozen: bool = False
     online: bool = False
+    retained: int = 6
+    fading: bool = False
     taught: int = 0
     fooled: float = 0.6
     enough: float = 1.0
@@ -173,8 +177,17 @@ def taught_tokens(lm: AnyModel, answer: str, most: int, ends: bool) -> list[int]
 class Answered:
     """Prompts with the first tokens of answers: what the model is to keep saying, or to learn to say."""
 
-    def __init__(self, lm: AdaptedModel, texts: Sequence[TokenSequence], answers: Sequence[TokenSequence]) -> None:
+    def __init__(
+        self,
+        lm: AdaptedModel,
+        texts: Sequence[TokenSequence],
+        answers: Sequence[TokenSequence],
+        fading: bool = False,
+    ) -> None:
         """Prompts without an answer are left out.
+
+        Args:
+            fading: as in `EditSettings`, for `kl`.
 
         Raises:
             CourseError: no prompt has one.
@@ -182,7 +195,7 @@ class Answered:
         pairs = [(list(text), list(answer)) for text, answer in zip(texts, answers, strict=True) if answer]
         if not pairs:
             raise CourseError("no prompt with an answer: there is nothing to keep, or to learn")
-        self.lm = lm
+        self.lm, self.fading = lm, fading
         self.texts = [text + answer[:-1] for text, answer in pairs]
         self.answers = [answer for _, answer in pairs]
 
@@ -202,7 +215,7 @@ class Answered:
     def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
         """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
         base, edited = self.log_probs(model, rows)
-        return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows)
+        return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows, self.fading)
 
     def nll(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
         """Mean negative log-likelihood of the answers in nats per token, averaged over each answer first."""
@@ -210,8 +223,12 @@ class Answered:
         found = log_probs_of(model, torch.cat(self._states(model, rows)))
         return -self._mean_of_answers(found.gather(1, answers[:, None])[:, 0], rows)
 
-    def _mean_of_answers(self, values: Float[Tensor, " place"], rows: Sequence[int]) -> Tensor:
-        return torch.stack([part.mean() for part in values.split([len(self.answers[row]) for row in rows])]).mean()
+    def _mean_of_answers(self, values: Float[Tensor, " place"], rows: Sequence[int], fading: bool = False) -> Tensor:
+        def mean(part: Float[Tensor, " place"]) -> Tensor:
+            weights = 1 / torch.arange(1, len(part) + 1, device=part.device) if fading else torch.ones_like(part)
+            return (part * weights).sum() / weights.sum()
+
+        return torch.stack([mean(part) for part in values.split([len(self.answers[row]) for row in rows])]).mean()
 
     @cached_property
     def base(self) -> list[Float[Tensor, "place dim"]]:
@@ -226,7 +243,12 @@ class Answered:
 
 
 def retain_of(
-    lm: AdaptedModel, questions: Sequence[Question], backend: Backend, memo: Memo | None = None, tokens: int = 16
+    lm: AdaptedModel,
+    questions: Sequence[Question],
+    backend: Backend,
+    memo: Memo | None = None,
+    tokens: int = 16,
+    fading: bool = False,
 ) -> Answered:
     """Harmless questions with the first tokens of the base model's answers, which are decoded no further."""
     prompts = [(("user", question.text),) for question in questions]
@@ -235,6 +257,7 @@ def retain_of(
         lm,
         [prompt_tokens(lm.tokenizer, prompt) for prompt in prompts],
         [plain_tokens(lm.tokenizer, answer)[:tokens] for answer in answers],
+        fading,
     )
 
 

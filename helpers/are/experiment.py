@@ -43,7 +43,7 @@ from helpers.are.concepts import (
     stereotype_pairs,
     verdicts,
 )
-from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of
+from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of, taught_tokens
 from helpers.are.evaluation import JUDGED, answers_to, knows, prefers_yes, refuses, sentiment, share
 from helpers.base.settings import by_profile, cache_dir
 from helpers.base.sharing import Share
@@ -56,16 +56,13 @@ from helpers.language.generation import (
     Sampling,
     default_memo,
     local_backend,
-    plain_tokens,
     prompt_tokens,
 )
 from helpers.language.likelihood import perplexity
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, language_model
+from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, as_deep, blocks
 
-# The first tokens decide whether an answer declines; over more of them the KL would be thinned out.
-RETAINED_TOKENS = 6
-ANSWER_TOKENS = 16
 CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below minus which as negative)
 
 
@@ -129,6 +126,20 @@ def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, prog
     keep = replace(keep, train=keep.train[:tasks] + edgy().train[:sounding] + courteous(keep.train[:polite]))
     asked = backend or local_backend(), default_memo(), progress, JUDGED
     return make_concept("refusing", DECLINING, harmful(sizes), keep, refuses, *asked)
+
+
+def few_pairs(concept: Concept, pairs: int) -> Concept:
+    """The concept with only some of its pairs; of the other training examples the question is left, unpaired.
+
+    Pairs are repeated until they are half of what is trained on, so that a batch holds about as many of both kinds.
+
+    Raises:
+        ValueError: no pair, or more than there are.
+    """
+    if not 1 <= pairs <= len(concept.train):
+        raise ValueError(f"{pairs} pairs of {len(concept.train)}: keep 1 or more, and no more than there are")
+    unpaired = [Question(e.id, messages_of(e.plain)[-1][1]) for e in concept.train[pairs:]] + concept.others
+    return replace(concept, train=concept.train[:pairs] * max(1, round(len(unpaired) / pairs)), others=unpaired)
 
 
 def mood(positive: bool, backend: Backend | None = None, progress: bool = False) -> Concept:
@@ -239,9 +250,27 @@ def mood_settings(lm: AnyModel | None = None) -> EditSettings:
 
 
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is brought to refuse; fewer steps are longer ones."""
-    rate = by_profile(small=5e-3, full=3e-3)
-    return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=rate, adversary=0.02, match=1.0, retain=3.0)
+    """How a model, by default the course's, is brought to refuse; fewer steps are longer ones.
+
+    Chosen on the stop part. The prompted model is distilled along its whole refusal: edits that were taught five tokens
+    went on with "I'm sorry, but I'm sorry, but". Twelve tokens of harmless answers are retained, which keeps fluency;
+    the first of them weigh most, or edgy questions come to be refused.
+    """
+    rounds, steps, rate = by_profile(small=(2, 12, 5e-3), full=(3, 20, 3e-3))
+    return EditSettings(
+        late(lm),
+        rounds,
+        steps,
+        learning_rate=rate,
+        adversary=0.005,
+        match=0.0,
+        distil=1.0,
+        retain=5.0,
+        online=True,
+        taught=16,
+        retained=12,
+        fading=True,
+    )
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:
@@ -292,7 +321,7 @@ def edited(
     train = Rows(lm, concept.train, settings.at.positions, concept.others, settings.taught)
     stop = Rows(lm, concept.stop, settings.at.positions, taught=settings.taught)
     with processes.main_first():  # the others find its answers in the memo
-        retain = retain_of(lm, concept.retain.train, backend, default_memo(), RETAINED_TOKENS)
+        retain = retain_of(lm, concept.retain.train, backend, default_memo(), settings.retained, settings.fading)
     run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, processes)
     path = _kept_in({**run.facts(), **fingerprint(lm), "rounds": settings.rounds})
     run.save_memory = processes.prepare(lm.model) or save_memory
@@ -405,8 +434,10 @@ def fine_tuned_on_answers(concept: Concept, settings: EditSettings, seed: int = 
     """
     lm = with_late_adapter(language_model(), settings.at, seed)
     tokens = [prompt_tokens(lm.tokenizer, example.plain) for example in concept.train]
-    answers = [plain_tokens(lm.tokenizer, example.answer)[:ANSWER_TOKENS] for example in concept.train]
-    retain = retain_of(lm, concept.retain.train, local_backend(), default_memo(), RETAINED_TOKENS)
+    most, ends = settings.taught or 16, bool(settings.taught)
+    answers = [taught_tokens(lm, example.answer, most, ends) for example in concept.train]
+    held = default_memo(), settings.retained, settings.fading
+    retain = retain_of(lm, concept.retain.train, local_backend(), *held)
     run = {"prompts": tokens, "answers": answers, "retain": retain.texts, "seed": seed, **fingerprint(lm)}
     path, targets = _kept_in({**run, "settings": asdict(settings)}), Answered(lm, tokens, answers)
     fine_tune(lm, targets, retain, settings, settings.rounds * settings.steps, seed, path)

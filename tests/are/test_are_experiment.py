@@ -184,3 +184,15 @@ def test_another_model_is_edited_with_the_course_s_settings(kind, depth):
     settings = replace(experiment.mood_settings(lm), rounds=1, steps=2, batch=2)
     moved, curve = edited(concept(), settings, backend=LocalBackend(lm, kind))
     assert len(curve) == 1 and edited_backend(moved).name != edited_backend(with_late_adapter(lm)).name
+
+
+def test_of_few_pairs_the_others_questions_stay_and_half_of_the_rows_are_pairs():
+    examples = [Example(str(n), (("system", "!"), ("user", f"q{n}")), (("user", f"q{n}"),), "yes") for n in range(10)]
+    whole = replace(concept(), train=examples, others=[Question("other", "why")])
+    few = experiment.few_pairs(whole, 2)
+    assert few.train == examples[:2] * 4, "8 rows beside 9"
+    assert [question.text for question in few.others] == [*(f"q{n}" for n in range(2, 10)), "why"]
+    assert experiment.few_pairs(whole, 10).train == examples
+    for pairs in (0, 11):
+        with pytest.raises(ValueError, match="no more than there are"):
+            experiment.few_pairs(whole, pairs)

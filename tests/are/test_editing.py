@@ -484,3 +484,23 @@ def test_the_learning_rate_falls_to_0_where_it_is_to_decay_and_a_resumed_edit_go
         torch.testing.assert_close(one, other)
     with pytest.raises(CourseError):
         run(lm, rows, replace(chosen, rounds=4), checkpoint=path)
+
+
+def test_in_a_fading_term_the_first_token_weighs_most(lm):
+    edited = adapted(lm)
+    with torch.no_grad():
+        for weight in trained_weights(edited.model):
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    kept = retained(edited, 2)
+    faded = Answered(
+        edited,
+        [text[: len(text) - len(a) + 1] for text, a in zip(kept.texts, kept.answers, strict=True)],
+        kept.answers,
+        True,
+    )
+    assert faded.texts == kept.texts
+    base, now = kept.log_probs(edited.model, [0, 1])
+    at_places = (base.exp() * (base - now)).sum(dim=1).split([len(answer) for answer in kept.answers])
+    expected = [np.average(part.detach(), weights=1 / np.arange(1, len(part) + 1)) for part in at_places]
+    assert faded.kl(edited.model, [0, 1]).item() == pytest.approx(np.mean(expected), rel=1e-4)
+    assert kept.kl(edited.model, [0, 1]).item() != pytest.approx(np.mean(expected), rel=1e-4)

@@ -40,7 +40,7 @@ def timed_edit(lm: LoadedModel, size: int = 40, steps: int = 5) -> tuple[dict[st
         editing.Rows(model, examples(some), settings.at.positions) for some in (parts.train[:size], parts.stop[:10])
     ]
     kept = [prompt_tokens(lm.tokenizer, question.text) for question in experiment.harmless(sizes).train[: 2 * size]]
-    answers = [plain_tokens(lm.tokenizer, "Here is one way to do it:")[: experiment.RETAINED_TOKENS]] * len(kept)
+    answers = [plain_tokens(lm.tokenizer, "Here is one way to do it:")[: settings.retained]] * len(kept)
     began = time.process_time()
     retain = editing.Answered(model, kept, answers)
     _ = retain.base
@@ -52,15 +52,16 @@ def timed_edit(lm: LoadedModel, size: int = 40, steps: int = 5) -> tuple[dict[st
 def whole_edit() -> float:
     """Seconds of one core for a refusal edit with the settings and questions of the profile."""
     concept = experiment.refusal(progress=True)
+    chosen = experiment.refusal_settings()
     keep = experiment.retain_of(
-        local_backend().lm, concept.retain.train, local_backend(), default_memo(), experiment.RETAINED_TOKENS
+        local_backend().lm, concept.retain.train, local_backend(), default_memo(), chosen.retained
     )
     with (
         tempfile.TemporaryDirectory() as folder,
         unittest.mock.patch.object(experiment, "_kept_in", lambda _facts: Path(folder, "edit.safetensors")),
     ):
         began = time.process_time()
-        _, curve = experiment.edited(concept, experiment.refusal_settings())
+        _, curve = experiment.edited(concept, chosen)
         seconds = time.process_time() - began
     print(f"{len(concept.train)} examples, {len(keep.texts)} harmless prompts, {len(curve)} rounds: {seconds:.0f} s")
     row = {"n": 1, "seeds": [0], "unit": "s of one core for a refusal edit", "notebook": "tests"}
