@@ -256,12 +256,13 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
     went on with "I'm sorry, but I'm sorry, but". Twelve tokens of harmless answers are retained, which keeps fluency;
     the first of them weigh most, or edgy questions come to be refused.
     """
-    rounds, steps, rate = by_profile(small=(2, 12, 5e-3), full=(3, 20, 3e-3))
+    rounds, steps, rate = by_profile(small=(2, 12, 6e-3), full=(3, 20, 4e-3))
     return EditSettings(
         late(lm),
         rounds,
         steps,
         learning_rate=rate,
+        decay=True,
         adversary=0.005,
         match=0.0,
         distil=1.0,
