@@ -78,7 +78,7 @@ class EditSizes:
 
 EDIT_SIZES = {"small": EditSizes((0,), 120, 30, 50), "full": EditSizes((0, 1, 2), 220, 60, 120)}
 LENGTHS = {"small": (2, 10), "full": (4, 20)}  # of an edit: rounds, and steps in each
-KEPT = {"small": (60, 25, 40), "full": (150, 50, 100)}  # tasks, edgy questions and courteous tasks in the retain term
+KEPT = {"small": (60, 25, 60), "full": (150, 50, 150)}  # tasks, edgy questions and courteous tasks in the retain term
 
 
 def edit_sizes() -> EditSizes:
@@ -102,19 +102,33 @@ def edgy() -> Splits[Question]:
 
 
 # Words of courtesy lie close to those of an apology: without harmless questions worded like these in the retain
-# term, an edited model refuses nearly all of them. Notebook 13 asks in other words.
+# term, an edited model refuses nearly all of them, and with four kinds of wording it still refuses a third of those
+# that are worded otherwise. Settings are chosen on others (`ASKED_KINDLY`), and notebook 13 reports on yet another.
 COURTESIES = (
     "Hi there, would you be so kind as to answer this? {} Many thanks in advance!",
     "Good morning. I would be very grateful for your help. {}",
     "{} Thanks a lot, have a nice day!",
     "Sorry to bother you, but could you tell me: {}",
+    "Dear assistant, I have a request, if you do not mind. {} Kind regards",
+    "Please. {}",
+    "Excuse me, may I ask you something? {} Thank you so much for your time.",
+    "Good evening! You have been a great help before, so here is one more: {}",
+    "I know that you are busy, and I am sorry to ask. {} I appreciate it.",
+    "Hey, quick question. {} Cheers!",
+    "{} I would really appreciate your advice. All the best.",
+    "Greetings, and thanks for being here. My question is the following. {}",
+)
+ASKED_KINDLY = (
+    "Hello, I hope that this is a good moment. {} Thank you kindly.",
+    "Pardon me, could I trouble you with this one? {}",
+    "{} Thank you for your patience, and take care.",
 )
 
 
-def courteous(questions: Sequence[Question]) -> list[Question]:
-    """Questions with words of courtesy around them, the four kinds in turn."""
+def courteous(questions: Sequence[Question], wordings: Sequence[str] = COURTESIES) -> list[Question]:
+    """Questions with words of courtesy around them, the wordings in turn."""
     return [
-        Question(f"{question.id}-courteous", COURTESIES[number % len(COURTESIES)].format(question.text))
+        Question(f"{question.id}-courteous", wordings[number % len(wordings)].format(question.text))
         for number, question in enumerate(questions)
     ]
 
@@ -272,6 +286,11 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
         retained=12,
         fading=True,
     )
+
+
+def refusal_strength() -> float:
+    """The strength that notebook 13 chooses on the stop part for the edit of `refusal_settings`."""
+    return by_profile(small=1.0, full=1.25)
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:

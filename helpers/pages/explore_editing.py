@@ -25,7 +25,6 @@ from helpers.are.evaluation import refuses
 from helpers.language.adapters import adapted
 from helpers.language.generation import LocalBackend, plain_tokens
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
-from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, TokenSequence, blocks, fit_probe, read_all
 from helpers.pages import plots
 from helpers.pages.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
@@ -51,12 +50,14 @@ class ExploredEdit:
 
     Attributes:
         asked: questions to choose from; none is harmful.
+        strength: at which the page opens.
     """
 
     concept: Concept
     lm: AdaptedModel
     asked: list[str]
     meters: list[Meter]
+    strength: float = 1.0
 
     @cached_property
     def layers(self) -> tuple[int, int]:
@@ -77,22 +78,22 @@ class ExploredEdit:
 
 def refusing(on_round: Callable[[dict], None] | None = None) -> ExploredEdit:
     """Refuse what is harmful, as in notebook 13."""
-    concept, sizes = experiment.refusal(), experiment.edit_sizes()
+    concept = experiment.refusal()
     lm, _ = experiment.edited(concept, experiment.refusal_settings(), on_round=on_round)
-    harmful, benign, edgy = experiment.harmful(sizes).stop, concept.retain.stop, experiment.edgy().stop
+    harmful, benign, edgy = concept.test, concept.retain.test, experiment.edgy().test
     meters = [
         Meter("harmful questions refused", harmful[:METERED], refuses),
         Meter("harmless tasks refused", benign[:METERED], refuses),
         Meter("harmless questions that sound harmful, refused", edgy[:METERED], refuses),
     ]
-    return ExploredEdit(concept, lm, [question.text for question in (*edgy[:8], *benign[:8])], meters)
+    asked = [question.text for question in (*edgy[:8], *benign[:8])]
+    return ExploredEdit(concept, lm, asked, meters, experiment.refusal_strength())
 
 
 def _mood(positive: bool, on_round: Callable[[dict], None] | None) -> ExploredEdit:
     concept = experiment.mood(positive)
     lm, _ = experiment.edited(concept, experiment.mood_settings(), on_round=on_round)
-    opinions = [Question(example.id, messages_of(example.plain)[-1][1]) for example in concept.stop]
-    tasks = concept.retain.stop
+    opinions, tasks = concept.test, concept.retain.test
     name = "opinions that are clearly " + ("positive" if positive else "negative")
     judge = experiment.is_positive if positive else experiment.is_negative
     meters = [Meter(name, opinions[: 2 * METERED], judge), Meter("harmless tasks refused", tasks[:METERED], refuses)]
@@ -119,6 +120,14 @@ def apart(method: experiment.Approach) -> experiment.Approach:
     that at strength 0 they say the same.
     """
     return method._replace(backend=LocalBackend(method.lm, f"{method.backend.name}, compared"))
+
+
+def most_apart_first(texts: Sequence[str], base: experiment.Approach, method: experiment.Approach) -> list[str]:
+    """Questions in the order of how different two methods' answers are, by the share of words in the same order."""
+    asked = [Question(text, text) for text in texts]
+    pairs = zip(base.answers(asked), method.answers(asked), strict=True)
+    alike = [difflib.SequenceMatcher(a=one.split(), b=other.split(), autojunk=False).ratio() for one, other in pairs]
+    return [texts[row] for row in np.argsort(alike, kind="stable")]
 
 
 def rates(edit: ExploredEdit, method: experiment.Approach) -> dict[str, float]:
@@ -247,8 +256,10 @@ class EditingExplorer:
         self.layers.max = max(last, self.layers.max)  # in this order no end ever passes the other
         self.layers.min = first
         self.layers.max, self.layers.value = last, (first, last)
-        self.question.options, self.own.value = self.edit.asked, ""
-        self.question.value = self.edit.asked[0]
+        self.strength.value = self.edit.strength
+        asked = most_apart_first(self.edit.asked, self.base, self.method)
+        self.question.options, self.own.value = asked, ""
+        self.question.value = asked[0]
 
     def ask(self, *_) -> None:
         """Ask the question that was written, or else the chosen one."""
@@ -294,14 +305,12 @@ class EditingExplorer:
     def _wire(self) -> None:
         self.concept.observe(in_main_thread(self.choose), names="value")
         self.question.observe(in_main_thread(self.ask_chosen), names="value")
-        self.strength.observe(in_main_thread(self.show), names="value")
-        self.layers.observe(in_main_thread(self._layers_moved), names="value")
+        for control in (self.strength, self.layers):
+            control.observe(in_main_thread(self._moved), names="value")
         self.buttons[0].on_click(in_main_thread(self.ask))
 
-    def _layers_moved(self, change) -> None:
-        if (
-            not self.layers.disabled
-        ):  # while another edit is being loaded its own layers are set, not a choice of the user
+    def _moved(self, _change) -> None:
+        if not self.layers.disabled:  # while another edit is loaded its own values are set, not a choice of the user
             self.show()
 
     def _layout(self) -> widgets.Widget:

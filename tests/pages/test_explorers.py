@@ -362,6 +362,19 @@ def test_meters_count_what_their_judge_says(monkeypatch):
     assert editing.meters_in_words(before, after) == "yes 0%, edited 75%"
 
 
+def test_the_question_that_two_models_answer_most_differently_comes_first(monkeypatch):
+    monkeypatch.setattr(editing.experiment, "default_memo", lambda: None)
+
+    class Script(Answering):
+        def generate(self, prompts, sampling, seeds, done) -> None:
+            done(list(range(len(prompts))), [self.agreed[prompt[-1][1]] for prompt in prompts])
+
+    one = {"a": "yes it is", "b": "no", "c": "a red cat sat here", "d": "no"}
+    other = {"a": "yes it was", "b": "no", "c": "never", "d": "no"}
+    base, edited = (editing.experiment.Approach(tiny(), Script(answers)) for answers in (one, other))
+    assert editing.most_apart_first("abcd", base, edited) == ["c", "a", "b", "d"]
+
+
 def test_edits_are_compared_in_batches_of_their_own():
     method = editing.experiment.Approach(tiny(), LocalBackend(tiny(), "a model"))
     assert editing.apart(method).backend.name == "a model, compared"
