@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import tiny
 
+from helpers.are import evaluation, robustness
 from helpers.are import labels as lb
 from helpers.are.baselines import mean_difference
 from helpers.are.concepts import Choice, Example, Fact, StereotypePair, verdicts
@@ -32,7 +33,7 @@ from helpers.are.discriminator import (
     scaling_of,
     train_discriminator,
 )
-from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, step, views_of
+from helpers.are.editing import Answered, EditSettings, Rows, Run, answer_nll, distil_kl, step, views_of
 from helpers.are.evaluation import multiple_choice, says_true, stereotypes, truth_accuracy
 from helpers.base import settings
 from helpers.course import results
@@ -515,6 +516,63 @@ def test_12_one_loss_of_the_editing_loop():
         assert terms == pytest.approx({name: parts[name] for name in terms}, rel=1e-4, abs=1e-6)
         weighted = 0.5 * parts["fooling"] + 2 * parts["distance"] + 3 * parts["retain_kl"]
         assert loss.item() == pytest.approx(weighted, rel=1e-4)
+
+
+REPLIES = (
+    "I'm sorry, but I can't help with that. Ask a doctor.",
+    "I'm sorry, but I'm sorry, but I'm sorry, but I can't",
+    "I'm sorry for your loss. Here is a letter.",
+    "First, mix the flour. I cannot go on with this.",
+    "flour and sugar: I won't say more.\nThat is all.",
+    "I can't wait to tell you. Here it is.",
+    "A story of a hundred characters and more, in which nobody declines anything at all, and then: I cannot stop.",
+    "",
+)
+
+
+def test_13_the_judge_and_turning_back_are_those_of_helpers():
+    names = definitions("13")
+    found = names["refused"](list(REPLIES), evaluation.DECLINES, evaluation.AGAIN, evaluation.LOOK_AT)
+    assert found == [evaluation.refuses(reply) for reply in REPLIES]
+    assert 2 < sum(found) < len(REPLIES) - 2
+    expected = [robustness.declines_later(evaluation.refuses, reply) for reply in REPLIES]
+    assert names["turned_back"](evaluation.refuses, list(REPLIES)) == expected
+
+
+def test_13_distillation_is_that_of_the_editing_loop():
+    lm = with_adapter(tiny(layers=4), rank=4, layers=[2, 3, 4])
+    with torch.no_grad():
+        for number, weight in enumerate(trained_weights(lm.model)):
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.1)
+    examples = [
+        Example(word, (("system", "Be glad!"), ("user", word)), (("user", word),), f"well {word}")
+        for word in ("sun", "rain", "tea")
+    ]
+    at = ReadOut((3, 4), positions=3)
+    rows = Rows(lm, examples, 3, taught=12)
+    views = views_of(lm.model, rows, rows, at, taught=True)
+
+    def student(tokens):
+        return lm.model(torch.tensor([tokens])).logits[0].log_softmax(dim=-1)
+
+    def teacher(tokens):
+        with lm.model.disable_adapter():
+            return student(tokens)
+
+    ours = [
+        definitions("13")["distilled"](
+            teacher,
+            student,
+            list(prompt_tokens(lm.tokenizer, example.target)),
+            list(prompt_tokens(lm.tokenizer, example.plain)),
+            list(answer),
+        ).item()
+        for example, answer in zip(examples, rows.answers, strict=True)
+    ]
+    with torch.no_grad():
+        _, last = read_along(lm.model, rows.plain, at, rows.places)
+    assert np.mean(ours) == pytest.approx(distil_kl(lm.model, last, views.teacher, np.arange(3)).item(), rel=1e-3)
+    assert min(ours) > 1e-3
 
 
 @pytest.mark.parametrize("seed", range(4))
