@@ -288,9 +288,15 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
     )
 
 
+def edit_digest(settings: EditSettings) -> str:
+    """Twelve hex digits of how an edit is made, but for where it reads: labels of its answers carry them."""
+    known = {name: value for name, value in asdict(settings).items() if name != "at"}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def refusal_strength() -> float:
     """The strength that notebook 13 chooses on the stop part for the edit of `refusal_settings`."""
-    return by_profile(small=1.0, full=1.25)
+    return by_profile(small=1.0, full=1.5)
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +29,7 @@ from helpers.are.experiment import (
     steered_method,
     with_late_adapter,
 )
+from helpers.base.settings import data_file
 from helpers.base.storage import CourseError
 from helpers.language.adapters import adapted, trained_weights, with_adapter
 from helpers.language.generation import LocalBackend
@@ -196,3 +199,16 @@ def test_of_few_pairs_the_others_questions_stay_and_half_of_the_rows_are_pairs()
     for pairs in (0, 11):
         with pytest.raises(ValueError, match="no more than there are"):
             experiment.few_pairs(whole, pairs)
+
+
+def test_labels_belong_to_the_edit_of_the_full_profile_and_say_nothing_of_the_answers(monkeypatch):
+    monkeypatch.setenv("STEER_PROFILE", "full")
+    known = json.loads(data_file("refusal_labels.json").read_text("utf-8"))
+    advice = "the edit of notebook 13 has other settings than when its answers were labelled: label new ones"
+    assert known["edit"] == experiment.edit_digest(experiment.refusal_settings(tiny(layers=30))), advice
+    labels = known["labels"]
+    assert len(labels) >= 240 and len({(row["id"], row["method"]) for row in labels}) == len(labels)
+    for row in labels:
+        assert set(row) == {"id", "method", "reply", "hand", "keyword", "meaning"}
+        assert re.fullmatch("[0-9a-f]{16}", row["reply"])
+        assert all(isinstance(row[judge], bool) for judge in ("hand", "keyword", "meaning"))
