@@ -444,7 +444,7 @@ def _asked_rewrites(seed: int) -> tuple:
     whole = "Genres: Crime.\nOnce more a robber opens a theme park with living dinosaurs."
     a_part = "Genres: Crime.\nHe opens a theme park with dinosaurs that sleep."
     other = "Genres: War.\nTwo friends part."
-    shown = [], [other, whole], ["Genres: Crime.\nA robber opens a bank."], [a_part, other]
+    shown: tuple[list[str], ...] = [], [other, whole], ["Genres: Crime.\nA robber opens a bank."], [a_part, other]
     rules = dict(zip(("system", "examples", "field"), _chat_case(seed)[2:], strict=True))
     texts = [f"Genres: Comedy.\nA robber opens a theme park number {seed + number}." for number in range(12)]
     return (
