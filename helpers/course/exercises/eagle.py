@@ -447,13 +447,8 @@ def _asked_rewrites(seed: int) -> tuple:
     shown: tuple[list[str], ...] = [], [other, whole], ["Genres: Crime.\nA robber opens a bank."], [a_part, other]
     rules = dict(zip(("system", "examples", "field"), _chat_case(seed)[2:], strict=True))
     texts = [f"Genres: Comedy.\nA robber opens a theme park number {seed + number}." for number in range(12)]
-    return (
-        texts,
-        [f"Do {number}." for number in range(12)],
-        [shown[n % 4] for n in range(12)],
-        ToyWriter(seed).ask,
-        rules,
-    )
+    wishes, sources = [f"Do {number}." for number in range(12)], [shown[number % 4] for number in range(12)]
+    return texts, wishes, sources, ToyWriter(seed).ask, rules
 
 
 def _rewritten_with(shown=lambda others, old: others, keep=lambda old, problem: old, say=lambda problem: problem):
