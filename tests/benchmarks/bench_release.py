@@ -1,7 +1,7 @@
 """A class without network, for real: `python tests/benchmarks/bench_release.py FOLDER` (20 minutes, 15 GB of disk).
 
 From a clone of the last commit: `make wheels`, `make release WHEELS=...`, the zip unpacked, and `make lab` in it, with
-an empty cache, no settings of pip, and no network: in a network namespace of its own, where only localhost is left. Then
+an empty cache, no settings of pip, and no network: in a network namespace of its own, with nothing but localhost. Then
 notebook 00 runs, and a package that no wheel has is asked for, which must fail. Needs Linux and the right to make
 namespaces (root, or `unshare -r`). Sizes and minutes are recorded as `release.*` when STEER_RESULTS is set.
 """
