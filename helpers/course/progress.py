@@ -169,7 +169,7 @@ def sign(name: str) -> None:
 
 NOT_KEPT = "no progress is kept here: `make lab EDITION=student` opens notebooks to fill in, which do"
 STYLE = """<style>
-.progress-page table { border-collapse: collapse; font-size: 0.95em; }
+.progress-page table { border-collapse: collapse; font-size: 0.95em; color: inherit; }
 .progress-page th, .progress-page td { text-align: left; padding: 2px 14px 2px 0; background: none; color: inherit; }
 .progress-page th { font-weight: normal; }
 .progress-page thead th { font-weight: bold; }
