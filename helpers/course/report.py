@@ -29,7 +29,8 @@ from helpers.course.judge import verdict_on
 AXE = "axe_serious"  # the property in which a test leaves the number of serious findings
 ROWS = "tests"  # what stands in the column of the notebook
 COUNTED = "notebooks"  # the same, of what is counted in the notebooks without running one
-TITLES = {COUNTED: "The classroom", ROWS: "The course's own tests"}  # of the sections in RESULTS.md
+OFFLINE = "release"  # the same, of a release that was unpacked without a network (tests/benchmarks/bench_release.py)
+TITLES = {COUNTED: "The classroom", OFFLINE: "A class without network", ROWS: "The course's own tests"}  # of sections
 BUILD_STEP = re.compile(r"^### Build step (\d\d\.\d+):", re.MULTILINE)
 
 
