@@ -1,4 +1,4 @@
-"""Which checks a learner has passed: `progress.show()` in a notebook; `python -m helpers.course.progress FOLDER`.
+"""Which checks a learner has passed: `progress.overview()` in a notebook; `python -m helpers.course.progress FOLDER`.
 
 The checks keep a small file, `progress.json`, beside the notebooks of the student edition and nowhere else: not where
 the notebooks with solutions run, not in tests or while grading, and never with STEER_PROGRESS=0. It holds numbers of
@@ -28,7 +28,7 @@ from helpers.base.storage import CourseError, atomic_file, locked
 FILE = "progress.json"
 EDITION = re.compile(r'"edition": "student"')  # in the metadata of a notebook, see `editions.student`
 SECONDS_FOR_LOCK = 10.0
-COLUMNS = ("student", "file", "exercise", "passed", "tries")
+CLASS_COLUMNS = ("student", "file", "exercise", "passed", "tries")
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Progress:
 # The file ------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> Progress:
+def read_progress(path: Path) -> Progress:
     """What a file holds; nothing where there is none.
 
     Raises:
@@ -122,7 +122,7 @@ def _amend(path: Path, number: str | None, *, passed: bool = False, student: str
     """Count one try, or write a name, in a file that several kernels may write at once."""
     with locked(path, SECONDS_FOR_LOCK):
         try:
-            found = read(path)
+            found = read_progress(path)
         except CourseError as error:
             _say_once(f"{error}: it was kept as {_set_aside(path).name}, and a new record begins")
             found = Progress()
@@ -244,7 +244,7 @@ def _head(*names: str) -> str:
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
-def show() -> None:
+def overview() -> None:
     """Show which checks of the course are passed, after how many tries, and when; or one line that says why not."""
     from IPython.display import display
 
@@ -253,7 +253,7 @@ def show() -> None:
     try:
         if (path := kept_at()) is None:
             raise CourseError(NOT_KEPT)
-        display(Page(read(path), {number: exercise.name for number, exercise in EXERCISES.items()}))
+        display(Page(read_progress(path), {number: exercise.name for number, exercise in EXERCISES.items()}))
     except (CourseError, OSError) as error:
         print(error)
 
@@ -262,7 +262,7 @@ def show() -> None:
 
 
 def gather(folder: Path) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Rows in the order of COLUMNS of all files `*.json` below a folder, and one line for each that is unreadable."""
+    """Rows (see CLASS_COLUMNS) of all `*.json` below a folder, and a line for each file that cannot be read."""
     rows: list[tuple[str, ...]] = []
     problems: list[str] = []
     for path in sorted(folder.rglob("*.json")):
@@ -270,7 +270,7 @@ def gather(folder: Path) -> tuple[list[tuple[str, ...]], list[str]]:
         if any(part.startswith(".") for part in name.parts):
             continue
         try:
-            found = read(path)
+            found = read_progress(path)
         except CourseError as error:
             problems.append(f"{name.as_posix()}: {str(error).removeprefix(path.name + ' ')}")
             continue
@@ -284,10 +284,10 @@ def _plain(text: str) -> str:
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
 
 
-def table_of(rows: list[tuple[str, ...]]) -> str:
+def class_table(rows: list[tuple[str, ...]]) -> str:
     """The rows of a class as CSV, with a header."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    csv.writer(text, lineterminator="\n").writerows([CLASS_COLUMNS, *rows])
     return text.getvalue()
 
 
@@ -300,10 +300,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, problems = gather(chosen.folder)
     try:
         if chosen.table is None:
-            print(table_of(rows), end="")
+            print(class_table(rows), end="")
         else:
             with atomic_file(chosen.table) as temporary:
-                temporary.write_text(table_of(rows), encoding="utf-8")
+                temporary.write_text(class_table(rows), encoding="utf-8")
             print(f"{chosen.table}: {len({row[:2] for row in rows})} learners, {len(rows)} exercises")
     except OSError as error:
         problems.append(f"{chosen.table} could not be written ({error.strerror or error})")

@@ -30,7 +30,11 @@ AXE = "axe_serious"  # the property in which a test leaves the number of serious
 ROWS = "tests"  # what stands in the column of the notebook
 COUNTED = "notebooks"  # the same, of what is counted in the notebooks without running one
 OFFLINE = "release"  # the same, of a release that was unpacked without a network (tests/benchmarks/bench_release.py)
-TITLES = {COUNTED: "The classroom", OFFLINE: "A class without network", ROWS: "The course's own tests"}  # of sections
+SECTION_TITLES = {  # in RESULTS.md
+    COUNTED: "The classroom",
+    OFFLINE: "A class without network",
+    ROWS: "The course's own tests",
+}
 BUILD_STEP = re.compile(r"^### Build step (\d\d\.\d+):", re.MULTILINE)
 
 
@@ -173,9 +177,9 @@ def record_test(started: float, report: Path) -> None:
 def write_page() -> None:
     """Write what was recorded of notebooks and tests into their sections of notebooks/RESULTS.md."""
     recorded = results.load(settings.results_file() or settings.checkout() / "build/results.json")
-    if not {row["notebook"] for row in recorded.values()} & set(TITLES):
+    if not {row["notebook"] for row in recorded.values()} & set(SECTION_TITLES):
         raise CourseError("no test has been recorded: run `make test` first")
-    for kind, title in TITLES.items():
+    for kind, title in SECTION_TITLES.items():
         if rows := {name: row for name, row in recorded.items() if row["notebook"] == kind}:
             run.write_section(settings.checkout(), title, rows)
 

@@ -56,7 +56,7 @@ def desk(tmp_path, monkeypatch) -> Path:
 
 
 def kept(folder: Path) -> dict[str, Tried]:
-    return progress.read(folder / progress.FILE).exercises
+    return progress.read_progress(folder / progress.FILE).exercises
 
 
 # What is counted -----------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_the_examples_of_notebook_00_are_no_tries(desk, capsys):
 def test_no_other_edition_keeps_anything(desk, edit, capsys):
     hand_out(desk, edit)
     check.exercise("00.1", mine)
-    progress.show()
+    progress.overview()
     assert progress.NOT_KEPT in capsys.readouterr().out
     with pytest.raises(CourseError, match="no progress is kept here"):
         progress.sign("Ada")
@@ -160,7 +160,7 @@ def test_kernels_that_write_at_once_lose_nothing(desk):
 def test_a_damaged_file_is_set_aside_with_one_line(desk, text, capsys):
     content = text if isinstance(text, bytes) else text.encode()
     (desk / progress.FILE).write_bytes(content)
-    progress.show()
+    progress.overview()
     assert capsys.readouterr().out == "progress.json is no record of progress, or damaged\n"
     check.exercise("00.2", wrong)
     check.exercise("00.1", mine)
@@ -203,7 +203,7 @@ def test_a_read_only_folder_is_one_line_and_the_notebook_goes_on(closed, capsys)
     assert said == ["your progress is not kept (Permission denied): copy your notebooks to a folder that you can write"]
     with pytest.raises(CourseError, match=r"progress\.json could not be written \(Permission denied\)"):
         progress.sign("Ada")
-    progress.show()
+    progress.overview()
     assert f"0 of {len(EXERCISES)} checks passed" in capsys.readouterr().out
     assert [path.name for path in closed.iterdir()] == ["00_start.ipynb"]
 
@@ -240,7 +240,7 @@ def test_a_name_is_what_the_learner_types_and_stays(desk, capsys):
     progress.sign("  Ada   Lovelace ")
     assert capsys.readouterr().out == "progress.json now says that it is by Ada Lovelace\n"
     check.exercise("00.1", mine)
-    found = progress.read(desk / progress.FILE)
+    found = progress.read_progress(desk / progress.FILE)
     assert found.student == "Ada Lovelace" and found.passed == ["00.1"]
     text = (desk / progress.FILE).read_text()
     assert str(Path.home()) not in text and str(desk) not in text
@@ -278,10 +278,10 @@ def test_the_page_in_a_notebook():
     assert colours == {"#009e73"}, "text and lines take the colour of the theme, light or dark"
 
 
-def test_show_names_every_exercise(desk, capsys):
+def test_the_overview_names_every_exercise(desk, capsys):
     check.exercise("00.1", mine)
     capsys.readouterr()
-    progress.show()
+    progress.overview()
     assert f"1 of {len(EXERCISES)} checks passed" in capsys.readouterr().out
 
 
