@@ -163,10 +163,10 @@ def record_lines() -> None:
 def record_test(started: float, report: Path) -> None:
     """Record all that `make test` found out, and say which notebooks took longest."""
     temperature = "cold" if is_cold(started) else "warm"
+    record_minutes(f"{temperature}_minutes", started)
     record_classroom(report)
     record_exercises(settings.checkout() / "notebooks")
     record_lines()
-    record_minutes(f"{temperature}_minutes", started)
     slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
     unit = f"s, the slowest notebook: {slowest[0][1]}"
     name = f"tests.{temperature}_slowest_notebook"
