@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= small
 NOTEBOOKS ?=
+EDITION ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export STEER_PROFILE := $(PROFILE)
@@ -23,7 +24,7 @@ BROWSER := { command -v chromium || command -v chromium-browser || command -v go
   > /dev/null
 
 # Two processes, one thread each: on two cores that is twice as fast as one process with two threads.
-PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small STEER_PROGRESS=0 $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # Notebooks in the order of the tests: those that take minutes first, so that no core is left idle at the end.
@@ -47,8 +48,14 @@ VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/n
 
 .PHONY: lab test check unit course data wheels student release explore slides book lint format lock clean
 
-lab: $(VENV)/lab.stamp data
-	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) notebooks/00_start_here.ipynb
+# `make lab EDITION=student` opens notebooks to fill in; what a learner has written into them stays.
+LAB := $(if $(EDITION),build/student/notebooks,notebooks)
+ifneq ($(filter-out student,$(EDITION)),)
+  $(error EDITION is '$(EDITION)': leave it out, or set it to 'student')
+endif
+
+lab: $(VENV)/lab.stamp data $(EDITION)
+	$(BIN)/jupyter lab --ip=localhost $(AS_ROOT) $(LAB)/00_start_here.ipynb
 
 # Every notebook runs once, blank: the checks go on with their references, so what it computes is what its source does,
 # and nbval compares it with the outputs of the source. That a source differs from it in right solutions alone, the
@@ -79,7 +86,7 @@ wheels: $(VENV)/lab.stamp
 	$(BIN)/pip download -q $(PIP_SOURCE) --dest "$(or $(DIR),wheels)" -c constraints.txt "setuptools>=77" .[lab,book,test]
 	$(BIN)/python -m helpers.course.fetch --wheels "$(or $(DIR),wheels)"
 
-# Notebooks to fill in, made from those with solutions: build/student/notebooks.
+# Notebooks to fill in, made from those with solutions: build/student/notebooks. What was written into them stays.
 student: $(VENV)/lab.stamp
 	$(BIN)/python -m helpers.course.editions student
 

@@ -99,10 +99,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` (a file beside it), so that two processes do not build it at once."""
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Hold the lock of `path` (a file beside it), so that two processes do not build it at once.
+
+    Raises:
+        TimeoutError: another process has held it for that many `seconds` (-1: wait for ever).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / f".{path.name}.lock"):
+    with FileLock(path.parent / f".{path.name}.lock", timeout=seconds):
         yield
 
 

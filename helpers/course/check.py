@@ -4,7 +4,8 @@ A right answer comes back as it is. An unfinished or wrong one is replaced by th
 after it still run; the learner reads what is missing, never the solution's code.
 
 With the environment variable STEER_GRADING set to 1, for graders that want an error where a point is lost, a
-check raises AssertionError with its verdict unless the answer is right.
+check raises AssertionError with its verdict unless the answer is right. In the student edition a check keeps count of
+tries and right answers (see `helpers.course.progress`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.base.storage import CourseError
-from helpers.course.judge import Exercise, verdict_on
+from helpers.course import progress
+from helpers.course.judge import Exercise, Verdict, verdict_on
 
+HANDED_OUT = "this is the reference that a check handed out: run the cell with your function first, then this one."
 GOES_ON = "The notebook goes on with the reference; change your cell and run it again."
 
 
@@ -28,7 +31,9 @@ def exercise(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = 
         AssertionError: the answer is not right, and STEER_GRADING is 1.
     """
     chosen = _exercise_named(name, exercises)
-    verdict = verdict_on(chosen, answer)
+    verdict = _verdict(chosen, answer)
+    if exercises is None and _is_try(answer, verdict):
+        progress.note(name, passed=verdict is None)
     if verdict is None:
         print(f"[OK] {name} {chosen.name}")
         return answer
@@ -37,6 +42,18 @@ def exercise(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = 
         raise AssertionError(f"[{tag}] {name} {text}")
     print(f"[{tag}] {name} {text}", GOES_ON, sep="\n")
     return copy.deepcopy(chosen.reference)
+
+
+def assert_right(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> None:
+    """Raise unless `answer` is right, whatever the settings: what otter-grader gives a point for.
+
+    Raises:
+        CourseError: there is no such exercise.
+        AssertionError: the answer is not right; the text is the verdict.
+    """
+    verdict = _verdict(_exercise_named(name, exercises), answer)
+    if verdict is not None:
+        raise AssertionError(f"[{verdict[0]}] {name} {verdict[1]}")
 
 
 def right_or_reference(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> Any:
@@ -50,6 +67,23 @@ def right_or_reference(name: str, answer: Any, exercises: Mapping[str, Exercise]
     """
     chosen = _exercise_named(name, exercises)
     return answer if verdict_on(chosen, answer) is None else copy.deepcopy(chosen.reference)
+
+
+def _verdict(chosen: Exercise, answer: Any) -> Verdict | None:
+    """The verdict on an answer; a reference that a check has put into the learner's name is none.
+
+    Otherwise a check that runs a second time would call the exercise solved.
+    """
+    if callable(answer) and answer is chosen.reference:
+        return "TODO", HANDED_OUT
+    return verdict_on(chosen, answer)
+
+
+def _is_try(answer: Any, verdict: Verdict | None) -> bool:
+    """Whether an answer counts as a try: a blank one does not, nor the wrong lambdas that notebook 00 shows."""
+    if verdict is None:
+        return True
+    return verdict[0] != "TODO" and getattr(answer, "__name__", "") != "<lambda>"
 
 
 def _exercise_named(name: str, exercises: Mapping[str, Exercise] | None) -> Exercise:

@@ -4,9 +4,10 @@
     python -m helpers.course.editions tests              the same, with the outputs that `make test` compares
     python -m helpers.course.editions release            a zip of the course with these notebooks
     python -m helpers.course.editions nbgrader FOLDER    a course folder for nbgrader, to hand out and to grade
+    python -m helpers.course.editions otter FOLDER       notebooks for `otter assign` of otter-grader
 
-What a learner is to write stands between the marks `# BEGIN SOLUTION` and `# END SOLUTION`. nbgrader looks for
-the same marks; so does `otter assign` of otter-grader, which wants its own cells around each question.
+What a learner is to write stands between the marks `# BEGIN SOLUTION` and `# END SOLUTION`, which nbgrader and
+otter-grader look for as well. What somebody has written into a student notebook is never overwritten.
 A release takes solutions out of sight, no more: the references that checks compare with are in `helpers`.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
 import os
 import re
 import shutil
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 from helpers.base import settings
 from helpers.base.storage import CourseError, atomic_file
@@ -137,6 +139,8 @@ def unfold(cell: NotebookNode) -> None:
 def student(book: NotebookNode) -> NotebookNode:
     """A copy to fill in: stubs for solutions, no outputs, and no marks of the tests; hints stay.
 
+    Its metadata say which edition it is (`progress` keeps count there) and what it held when it was made.
+
     Raises:
         CourseError: a mark is wrong, see `regions`.
     """
@@ -150,7 +154,23 @@ def student(book: NotebookNode) -> NotebookNode:
         cell.source = TOLD.sub("", cell.source)
         for old, new in REWORDED.items():
             cell.source = cell.source.replace(old, new)
+    book.metadata["steering_course"] = {"edition": "student", "made": _digest(book)}
     return book
+
+
+def _digest(book: NotebookNode) -> str:
+    """A number for all sources of a notebook: another one as soon as somebody has written into it."""
+    return hashlib.sha256(repr([(cell.cell_type, cell.source) for cell in book.cells]).encode()).hexdigest()[:16]
+
+
+def _made(path: Path) -> tuple[str, bool]:
+    """What a student notebook held when it was made (empty: it is none), and whether it still holds just that."""
+    try:
+        book = nbformat.read(path, as_version=4)
+        made = book.metadata["steering_course"]["made"]
+        return made, made == _digest(book)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, nbformat.ValidationError):
+        return "", False
 
 
 def for_tests(book: NotebookNode) -> NotebookNode:
@@ -162,6 +182,7 @@ def for_tests(book: NotebookNode) -> NotebookNode:
         CourseError: a mark is wrong, see `regions`; or a cell to compare has no outputs, which nbval would pass over.
     """
     made = student(book)
+    del made.metadata["steering_course"]
     for cell, source in zip(made.cells, book.cells, strict=True):
         if source.cell_type != "code" or not COMPARED.search(source.source):
             continue
@@ -184,6 +205,29 @@ def write_notebooks(project: Path, folder: Path, edit: Callable[[NotebookNode], 
     for path in set(folder.glob("*.ipynb")) - set(texts):
         path.unlink()
     return list(texts)
+
+
+def hand_out(project: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write the student edition into `folder`, and never over what somebody has written; (written, kept though old).
+
+    A notebook of which the course has another version by now is replaced only if nobody has written into it.
+
+    Raises:
+        CourseError: see `student`; the message names the notebook.
+    """
+    books = {folder / path.name: _edited(path, student) for path in sorted((project / "notebooks").glob("*.ipynb"))}
+    old = {path: _made(path) for path in folder.glob("*.ipynb")}
+    new = {
+        path: book for path, book in books.items() if old.get(path, ("", True))[0] != book.metadata.steering_course.made
+    }
+    kept = [path for path in new if path in old and not old[path][1]]
+    written = [path for path in new if path not in kept]
+    for path in written:
+        _write(path, _text(books[path]))
+    for path, (_, untouched) in old.items():
+        if untouched and path not in books:
+            path.unlink()
+    return written, kept
 
 
 def _edited(path: Path, edit: Callable[[NotebookNode], NotebookNode]) -> NotebookNode:
@@ -363,6 +407,73 @@ def write_nbgrader(project: Path, folder: Path) -> list[Path]:
     return list(texts)
 
 
+# Notebooks for otter-grader --------------------------------------------------------------------------------------
+
+# No cell of the notebook calls otter: learners need not have it. The grader runs each test behind its solution.
+OTTER = """# ASSIGNMENT CONFIG
+init_cell: false
+export_cell: false
+check_all_cell: false
+generate:
+    show_stdout: false"""
+QUESTION = "# BEGIN QUESTION\nname: q{}\npoints: 1\ncheck_cell: false"
+OTTER_TEST = "from helpers.course.check import assert_right\nassert_right({!r}, {})"
+
+
+def for_otter(book: NotebookNode) -> NotebookNode:
+    """A copy with otter-grader's cells around solutions: each check is a question of one point.
+
+    Its test runs behind the solution and before the check, which hands out the reference; a reference that comes from
+    there gets no point.
+
+    Raises:
+        CourseError: a mark is wrong, see `regions`, or no check follows a solution.
+    """
+    book = copy.deepcopy(book)
+    parts = [part for cell in book.cells for part in _around_checks(cell)]
+    book.cells = [v4.new_raw_cell(OTTER)]
+    waiting: list[NotebookNode] = []  # a solution whose check has not come yet, and what follows it
+    for cell in parts:
+        unfold(cell)
+        if cell.cell_type == "code" and (found := CHECKED.fullmatch(cell.source)):
+            book.cells += [*_question(found[2], found[1], waiting), cell]
+            waiting = []
+        elif waiting or regions(cell):
+            waiting.append(cell)
+        elif "check.right_or_reference(" not in cell.source:  # the check itself goes on with the reference
+            book.cells.append(cell)
+    if waiting:
+        raise CourseError(f"cell {waiting[0].get('id', '')} holds a solution that no check follows")
+    return book
+
+
+def _question(number: str, answer: str, inside: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells of one question, its test among them; what is not in a solution's own cells may not be changed."""
+    cells = [v4.new_raw_cell(QUESTION.format(number.replace(".", "_")))]
+    for cell in inside:
+        around = [v4.new_raw_cell(f"# {end} SOLUTION") for end in ("BEGIN", "END")] if regions(cell) else []
+        cells += [*around[:1], cell, *around[1:]]
+    test = v4.new_code_cell(OTTER_TEST.format(number, answer))
+    ends = [v4.new_raw_cell(f"# END {name}") for name in ("TESTS", "QUESTION")]
+    return [*cells, v4.new_raw_cell("# BEGIN TESTS"), test, *ends]
+
+
+def write_otter(project: Path, folder: Path) -> list[Path]:
+    """Write `NAME.ipynb` for each notebook with exercises, for `otter assign NAME.ipynb dist/NAME`.
+
+    Raises:
+        CourseError: see `for_otter`; the message names the notebook.
+    """
+    texts = {}
+    for path in sorted((project / "notebooks").glob("*.ipynb")):
+        book = _edited(path, for_otter)
+        if any(cell.source == "# BEGIN TESTS" for cell in book.cells):
+            texts[folder / path.name] = _text(book)
+    for path, text in texts.items():
+        _write(path, text)
+    return list(texts)
+
+
 # The command ---------------------------------------------------------------------------------------------------
 
 
@@ -374,8 +485,8 @@ def main(arguments: Sequence[str] | None = None, project: Path | None = None) ->
     commands.add_parser("tests", help="the same with the outputs that the tests compare, in build/tests/notebooks")
     zipped = commands.add_parser("release", help="a zip of the course with these notebooks, in build/")
     zipped.add_argument("--wheels", type=Path, metavar="DIR", help="a folder from `make wheels` to put inside")
-    grader = commands.add_parser("nbgrader", help="a course folder for nbgrader")
-    grader.add_argument("folder", type=Path)
+    for name, what in {"nbgrader": "a course folder for nbgrader", "otter": "notebooks for `otter assign`"}.items():
+        commands.add_parser(name, help=what).add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     try:
         print(_run(chosen, project or settings.checkout()))
@@ -389,14 +500,24 @@ def main(arguments: Sequence[str] | None = None, project: Path | None = None) ->
 
 
 def _run(chosen: argparse.Namespace, project: Path) -> str:
-    if chosen.command in (edits := {"student": student, "tests": for_tests}):
-        folder = project / "build" / chosen.command / "notebooks"
-        return f"notebooks in {_shown(folder)}: {len(write_notebooks(project, folder, edits[chosen.command]))}"
-    if chosen.command == "nbgrader":
-        return f"files written in {_shown(chosen.folder)}: {len(write_nbgrader(project, chosen.folder))}"
+    folder = project / "build" / chosen.command / "notebooks"
+    if chosen.command == "tests":
+        return f"notebooks written in {_shown(folder)}: {len(write_notebooks(project, folder, for_tests))}"
+    if chosen.command == "student":
+        return _handed_out(folder, *hand_out(project, folder))
+    if chosen.command in (graders := {"nbgrader": write_nbgrader, "otter": write_otter}):
+        return f"files written in {_shown(chosen.folder)}: {len(graders[chosen.command](project, chosen.folder))}"
     path = release(project, project / "build", chosen.wheels)
     note = ", with data that is for your class only: see data/README.md" if chosen.wheels else ""
     return f"{_shown(path)}: {path.stat().st_size / 1e6:.1f} MB{note}"
+
+
+def _handed_out(folder: Path, written: list[Path], kept: list[Path]) -> str:
+    said = f"notebooks in {_shown(folder)}: {len(list(folder.glob('*.ipynb')))}, new: {len(written)}"
+    if kept:
+        said += "\nthe course has changed; left as they are, since somebody has written into them: "
+        said += ", ".join(path.name for path in kept) + " (move one away to get the new one)"
+    return said
 
 
 def _shown(path: Path) -> str:

@@ -2,6 +2,7 @@
 
     python -m helpers.course.report check STARTED               after `make check`: how long it took
     python -m helpers.course.report test STARTED REPORT.xml     after `make test`: that, and what the tests counted
+    python -m helpers.course.report classroom                   what the notebooks ask of a learner; runs no notebook
     python -m helpers.course.report page                        the rows into notebooks/RESULTS.md
 
 STARTED is when make began, in seconds since 1970; the report is in JUnit's format (`--junitxml`).
@@ -10,21 +11,31 @@ STARTED is when make began, in seconds since 1970; the report is in JUnit's form
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
+
 from helpers.base import settings
 from helpers.base.storage import CourseError
-from helpers.course import results, run
+from helpers.course import editions, results, run
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import verdict_on
 
 AXE = "axe_serious"  # the property in which a test leaves the number of serious findings
 ROWS = "tests"  # what stands in the column of the notebook
-TITLE = "The course's own tests"  # of the section in RESULTS.md
+COUNTED = "notebooks"  # the same, of what is counted in the notebooks without running one
+OFFLINE = "release"  # the same, of a release that was unpacked without a network (tests/benchmarks/bench_release.py)
+SECTION_TITLES = {  # in RESULTS.md
+    COUNTED: "The classroom",
+    OFFLINE: "A class without network",
+    ROWS: "The course's own tests",
+}
+BUILD_STEP = re.compile(r"^### Build step (\d\d\.\d+):", re.MULTILINE)
 
 
 def cases(report: Path) -> list[ElementTree.Element]:
@@ -71,15 +82,46 @@ def rejected() -> tuple[int, int]:
     return sum(verdict is not None for verdict in verdicts), len(verdicts)
 
 
+def learner_lines(book: nbformat.NotebookNode) -> tuple[int, int]:
+    """Code lines of a notebook that the learner writes (solutions), and all: no comments, imports or folded cells."""
+    own = total = 0
+    for cell in book.cells:
+        if cell.cell_type != "code" or "hide-input" in cell.metadata.get("tags", []):
+            continue
+        solutions = editions.regions(cell)
+        for number, line in enumerate(cell.source.split("\n")):
+            if line.strip() and not re.match(r"\s*#|import |from ", line):
+                total += 1
+                own += any(first < number < last for first, last in solutions)
+    return own, total
+
+
+def record_exercises(folder: Path) -> None:
+    """Record `classroom.*` as far as the notebooks in a folder and the exercises tell it, without a run."""
+    right, wrong = rejected()
+    books = {path.stem.split("_")[0]: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
+    prose = "\n\n".join(c.source for book in books.values() for c in book.cells if c.cell_type == "markdown")
+    steps = set(BUILD_STEP.findall(prose)) & set(EXERCISES)
+    rows = {
+        "exercises": (len(EXERCISES), len(EXERCISES), "exercises with a check"),
+        "build_steps": (len(steps), len(EXERCISES), "of the exercises, in the course of a lesson"),
+        "checks_wrong_answers_rejected": (right / wrong, wrong, "share of known wrong answers"),
+    }
+    for number, book in books.items():
+        own, total = learner_lines(book)
+        if own:
+            rows[f"learner_lines_share.{number}"] = (own / total, total, "share of code lines that the learner writes")
+    for name, (value, n, unit) in rows.items():
+        results.record(f"classroom.{name}", value, n=n, seeds=[], unit=unit, notebook=COUNTED)
+
+
 def record_classroom(report: Path) -> None:
-    """Record `classroom.*`: the blank notebooks, the exercises' checks, and the tests in a browser."""
-    books, (right, wrong) = notebooks(report), rejected()
+    """Record `classroom.*` as far as a run of the tests tells it: the blank notebooks, and the tests in a browser."""
+    books = notebooks(report)
     browser = [case for case in cases(report) if in_browser(case)]
     found = [int(p.get("value") or 0) for case in browser for p in case.iter("property") if p.get("name") == AXE]
     whole = sum(passed for passed, _ in books.values())
     rows = {
-        "exercises": (len(EXERCISES), len(EXERCISES), "exercises with a check"),
-        "checks_wrong_answers_rejected": (right / wrong, wrong, "share of known wrong answers"),
         "student_blank_pass": (whole / len(books), len(books), "share of notebooks that run blank to the end"),
         "browser_tests": (sum(map(passed, browser)), len(browser), "tests passed"),
     }
@@ -121,9 +163,10 @@ def record_lines() -> None:
 def record_test(started: float, report: Path) -> None:
     """Record all that `make test` found out, and say which notebooks took longest."""
     temperature = "cold" if is_cold(started) else "warm"
-    record_classroom(report)
-    record_lines()
     record_minutes(f"{temperature}_minutes", started)
+    record_classroom(report)
+    record_exercises(settings.checkout() / "notebooks")
+    record_lines()
     slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
     unit = f"s, the slowest notebook: {slowest[0][1]}"
     name = f"tests.{temperature}_slowest_notebook"
@@ -132,12 +175,13 @@ def record_test(started: float, report: Path) -> None:
 
 
 def write_page() -> None:
-    """Write what was recorded of the tests into its section of notebooks/RESULTS.md."""
-    rows = results.load(settings.results_file() or settings.checkout() / "build/results.json")
-    rows = {name: row for name, row in rows.items() if row["notebook"] == ROWS}
-    if not rows:
+    """Write what was recorded of notebooks and tests into their sections of notebooks/RESULTS.md."""
+    recorded = results.load(settings.results_file() or settings.checkout() / "build/results.json")
+    if not {row["notebook"] for row in recorded.values()} & set(SECTION_TITLES):
         raise CourseError("no test has been recorded: run `make test` first")
-    run.write_section(settings.checkout(), TITLE, rows)
+    for kind, title in SECTION_TITLES.items():
+        if rows := {name: row for name, row in recorded.items() if row["notebook"] == kind}:
+            run.write_section(settings.checkout(), title, rows)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -148,10 +192,13 @@ def main(arguments: Sequence[str]) -> int:
                 record_minutes("check_minutes", float(started))
             case ["test", started, report]:
                 record_test(float(started), Path(report))
+            case ["classroom"]:
+                record_exercises(settings.checkout() / "notebooks")
             case ["page"]:
                 write_page()
             case _:
-                print("usage: python -m helpers.course.report (check STARTED | test STARTED REPORT.xml | page)")
+                usage = "(check STARTED | test STARTED REPORT.xml | classroom | page)"
+                print("usage: python -m helpers.course.report", usage)
                 return 2
     except CourseError as error:
         print(error, file=sys.stderr)

@@ -157,7 +157,8 @@ def execute(course: Course, notebook: Path) -> nbformat.NotebookNode:
     book = nbformat.read(notebook, as_version=4)
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         cell.update(outputs=[], execution_count=None)
-    environment = os.environ | {"STEER_RESULTS": str(course.results), "STEER_PROFILE": course.profile}
+    own = {"STEER_RESULTS": str(course.results), "STEER_PROFILE": course.profile, "STEER_PROGRESS": "0"}
+    environment = os.environ | own
     client = NotebookClient(book, timeout=CELL_SECONDS, kernel_manager_class=ThisInterpreter)
     try:
         # Not client.execute(): its signal handlers turn Ctrl-C into the report of a dead kernel.

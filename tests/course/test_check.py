@@ -314,6 +314,9 @@ REAL, ROWS = torch.tensor([[True, True, False]]), np.zeros((40, 1, 1))
 MEDIAN_RANK = [np.median((P[:, 2:3] < P).sum(axis=1))]
 ONE_FACTOR = Factorization(3.0, np.zeros(1), np.zeros(2), np.ones((1, 1)), np.full((2, 1), 9.0))
 
+THREE_STARTS = np.array([[[0.0, 1], [2, 7], [3, 9]]])
+A_STAR_MORE = Factorization(3.0, np.zeros(10), np.zeros(2), np.full((10, 1), 1.0), np.full((2, 1), 1.0))
+
 
 def without_intercept(penalty, *data):
     return Ridge(penalty, fit_intercept=False).fit(*data).coef_
@@ -391,9 +394,9 @@ def without_intercept(penalty, *data):
             [[1.0, -3.0, 1.0]],
         ),
         (len(by_reference("04.1", "x", "y", "z", [("a", "b", "c")], "f")), 5),
-        (by_reference("04.4", list("abcab"), list("xabc"), 2), 0.75),
-        (by_reference("04.5", np.zeros((2, 1)), np.array([[1.0], [1.0]]), np.array([[2.0], [1.0]])), 0.6),
-        (by_reference("04.6", np.array([[[2.0, 0], [0, -2]], [[4, 2], [-2, -4]]])[..., None]), (9 / 11, 6 / 11)),
+        (by_reference("04.3", list("abcab"), list("xabc"), 2), 0.75),
+        (by_reference("04.6", np.zeros((2, 1)), np.array([[1.0], [1.0]]), np.array([[2.0], [1.0]])), 0.6),
+        (by_reference("04.7", np.array([[[2.0, 0], [0, -2]], [[4, 2], [-2, -4]]])[..., None]), (9 / 11, 6 / 11)),
         (by_reference("05.1", np.eye(3), np.array([0.5, 0.25, 0.25])), [2.0, 4.0, 4.0]),
         (by_reference("05.2", np.eye(2), 0.1, 5), ([0.5, 0.5], 0.0)),
         (by_reference("05.3", np.array([[1.0, 0], [2, 0], [0, 1]]), np.array([0, 2]), lambda g: g.max(0)), [1, 2]),
@@ -432,11 +435,29 @@ def without_intercept(penalty, *data):
         (by_reference("09.2", [20, 21, 22, 23], [5, 5, 9, 1], 9), [(20, 21), (22, 23)]),
         (
             by_reference(
-                "09.3", X[0, :2], np.zeros(2), [1, 0], [0, 1], [0, 0], np.array([[0.0], [1.0]]), np.ones((1, 1)), 0.5
+                "09.3", np.array([21, 18, 20]), np.array([4, 3, 4]), np.array([5.0, 2, 4]), [(18, 20), (21, 30)]
+            ),
+            ([0, 0, 1], [3, 4, 4], [2.0, 4.0, 5.0]),
+        ),
+        (by_reference("09.4", *np.divmod(np.arange(20), 2), np.full(20, 9.0), 0, lambda *_: A_STAR_MORE), 1.0),
+        (
+            by_reference(
+                "09.5", X[0, :2], np.zeros(2), [1, 0], [0, 1], [0, 0], np.array([[0.0], [1.0]]), np.ones((1, 1)), 0.5
             ),
             X[0, [1, 0]] + [0.0, 1.0],
         ),
-        (by_reference("09.4", np.eye(2), np.array([0, 1]), np.array([[1.0, 0], [0, 1], [1, 0]])), [0.5, 1.0]),
+        (
+            by_reference(
+                "09.6",
+                {name: np.array([[[1.0, 5], [2, 0], [8, 4]]]) for name in ("paid", "second")} | {"judge": THREE_STARTS},
+                {name: np.zeros((1, 3, 2)) for name in ("paid", "second", "judge")},
+                "judge",
+                np.array([0, 0, 1]),
+                np.array([[0, 0], [0, 0]]),
+            ),
+            (2.0, 1.5, 1.5),
+        ),
+        (by_reference("09.7", np.eye(2), np.array([0, 1]), np.array([[1.0, 0], [0, 1], [1, 0]])), [0.5, 1.0]),
         (by_reference("10.1", (torch.zeros(1, 3, 1), torch.arange(3.0).view(1, 3, 1)), REAL, [1], 1), [[[[1.0]]]]),
         (by_reference("10.2", X[:7], X[7:], X, 0.3), fit_probe(X[:7], X[7:], 0.3).decision_function(X)),
         (

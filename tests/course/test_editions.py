@@ -412,15 +412,80 @@ def test_the_release_has_no_solution_in_a_notebook(released):
 # The command ---------------------------------------------------------------------------------------------------
 
 
-def test_student_notebooks_are_written_and_old_ones_removed(project, monkeypatch, capsys):
+@pytest.fixture
+def handed_out(project, monkeypatch, capsys) -> Path:
+    """The folder of student notebooks, made for the first time."""
     monkeypatch.chdir(project)
-    folder = project / "build/student/notebooks"
-    folder.mkdir(parents=True)
-    (folder / "00_gone.ipynb").write_text("")
     assert build.main(["student"], project) == 0
-    assert capsys.readouterr().out == "notebooks in build/student/notebooks: 1\n"
-    assert [path.name for path in folder.iterdir()] == ["01_one.ipynb"]
-    assert build.STUB in nbformat.read(folder / "01_one.ipynb", as_version=4).cells[1].source
+    assert capsys.readouterr().out == "notebooks in build/student/notebooks: 1, new: 1\n"
+    assert build.STUB in nbformat.read("build/student/notebooks/01_one.ipynb", as_version=4).cells[1].source
+    return project / "build/student/notebooks"
+
+
+def changed(path: Path, index: int, source: str, **more) -> bytes:
+    """Change one cell of a notebook; the file as it is then."""
+    book = nbformat.read(path, as_version=4)
+    book.cells[index].update(source=source, **more)
+    nbformat.write(book, path)
+    return path.read_bytes()
+
+
+def test_what_a_learner_wrote_is_never_overwritten(project, handed_out, capsys):
+    solved = changed(handed_out / "01_one.ipynb", 1, "def f(x):\n    return 2 * x")
+    (handed_out / "my_notes.ipynb").write_text("not even a notebook")
+    assert build.main(["student"], project) == 0
+    assert capsys.readouterr().out == "notebooks in build/student/notebooks: 2, new: 0\n"
+    changed(project / "notebooks/01_one.ipynb", 0, "# the course has changed")
+    assert build.main(["student"], project) == 0
+    assert capsys.readouterr().out == (
+        "notebooks in build/student/notebooks: 2, new: 0\n"
+        "the course has changed; left as they are, since somebody has written into them: 01_one.ipynb "
+        "(move one away to get the new one)\n"
+    )
+    assert (handed_out / "01_one.ipynb").read_bytes() == solved
+    assert (handed_out / "my_notes.ipynb").read_text() == "not even a notebook"
+    (handed_out / "01_one.ipynb").rename(handed_out / "mine.ipynb")
+    assert build.main(["student"], project) == 0
+    assert "the course has changed" in (handed_out / "01_one.ipynb").read_text()
+    assert (handed_out / "mine.ipynb").read_bytes() == solved
+
+
+def test_a_notebook_that_only_ran_keeps_its_outputs_until_the_course_changes(project, handed_out, capsys):
+    path = handed_out / "01_one.ipynb"
+    source = nbformat.read(path, as_version=4).cells[0].source
+    ran = changed(path, 0, source, outputs=[v4.new_output("stream", text="ran")], execution_count=1)
+    assert build.main(["student"], project) == 0 and path.read_bytes() == ran
+    changed(project / "notebooks/01_one.ipynb", 0, "# the course has changed")
+    assert build.main(["student"], project) == 0
+    assert capsys.readouterr().out.endswith("student/notebooks: 1, new: 1\n")
+    assert "the course has changed" in path.read_text()
+
+
+def test_a_notebook_that_the_course_has_no_more_goes_if_nobody_wrote_into_it(project, handed_out, capsys):
+    for name in ("02_two", "03_three"):
+        nbformat.write(notebook(code("x = 1")), project / f"notebooks/{name}.ipynb")
+    assert build.main(["student"], project) == 0
+    changed(handed_out / "03_three.ipynb", 0, "x = 2")
+    for name in ("02_two", "03_three"):
+        (project / f"notebooks/{name}.ipynb").unlink()
+    assert build.main(["student"], project) == 0
+    assert sorted(path.name for path in handed_out.iterdir()) == ["01_one.ipynb", "03_three.ipynb"]
+
+
+def planned(*arguments: str) -> subprocess.CompletedProcess:
+    """What make would do, with the variables of the test's own environment left out."""
+    return subprocess.run(["make", "-n", *arguments], cwd=PROJECT, capture_output=True, text=True)
+
+
+def test_make_lab_opens_the_edition_that_was_asked_for():
+    student = planned("lab", "EDITION=student").stdout.splitlines()
+    made = next(i for i, line in enumerate(student) if line.endswith("-m helpers.course.editions student"))
+    opened = next(i for i, line in enumerate(student) if line.endswith("build/student/notebooks/00_start_here.ipynb"))
+    assert made < opened
+    plain = planned("lab").stdout
+    assert " notebooks/00_start_here.ipynb" in plain and "editions" not in plain
+    other = planned("lab", "EDITION=teacher")
+    assert other.returncode and "EDITION is 'teacher': leave it out, or set it to 'student'" in other.stderr
 
 
 def test_the_commands_say_what_they_wrote(project, monkeypatch, capsys):
@@ -429,11 +494,15 @@ def test_the_commands_say_what_they_wrote(project, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("build/steering-course-1.2.zip: 0.0 MB, with data that is for your class")
     assert build.main(["nbgrader", "grading"], project) == 0
     assert capsys.readouterr().out == "files written in grading: 2\n"
+    assert build.main(["otter", "otter"], project) == 0
+    assert capsys.readouterr().out == "files written in otter: 1\n"
+    assert build.main(["tests"], project) == 0
+    assert capsys.readouterr().out == "notebooks written in build/tests/notebooks: 1\n"
 
 
 def test_a_wrong_mark_stops_every_edition_with_one_line(project, capsys):
     nbformat.write(notebook(code(marked("<<\nx = 1"))), project / "notebooks/02_two.ipynb")
-    for arguments in (["student"], ["release"], ["nbgrader", str(project / "grading")]):
+    for arguments in (["student"], ["release"], *([name, str(project / "grading")] for name in ("nbgrader", "otter"))):
         assert build.main(arguments, project) == 1
         assert capsys.readouterr().err == "02_two.ipynb: cell c0, line 1: BEGIN SOLUTION without END SOLUTION\n"
     assert sorted(path.name for path in (project / "build").iterdir()) == ["old.zip"]
@@ -507,3 +576,48 @@ def test_a_configuration_that_is_there_stays(project, tmp_path):
     first[1].write_text("mine")
     assert build.write_nbgrader(project, tmp_path / "grading") == first[:1]
     assert first[1].read_text() == "mine"
+
+
+# For otter-grader ----------------------------------------------------------------------------------------------
+
+
+def test_a_solution_and_its_test_are_a_question_and_the_check_follows():
+    book = notebook(code("x = 1"), code(SOLVED), code(f"{CHECK}\nf(0.25)", "[OK]\n0.5"))
+    made = build.for_otter(book)
+    nbformat.validate(made)
+    assert [cell.cell_type for cell in made.cells].count("raw") == 7
+    assert [cell.source for cell in made.cells[1:]] == [
+        "x = 1",
+        "# BEGIN QUESTION\nname: q01_1\npoints: 1\ncheck_cell: false",
+        "# BEGIN SOLUTION",
+        SOLVED,
+        "# END SOLUTION",
+        "# BEGIN TESTS",
+        "from helpers.course.check import assert_right\nassert_right('01.1', f)",
+        "# END TESTS",
+        "# END QUESTION",
+        'f = check.exercise("01.1", f)',
+        "f(0.25)",
+    ]
+
+
+def test_otter_needs_a_check_behind_each_solution():
+    with pytest.raises(CourseError, match="cell c1 holds a solution that no check follows"):
+        build.for_otter(notebook(code("x = 1"), code(SOLVED), code("y = 1")))
+    made = build.for_otter(notebook(code("x = 1"), code(SOLVED), code("y = 1"), code(CHECK)))
+    sources = [cell.source for cell in made.cells]
+    assert sources.index("# END SOLUTION") < sources.index("y = 1") < sources.index("# BEGIN TESTS")
+
+
+@every_notebook
+def test_otter_gets_every_exercise_and_every_line(path):
+    made = build.for_otter(source(path))
+    nbformat.validate(made)
+    names = re.findall(r"^name: q(\w+)$", "\n".join(cell.source for cell in made.cells), re.MULTILINE)
+    mine = [number for number in EXERCISES if number.startswith(path.stem.split("_")[0] + ".")]
+    assert sorted(names) == sorted(number.replace(".", "_") for number in mine)
+    own = [cell.source for cell in made.cells if cell.cell_type != "raw" and "import assert_right" not in cell.source]
+    lines = [line for text in own for line in text.split("\n") if line.strip()]
+    expected = [line for cell in source(path).cells for line in cell.source.split("\n") if line.strip()]
+    left_out = "# NBVAL_CHECK_OUTPUT"
+    assert [line for line in lines if line != left_out] == [line for line in expected if line != left_out]

@@ -1,7 +1,8 @@
-"""Grading: checks that raise for graders, and a whole round of nbgrader from the notebooks to the points."""
+"""Grading: checks that raise, and a whole round of nbgrader and of otter-grader, from the notebooks to the points."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from nbformat import v4
 from helpers.base.settings import PROJECT
 from helpers.course import check
 from helpers.course import editions as build
+from helpers.course.exercises import EXERCISES as REAL
 from helpers.course.judge import Exercise
 
 # Checks that raise ---------------------------------------------------------------------------------------------
@@ -35,7 +37,7 @@ def grading(monkeypatch):
 
 
 def test_a_right_answer_passes(grading, capsys):
-    assert check.exercise("1", double, EXERCISES) is double
+    assert check.exercise("1", again := (lambda x: x + x), EXERCISES) is again
     assert check.exercise("2", 12, EXERCISES) == 12
     assert capsys.readouterr().out == "[OK] 1 doubled\n[OK] 2 a number\n"
 
@@ -69,6 +71,20 @@ def test_a_check_changes_no_name_of_its_caller(grading):
     assert names["answer"] is abs and names["other"] is double
 
 
+def test_a_test_for_a_grader_raises_whatever_the_settings(monkeypatch, capsys):
+    monkeypatch.delenv("STEER_GRADING", raising=False)
+    check.assert_right("1", lambda x: x + x, EXERCISES)
+    with pytest.raises(AssertionError, match=r"^\[WRONG\] 2 value 13, expected 12$"):
+        check.assert_right("2", 13, EXERCISES)
+    with pytest.raises(AssertionError, match=r"^\[TODO\] 1 this is the reference that a check handed out"):
+        check.assert_right("1", check.exercise("1", abs, EXERCISES), EXERCISES)
+
+
+def test_every_reference_is_told_from_an_answer():
+    """A check hands out the reference itself, a function, so a test behind it knows; a value it could not tell."""
+    assert [number for number, exercise in REAL.items() if not callable(exercise.reference)] == []
+
+
 @pytest.mark.parametrize("value", ["", "0"])
 def test_without_the_setting_nothing_raises(value, monkeypatch, capsys):
     monkeypatch.setenv("STEER_GRADING", value)
@@ -93,7 +109,8 @@ def lesson() -> nbformat.NotebookNode:
                 continue
             cell.id = f"{path.stem[:2]}-{cell.id}"
             cells.append(cell)
-    return v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 def nbgrader(course: Path, *arguments: str) -> str:
@@ -170,3 +187,77 @@ def test_nbgrader_accepts_the_metadata_of_every_notebook():
     nbgraderformat = pytest.importorskip("nbgrader.nbgraderformat", reason=reason)
     for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
         nbgraderformat.MetadataValidator().validate_nb(build.for_nbgrader(nbformat.read(path, as_version=4)))
+
+
+# A round of otter-grader ---------------------------------------------------------------------------------------
+
+
+def otter(folder: Path, *arguments: str) -> None:
+    """Run a command of otter-grader in a folder, with settings of its own and those of no learner."""
+    own = {"PYTHONPATH": str(PROJECT), "IPYTHONDIR": str(folder / ".own"), "STEER_PROGRESS": "0"}
+    environment = {key: value for key, value in os.environ.items() if key != "STEER_GRADING"} | own
+    command = [sys.executable, "-m", "otter", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def without_tests(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A submission from which the places of the tests are gone, so that they run last, when all references are out."""
+    for cell in book.cells:
+        cell.metadata.pop("otter", None)
+    return book
+
+
+@pytest.fixture(scope="module")
+def assigned(tmp_path_factory) -> Path:
+    """What `otter assign` makes of the lesson: a notebook to hand out, one with solutions, and a grader."""
+    pytest.importorskip("otter", reason="otter-grader is not installed: `make test` installs it")
+    project = tmp_path_factory.mktemp("otter")
+    (project / "notebooks").mkdir()
+    nbformat.write(lesson(), project / "notebooks" / f"{LESSON}.ipynb")
+    build.write_otter(project, project / "grading")
+    otter(project / "grading", "assign", f"{LESSON}.ipynb", "dist", "--no-run-tests")
+    return project / "grading" / "dist"
+
+
+def otter_points(assigned: Path, book: nbformat.NotebookNode, name: str) -> dict[str, float]:
+    """Points of each question of a submission."""
+    folder = assigned / name
+    folder.mkdir()
+    nbformat.write(book, folder / f"{LESSON}.ipynb")
+    (grader,) = (assigned / "autograder").glob("*.zip")
+    otter(folder, "run", f"{LESSON}.ipynb", "-a", str(grader), "-o", str(folder), "--no-logo")
+    tests = json.loads((folder / "results.json").read_text())["tests"]
+    return {test["name"]: test["score"] for test in tests if test["name"].startswith("q")}
+
+
+@pytest.mark.slow
+def test_what_otter_hands_out_is_blank_and_needs_no_otter(assigned):
+    handed_out = nbformat.read(assigned / "student" / f"{LESSON}.ipynb", as_version=4)
+    source = nbformat.read(assigned / "autograder" / f"{LESSON}.ipynb", as_version=4)
+    for blank, right in zip(handed_out.cells, source.cells, strict=True):
+        assert (blank.source == right.source) == (not build.regions(right))
+        assert not build.MARK.search(blank.source) and "otter" not in blank.source
+        assert blank.metadata.get("editable", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("right", [1] * len(CHECKS)),
+        ("blank", [0] * len(CHECKS)),
+        ("wrong", [0] + [1] * (len(CHECKS) - 1)),
+        ("blank, its tests taken out", [0] * len(CHECKS)),
+    ],
+)
+def test_points_of_otter(assigned, name, expected):
+    folder = "student" if name.startswith("blank") else "autograder"
+    book = nbformat.read(assigned / folder / f"{LESSON}.ipynb", as_version=4)
+    if name == "wrong":
+        for cell in book.cells:
+            cell.source = cell.source.replace(*WRONG)
+    if name.endswith("out"):
+        book = without_tests(book)
+    found = otter_points(assigned, book, name)
+    assert found == {f"q{number.replace('-', '_')}": points for number, points in zip(CHECKS, expected, strict=True)}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 
+import nbformat
 import pytest
+from nbformat import v4
 
 from helpers.base import settings
 from helpers.base.storage import CourseError
@@ -44,8 +46,35 @@ def test_what_passed_failed_and_was_skipped_is_counted(written):
     assert values["student_blank_pass"] == (0.5, 2)
     assert values["browser_tests"] == (1, 3)
     assert values["axe_serious"] == (2, 2)
-    assert values["exercises"] == (len(EXERCISES), len(EXERCISES))
-    assert values["checks_wrong_answers_rejected"] == (1.0, sum(len(e.wrong) for e in EXERCISES.values()))
+
+
+def code(*lines: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
+    return v4.new_code_cell("\n".join(lines), metadata={"tags": list(tags)})
+
+
+LESSON = v4.new_notebook(
+    cells=[
+        v4.new_markdown_cell("### Build step 01.1: the level (importance 4 of 5)\n\nAs in step 01.2."),
+        v4.new_markdown_cell("### Exercise 01.2: another (easy)"),
+        v4.new_markdown_cell("### Build step 99.1: not in the course"),
+        code("import numpy as np", "from a import b", "", "# a comment", "x = 1"),
+        code("plots.draw(x)", "plots.draw(y)", tags=("hide-input",)),
+        code("def f(x):", "    # BEGIN SOLUTION", "    # why", "    y = x", "", "    return y", "    # END SOLUTION"),
+    ]
+)
+
+
+def test_what_the_notebooks_ask_is_counted_without_a_run(written):
+    nbformat.write(LESSON, written.with_name("01_first.ipynb"))
+    nbformat.write(v4.new_notebook(cells=LESSON.cells[:5]), written.with_name("02_second.ipynb"))
+    report.record_exercises(written.parent)
+    values = {name.removeprefix("classroom."): (row["value"], row["n"]) for name, row in rows(written).items()}
+    assert values == {
+        "exercises": (len(EXERCISES), len(EXERCISES)),
+        "build_steps": (1, len(EXERCISES)),
+        "checks_wrong_answers_rejected": (1.0, sum(len(e.wrong) for e in EXERCISES.values())),
+        "learner_lines_share.01": (0.5, 4),
+    }
 
 
 def test_without_a_browser_no_page_counts_as_clean(written):
@@ -74,7 +103,8 @@ def test_two_notebooks_that_cannot_be_read_are_two(written):
 @pytest.mark.parametrize(
     ("age", "name"), [(None, "cold"), (-5, "cold"), (500, "warm")], ids=["no file", "made since", "made before"]
 )
-def test_a_run_is_cold_when_all_of_its_cache_is_its_own(written, cache, age, name, capsys):
+def test_a_run_is_cold_when_all_of_its_cache_is_its_own(written, cache, age, name, monkeypatch, capsys):
+    monkeypatch.setattr(report, "rejected", lambda: (1, 1))  # takes a while, which the minutes below would show
     started = time.time() - 120
     if age is not None:
         for file, when in {"memo.sqlite": time.time(), "sources/tiny/a.txt": started - age}.items():
@@ -111,4 +141,8 @@ def test_the_rows_have_a_section_of_the_results_page(written, tmp_path, monkeypa
     results.record("eagle.utility", 1.0, n=1, seeds=[0], unit="stars", notebook="07")
     assert report.main(["page"]) == 0
     page = (tmp_path / "notebooks/RESULTS.md").read_text()
-    assert f"## {report.TITLE}" in page and "| classroom.browser_tests | 1 |" in page and "eagle" not in page
+    assert "## The course's own tests" in page and "| classroom.browser_tests | 1 |" in page and "eagle" not in page
+    nbformat.write(LESSON, tmp_path / "notebooks/01_first.ipynb")
+    assert report.main(["classroom"]) == report.main(["page"]) == 0
+    tests, classroom = (tmp_path / "notebooks/RESULTS.md").read_text().split("## The classroom")
+    assert "| classroom.build_steps | 1 |" in classroom and "classroom.browser_tests" in tests

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
@@ -40,6 +41,7 @@ from helpers.course import results
 from helpers.course.exercises import EXERCISES
 from helpers.course.exercises.eagle import ANSWERS
 from helpers.course.judge import verdict_on
+from helpers.domains.clothing import age_bands
 from helpers.domains.wording import MOVIES
 from helpers.eagle import design, rewriting
 from helpers.eagle.agent import (
@@ -55,11 +57,13 @@ from helpers.eagle.agent import (
     reinforce,
 )
 from helpers.eagle.aims import fit_reach
+from helpers.eagle.emission import Gains
 from helpers.eagle.gymnasium_env import SteeringEnv
 from helpers.eagle.language_agent import target_of
 from helpers.eagle.learning import frozen_copy, gae
 from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
+from helpers.eagle.tables import Measured, gain_difference
 from helpers.eagle.trajectories import play
 from helpers.eagle.utility import ContentGap
 from helpers.embedding import encoder as enc
@@ -196,6 +200,22 @@ def test_04_prompt_and_reader():
     assert tuple(chat) == rewriting.rewrite_prompt("Genres: War.\nA text.", "Make it longer.")
     for answer in ("", "\n", " War", *ANSWERS):
         assert names["read_answer"](answer) == rewriting.read_answer(answer)
+
+
+def test_04_one_step_with_refused_copies():
+    names, wish = definitions("04"), "Make it longer."
+    rules = {"system": MOVIES.system, "examples": MOVIES.examples, "field": MOVIES.field}
+    example, idea = MOVIES.examples[0][2], "Genres: War.\nA robber opens a theme park with living dinosaurs."
+    said = [*ANSWERS, example.partition(":")[2], ANSWERS[0]]
+    texts = [f"Genres: Comedy.\nText {number}." for number in range(len(said))]
+    worked, prompts = [text for before, _, after in MOVIES.examples for text in (before, after)], []
+    shown = [worked] * 6 + [[*worked, idea]]
+    new, problems = names["transition"](texts, [wish] * 7, shown, lambda asked: (prompts.extend(asked), said)[1], rules)
+    assert [tuple(prompt) for prompt in prompts] == [rewriting.rewrite_prompt(text, wish) for text in texts]
+    read = [replace(fake_task().rewrite, refuse_copies=True).read(answer) for answer in said]
+    assert new[:6] == [idea or old for (idea, _), old in zip(read[:6], texts[:6], strict=True)]
+    assert problems == [*("copies" if "copies" in problem else problem for _, problem in read[:6]), "copies"]
+    assert rewriting.copies(read[6][0], idea) and new[6] == texts[6]
 
 
 @pytest.mark.parametrize("plan", [[0, 2, 1], [3, 4], [4]])
@@ -373,6 +393,49 @@ def test_16_the_results_page_is_read_as_it_was_written():
     assert read["value"].tolist() == [0.25, 0.25]
     assert read["unit"].tolist() == ["x | y", "s"]
     assert read["notebook"].tolist() == ["16", "01"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_09_groups_and_their_ratings(seed):
+    names, random = definitions("09"), np.random.default_rng(seed)
+    ages, garments = random.integers(18, 60, size=300), random.integers(5, size=300)
+    stars, wanted = random.integers(1, 6, size=300).astype(float), 30 + 10 * seed
+    found, counts = np.unique(ages, return_counts=True)
+    groups = names["age_groups"](found.tolist(), counts.tolist(), wanted)
+    assert groups == age_bands(ages, wanted)
+    users, items, means = names["group_ratings"](ages, garments, stars, groups)
+    assert len(means) == len({*zip(users, items, strict=True)}) and users.max() == len(groups) - 1
+    for user, item, mean in zip(users, items, means, strict=True):
+        youngest, oldest = groups[user]
+        assert mean == stars[(ages >= youngest) & (ages <= oldest) & (garments == item)].mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_09_what_is_planted_can_be_found(seed):
+    names = definitions("09")
+    users, items = np.divmod(np.random.default_rng(seed).permutation(1200), 40)
+    ratings = users, items, 3 + 0.5 * np.random.default_rng([seed, 1]).normal(size=1200)
+    nothing, something = names["with_taste"](ratings, 0.0, seed), names["with_taste"](ratings, 0.8, seed)
+    # Within the same levels the same rests are shuffled; what is added has the size that was asked for.
+    assert (something[2] - nothing[2]).std() == pytest.approx(0.8, rel=0.1)
+    assert nothing[2].sum() == pytest.approx(ratings[2].sum())
+    assert names["taste"](something, seed) > 0.1 > 0.02 > names["taste"](nothing, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_09_a_lead_is_the_difference_of_helpers(seed):
+    random, starts = np.random.default_rng(seed), task_starts(6)
+    garments, different = pd.factorize(np.array([start.item for start in starts]))
+
+    def method():
+        some = {name: [Gains(*random.normal(size=(2, 6, 4)))] for name in ("paid", "second", "judge")}
+        return Measured(tuple(starts), some, [np.ones((6, 4), dtype=bool)])
+
+    one, other = method(), method()
+    drawn = np.random.default_rng(0).integers(len(different), size=(2000, len(different)))  # as the bootstrap draws
+    mine = [{name: some[0].total[None] for name, some in of.gains.items()} for of in (one, other)]
+    found = definitions("09")["lead_over_control"](*mine, "judge", garments, drawn)
+    np.testing.assert_allclose(found, gain_difference(one, other, calls=4))
 
 
 def test_10_the_probe_and_its_accuracy():

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.neighbors import NearestNeighbors
 
 from helpers.course.judge import Exercise, difference, normal_values
 from helpers.domains.ideas import ascii_line, catalogue_genres, idea_of
-from helpers.eagle.rewriting import MAX_REPETITION, MIN_WORDS
-from helpers.language.texts import repetition, sentence_ends
+from helpers.eagle.rewriting import MAX_COPIED, MAX_REPETITION, MIN_WORDS
+from helpers.embedding.factorization import fit_als, rmse, split_ratings
+from helpers.language.texts import repetition, sentence_ends, words_of
 
 EAGLE_EXERCISES: dict[str, Exercise] = {}
 
@@ -374,6 +376,136 @@ EAGLE_EXERCISES["04.2"] = Exercise(
 )
 
 
+def share_copied(words, source, n):
+    known = {tuple(source[i : i + n]) for i in range(len(source) - n + 1)}
+    own = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return sum(sequence in known for sequence in own) / len(own) if own else 0.0
+
+
+def _two_texts(seed: int) -> tuple[list[str], list[str], int]:
+    """Two texts of few words, so that they share sequences; the last one is shorter than a sequence."""
+    rng = np.random.default_rng([4, seed])
+    one, other = ([str(word) for word in rng.choice(list("abcd"), size=size)] for size in (20 + seed, 15))
+    return (one[:2] if seed == 4 else one), other, 3
+
+
+EAGLE_EXERCISES["04.3"] = Exercise(
+    "copying",
+    share_copied,
+    cases=_two_texts,
+    hint="all sequences of n words of both texts as tuples; how many of the first text's stand in the second's set?",
+    wrong=(
+        lambda words, source, n: share_copied(source, words, n),
+        lambda words, source, n: share_copied(words, source, 1),
+        lambda words, source, n: share_copied(words, source, n + 1),
+        lambda words, source, n: share_copied(words, source, n) if len(words) >= n else 1.0,
+        lambda words, source, n: share_copied(words[:-1], source, n),
+        lambda words, source, n: 1 - share_copied(words, source, n),
+        lambda words, source, n: float(sum(word in source for word in words) / len(words)),
+    ),
+)
+
+
+def rewritten(texts, wishes, shown, ask, rules):
+    answers = ask([chat_of(text, wish, **rules) for text, wish in zip(texts, wishes, strict=True)])
+    new, problems = [], []
+    for old, answer, others in zip(texts, answers, shown, strict=True):
+        idea, problem = idea_or_problem(answer)
+        if (
+            idea
+            and max((share_copied(_plot_words(idea), _plot_words(other), 3) for other in others), default=0)
+            > MAX_COPIED
+        ):
+            idea, problem = "", "copies"
+        new.append(idea or old)
+        problems.append(problem)
+    return new, problems
+
+
+def _plot_words(idea):
+    return words_of(idea.partition("\n")[2])
+
+
+class ToyWriter:
+    """Answers that hang on every message of a prompt and on its place among those that are asked together."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def ask(self, prompts):
+        """One answer for each prompt; half of them can be read."""
+        said = ["".join(map("".join, prompt)) for prompt in prompts]
+        places = [self.seed + 3 * number + sum(map(ord, text)) for number, text in enumerate(said)]
+        return [(*ANSWERS, *4 * ANSWERS[:1])[place % 9] for place in places]
+
+
+def _asked_rewrites(seed: int) -> tuple:
+    """Twelve rewrites; what was shown is nothing, the answer's whole plot or a part of it, or something else."""
+    whole = "Genres: Crime.\nOnce more a robber opens a theme park with living dinosaurs."
+    a_part = "Genres: Crime.\nHe opens a theme park with dinosaurs that sleep."
+    other = "Genres: War.\nTwo friends part."
+    shown: tuple[list[str], ...] = [], [other, whole], ["Genres: Crime.\nA robber opens a bank."], [a_part, other]
+    rules = dict(zip(("system", "examples", "field"), _chat_case(seed)[2:], strict=True))
+    texts = [f"Genres: Comedy.\nA robber opens a theme park number {seed + number}." for number in range(12)]
+    wishes, sources = [f"Do {number}." for number in range(12)], [shown[number % 4] for number in range(12)]
+    return texts, wishes, sources, ToyWriter(seed).ask, rules
+
+
+def _rewritten_with(shown=lambda others, old: others, keep=lambda old, problem: old, say=lambda problem: problem):
+    """A wrong answer: something else is no source, an unusable answer leaves something else, or is called else."""
+
+    def answer(texts, wishes, given, ask, rules):
+        new, problems = rewritten(texts, wishes, [shown(*pair) for pair in zip(given, texts, strict=True)], ask, rules)
+        left = [
+            keep(old, problem) if problem else text for old, text, problem in zip(texts, new, problems, strict=True)
+        ]
+        return left, [say(problem) for problem in problems]
+
+    return answer
+
+
+def _one_at_a_time(texts, wishes, shown, ask, rules):
+    single = [
+        rewritten([text], [wish], [others], ask, rules) for text, wish, others in zip(texts, wishes, shown, strict=True)
+    ]
+    return [new[0] for new, _ in single], [problems[0] for _, problems in single]
+
+
+def _asked_again(texts, wishes, shown, ask, rules):
+    """Asks once more for what could not be used."""
+    new, problems = rewritten(texts, wishes, shown, ask, rules)
+    bad = [place for place, problem in enumerate(problems) if problem]
+    again = rewritten(*([rows[place] for place in bad] for rows in (texts, wishes, shown)), ask, rules)
+    for place, text, problem in zip(bad, *again, strict=True):
+        new[place], problems[place] = text, problem
+    return new, problems
+
+
+EAGLE_EXERCISES["04.4"] = Exercise(
+    "one step of the environment",
+    rewritten,
+    cases=_asked_rewrites,
+    hint="all prompts, one call of ask, then read each answer; copies are a problem, too, and a problem keeps the text",
+    wrong=(
+        _rewritten_with(shown=lambda others, old: []),
+        _rewritten_with(shown=lambda others, old: [*others, old]),
+        _rewritten_with(shown=lambda others, old: others[:1]),
+        _rewritten_with(shown=lambda others, old: others[-1:]),
+        _rewritten_with(keep=lambda old, problem: ""),
+        _rewritten_with(keep=lambda old, problem: problem),
+        _rewritten_with(say=lambda problem: problem if problem != "copies" else ""),
+        _rewritten_with(say=lambda problem: not problem),
+        _one_at_a_time,
+        _asked_again,
+        lambda texts, wishes, shown, ask, rules: rewritten(wishes, texts, shown, ask, rules),
+        lambda texts, wishes, shown, ask, rules: rewritten(texts, wishes, shown, ask, rules)[::-1],
+        lambda texts, wishes, shown, ask, rules: rewritten(
+            texts, wishes, shown, lambda prompts: ask([p[1:] for p in prompts]), rules
+        ),
+    ),
+)
+
+
 class EditingEpisode:
     """Episodes of editing, with STOP as the last action."""
 
@@ -453,7 +585,7 @@ def _paid_over_the_start(env, action):
     return text, env.utility(text) - env.utility(env.first), ended
 
 
-EAGLE_EXERCISES["04.3"] = Exercise(
+EAGLE_EXERCISES["04.5"] = Exercise(
     "an environment with STOP",
     EditingEpisode,
     cases=lambda seed: (append_letter, letters_worth, 4, 2 + seed),
@@ -473,36 +605,6 @@ EAGLE_EXERCISES["04.3"] = Exercise(
 )  # fmt: skip
 
 
-def share_copied(words, source, n):
-    known = {tuple(source[i : i + n]) for i in range(len(source) - n + 1)}
-    own = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return sum(sequence in known for sequence in own) / len(own) if own else 0.0
-
-
-def _two_texts(seed: int) -> tuple[list[str], list[str], int]:
-    """Two texts of few words, so that they share sequences; the last one is shorter than a sequence."""
-    rng = np.random.default_rng([4, seed])
-    one, other = ([str(word) for word in rng.choice(list("abcd"), size=size)] for size in (20 + seed, 15))
-    return (one[:2] if seed == 4 else one), other, 3
-
-
-EAGLE_EXERCISES["04.4"] = Exercise(
-    "copying",
-    share_copied,
-    cases=_two_texts,
-    hint="all sequences of n words of both texts as tuples; how many of the first text's stand in the second's set?",
-    wrong=(
-        lambda words, source, n: share_copied(source, words, n),
-        lambda words, source, n: share_copied(words, source, 1),
-        lambda words, source, n: share_copied(words, source, n + 1),
-        lambda words, source, n: share_copied(words, source, n) if len(words) >= n else 1.0,
-        lambda words, source, n: share_copied(words[:-1], source, n),
-        lambda words, source, n: 1 - share_copied(words, source, n),
-        lambda words, source, n: float(sum(word in source for word in words) / len(words)),
-    ),
-)
-
-
 def reach_of(before, after, targets):
     ways = targets - before
     return float(((after - before) * ways).sum() / (ways * ways).sum())
@@ -518,7 +620,7 @@ def _ratios(before, after, targets):
     return ((after - before) * ways).sum(axis=1) / (ways * ways).sum(axis=1)
 
 
-EAGLE_EXERCISES["04.5"] = Exercise(
+EAGLE_EXERCISES["04.6"] = Exercise(
     "reach",
     reach_of,
     cases=_moves_towards,
@@ -568,7 +670,7 @@ def _mean_of_dimensions(values):
     return tuple(np.mean([shares_of_variance(values[..., [i]]) for i in range(values.shape[-1])], axis=0))
 
 
-EAGLE_EXERCISES["04.6"] = Exercise(
+EAGLE_EXERCISES["04.7"] = Exercise(
     "signal",
     shares_of_variance,
     cases=_tried_actions,
@@ -1748,6 +1850,107 @@ EAGLE_EXERCISES["09.2"] = Exercise(
 )
 
 
+def stars_of_groups(ages, garments, stars, groups):
+    table = pd.DataFrame(
+        {"user": np.searchsorted([oldest for _, oldest in groups], ages), "item": garments, "stars": stars}
+    )
+    means = table.groupby(["user", "item"], as_index=False)["stars"].mean()
+    return tuple(means[column].to_numpy() for column in means.columns)
+
+
+def _reviews(seed: int) -> tuple:
+    """Sixty reviews of eight garments by ages in four groups, of which one is a single age."""
+    rng = np.random.default_rng([92, seed])
+    groups = [(18, 20), (21, 21), (22, 26), (29, 40 + seed)]
+    ages = rng.choice([18, 19, 20, 21, 22, 23, 26, 29, 33, 40 + seed], size=60)
+    return ages, rng.integers(8, size=60), rng.integers(1, 6, size=60).astype(float), groups
+
+
+def _stars_by(edges=lambda groups: [oldest for _, oldest in groups], side="left", how="mean", order=("user", "item")):
+    """A wrong answer: other limits of the groups, something else than the mean, or another order."""
+
+    def answer(ages, garments, stars, groups):
+        users = np.searchsorted(edges(groups), ages, side=side)
+        table = pd.DataFrame({"user": users, "item": garments, "stars": stars})
+        found = table.groupby(list(order), as_index=False)["stars"].agg(how)
+        return tuple(found[column].to_numpy() for column in ("user", "item", "stars"))
+
+    return answer
+
+
+EAGLE_EXERCISES["09.3"] = Exercise(
+    "ratings of groups",
+    stars_of_groups,
+    cases=_reviews,
+    hint="the group of each age from the oldest ages, then one mean for each pair of group and garment",
+    wrong=(
+        _stars_by(edges=lambda groups: [youngest for youngest, _ in groups]),
+        _stars_by(edges=lambda groups: [youngest for youngest, _ in groups], side="right"),
+        _stars_by(side="right"),
+        _stars_by(how="sum"),
+        _stars_by(how="last"),
+        _stars_by(how="median"),
+        _stars_by(order=("item", "user")),
+        lambda ages, garments, stars, groups: (np.searchsorted([old for _, old in groups], ages), garments, stars),
+        lambda ages, garments, stars, groups: stars_of_groups(
+            ages, garments, stars, [(age, age) for age in np.unique(ages)]
+        ),
+    ),
+)
+
+
+def error_taken_away(users, items, stars, seed, fit):
+    train, held, _ = split_ratings(len(stars), seed)
+    model = fit(users[train], items[train], stars[train])
+    level = model.user_level[users[held]] + model.item_bias[items[held]]
+    return rmse(level, stars[held]) - rmse(model.predict(users[held], items[held]), stars[held])
+
+
+def fit_few(users, items, stars):
+    """Two factors of eight users and ten items."""
+    return fit_als(users, items, stars, 8, 10, rank=2, n_sweeps=3)
+
+
+def _tasteful_ratings(seed: int) -> tuple:
+    """Most of the ratings that eight users could give to ten items, with two tastes in them."""
+    rng = np.random.default_rng([94, seed])
+    users, items = np.divmod(rng.permutation(80)[:70], 10)
+    likes = (normal_values(seed, 8, 2)[users] * normal_values(seed, 10, 2)[items]).sum(axis=1)
+    return users, items, np.clip(3 + 0.7 * likes + 0.3 * normal_values(seed, 70), 1, 5), seed, fit_few
+
+
+def _taken_away(rows=lambda parts: (parts[0], parts[1]), level=None, error=rmse, sign=1):
+    """A wrong answer: other rows to fit and to ask, another level, or another error."""
+
+    def answer(users, items, stars, seed, fit):
+        fitted, asked = rows(split_ratings(len(stars), seed))
+        model = fit(users[fitted], items[fitted], stars[fitted])
+        known = model.user_level[users[asked]] + model.item_bias[items[asked]]
+        known = known if level is None else level(model, users[asked], items[asked])
+        by_factors = model.predict(users[asked], items[asked])
+        return sign * (error(known, stars[asked]) - error(by_factors, stars[asked]))
+
+    return answer
+
+
+EAGLE_EXERCISES["09.4"] = Exercise(
+    "what factors take away",
+    error_taken_away,
+    cases=_tasteful_ratings,
+    hint="fit on the first part alone; on the second part the error of the level, minus that of the whole prediction",
+    wrong=(
+        _taken_away(rows=lambda parts: (np.concatenate(parts), parts[1])),
+        _taken_away(rows=lambda parts: (parts[0], parts[2])),
+        _taken_away(rows=lambda parts: (parts[0], parts[0])),
+        _taken_away(level=lambda model, users, items: np.full(len(users), model.mean)),
+        _taken_away(level=lambda model, users, items: model.user_level[users]),
+        _taken_away(error=lambda found, stars: float(np.mean((np.clip(found, 1, 5) - stars) ** 2))),
+        _taken_away(error=lambda found, stars: float(np.abs(np.clip(found, 1, 5) - stars).mean())),
+        _taken_away(sign=-1),
+    ),
+)
+
+
 def planted(stars, level, order, users, items, of_users, of_items, size):
     likes = (of_users[users] * of_items[items]).sum(axis=1)
     return level + (stars - level)[order] + size * likes / likes.std()
@@ -1775,7 +1978,7 @@ def _dealt(rests, order):
     return rests[order]
 
 
-EAGLE_EXERCISES["09.3"] = Exercise(
+EAGLE_EXERCISES["09.5"] = Exercise(
     "a planted taste",
     planted,
     cases=_rated_pairs,
@@ -1797,13 +2000,79 @@ EAGLE_EXERCISES["09.3"] = Exercise(
 )
 
 
+def lead_over_control(method, control, by, garments, drawn):
+    lead = _best_by_two(method, by) - _best_by_two(control, by)
+    sums, counts = np.bincount(garments, lead), np.bincount(garments)
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return lead.mean(), *np.percentile(means, [2.5, 97.5])
+
+
+def _best_by_two(gains, by, chosen_by=("paid", "second")):
+    places = sum(gains[name] for name in chosen_by).argmax(axis=-1)
+    return np.take_along_axis(gains[by], places[..., None], axis=-1)[..., 0].mean(axis=0)
+
+
+def _two_methods(seed: int) -> tuple:
+    """Gains of two methods by three encoders, of which two agree in part; garments have one, two or three starts."""
+    rng, garments = np.random.default_rng([96, seed]), np.repeat(np.arange(6), [1, 2, 3, 2, 1, 3])
+    of_garment = rng.normal(size=6)[garments][:, None]
+
+    def gains(seeds):
+        true = of_garment + rng.normal(size=(seeds, 12, 5))
+        return {name: true + rng.normal(size=true.shape) for name in ("paid", "second", "judge")}
+
+    by = "judge" if seed % 2 else "paid"
+    return gains(1 + seed % 3), gains(1), by, garments, rng.integers(6, size=(300, 6))
+
+
+def _lead(best=_best_by_two, interval=(2.5, 97.5), mean_of=lambda sums, counts: sums.sum(axis=1) / counts.sum(axis=1)):
+    """A wrong answer: something else is chosen, another interval, or another mean of drawn garments."""
+
+    def answer(method, control, by, garments, drawn):
+        lead = best(method, by) - best(control, by)
+        sums, counts = np.bincount(garments, lead), np.bincount(garments)
+        return lead.mean(), *np.percentile(mean_of(sums[drawn], counts[drawn]), interval)
+
+    return answer
+
+
+def _unpaired(method, control, by, garments, drawn):
+    """The control's mean taken off the method's interval."""
+    nothing = {name: 0 * gains for name, gains in control.items()}
+    own = np.array(lead_over_control(method, nothing, by, garments, drawn))
+    return tuple(own - _best_by_two(control, by).mean())
+
+
+EAGLE_EXERCISES["09.6"] = Exercise(
+    "the lead over the control",
+    lead_over_control,
+    cases=_two_methods,
+    hint="choose by paid + second, read by `by`, subtract start by start; then sums and counts of the drawn garments",
+    wrong=(
+        _lead(best=lambda gains, by: _best_by_two(gains, by, (by,))),
+        _lead(best=lambda gains, by: _best_by_two(gains, by, ("paid",))),
+        _lead(best=lambda gains, by: _best_by_two(gains, by, ("paid", "second", "judge"))),
+        _lead(best=lambda gains, by: gains[by].mean(axis=(0, 2))),
+        _lead(best=lambda gains, by: _best_by_two({name: some[:1] for name, some in gains.items()}, by)),
+        _lead(interval=(5, 95)),
+        _lead(interval=(0, 100)),
+        _lead(mean_of=lambda sums, counts: (sums / counts).mean(axis=1)),
+        _lead(mean_of=lambda sums, counts: sums.sum(axis=1) / counts.sum(axis=1).mean()),
+        _unpaired,
+        lambda method, control, by, garments, drawn: lead_over_control(control, method, by, garments, drawn),
+        lambda method, control, by, garments, drawn: lead_over_control(method, control, by, np.arange(12), drawn),
+        lambda *case: lead_over_control(*case)[0],
+    ),
+)
+
+
 def own_minus_others(moves, owners, users):
     gained = moves @ users.T
     own = gained[np.arange(len(moves)), owners]
     return own - (gained.sum(axis=1) - own) / (len(users) - 1)
 
 
-EAGLE_EXERCISES["09.4"] = Exercise(
+EAGLE_EXERCISES["09.7"] = Exercise(
     "for her, or for anybody?",
     own_minus_others,
     cases=lambda seed: (
