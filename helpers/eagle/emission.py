@@ -69,8 +69,10 @@ def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequen
         raise ValueError(f"{len(texts)} lists of texts for {len(starts)} starts: give one to each")
     if len({len(some) for some in texts}) != 1:
         raise ValueError("lists of texts of different lengths, or none: give as many texts to each start")
+    wanted = [text for start, some in zip(starts, texts, strict=True) for text in (start.text, *some)]
+    place = {text: number for number, text in enumerate(dict.fromkeys(wanted))}  # many texts are visited twice
+    z = space.encoder(list(place))[[place[text] for text in wanted]]
     gaps = [gap_of_start(space, start) for start in starts]
-    z = space.encoder([text for start, some in zip(starts, texts, strict=True) for text in (start.text, *some)])
     rows = [over_the_first(gap, part) for gap, part in zip(gaps, np.split(z, len(starts)), strict=True)]
     return Gains(*map(np.stack, zip(*rows, strict=True)))
 

@@ -6,7 +6,7 @@ draw both anew, movies with all their users; differences between methods are tak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,9 +67,28 @@ class Measured:
 
 def measured(encoders: Encoders, starts: Sequence[Start], visited: Sequence[Visited]) -> Measured:
     """What a method's texts are worth; one `Visited` for each seed."""
-    found = [gains_by_all(encoders, starts, some) for some in visited]
-    by_encoder = {name: [some[name] for some in found] for name in encoders._fields}
-    return Measured(tuple(starts), by_encoder, [some.emitted for some in visited], visited[0].planned)
+    return measured_each(encoders, starts, {"": visited})[""]
+
+
+def measured_each(
+    encoders: Encoders, starts: Sequence[Start], visited: Mapping[str, Sequence[Visited]]
+) -> dict[str, Measured]:
+    """`measured` for each of several methods; a text that many of them visited is encoded once."""
+    runs = [run for of_method in visited.values() for run in of_method]
+    texts = [[text for run in runs for text in run.texts[row]] for row in range(len(starts))]
+    together = Visited(texts, np.hstack([run.emitted for run in runs]))
+    ends = np.cumsum([run.emitted.shape[1] for run in runs])[:-1]
+    by_run = {
+        name: [Gains(*parts) for parts in zip(*(np.split(part, ends, axis=1) for part in found), strict=True)]
+        for name, found in gains_by_all(encoders, starts, together).items()
+    }
+    methods, first = {}, 0
+    for name, of_method in visited.items():
+        own = slice(first, first := first + len(of_method))
+        by_encoder = {encoder: found[own] for encoder, found in by_run.items()}
+        emitted = [run.emitted for run in of_method]
+        methods[name] = Measured(tuple(starts), by_encoder, emitted, of_method[0].planned)
+    return methods
 
 
 def mean_interval(values: Float[np.ndarray, "seed start"], items: Sequence[int]) -> Interval:

@@ -82,7 +82,15 @@ def reads_environment(source: str) -> list[str]:
     return sorted(found)
 
 
-NO_PATHS = {"STEER_PROFILE", "STEER_API_KEY", "STEER_SERVE_KEY", "STEER_GRADING", "STEER_MODEL", "STEER_DTYPE"}
+NO_PATHS = {
+    "STEER_PROFILE",
+    "STEER_API_KEY",
+    "STEER_SERVE_KEY",
+    "STEER_GRADING",
+    "STEER_PROGRESS",
+    "STEER_MODEL",
+    "STEER_DTYPE",
+}
 
 
 def test_no_module_reads_a_path_from_the_environment_itself():

@@ -404,22 +404,35 @@ def without_intercept(penalty, *data):
         (by_reference("05.5", np.array([[3.0, 0], [2.9, 0.1], [0, 1]]), 2, 1e-3), [0, 2]),
         (by_reference("05.6", np.array([[1.0], [2.0]]), np.array([2.0, 1.0]), np.array([0]), 1.0), 1.0),
         (by_reference("05.7", np.eye(2), np.array([[0, 1]])), (1.0, [2.0])),
-        (by_reference("06.1", np.zeros(3), 1, 0.5), [0.25] * 4),
-        (by_reference("06.1", np.array([0.0, np.log(3.0)]), 0, 1.0), [0.25, 0.75, 0.0]),
-        (by_reference("06.2", X, Y[:, 0], 2.0)[2], Ridge(2.0).fit(StandardScaler().fit_transform(X), Y[:, 0]).coef_),
-        (by_reference("06.3", X[:4], np.array([1.0, 3.0, 8.0, 8.0]), np.array([0, 0, 1, 1]), 1e9), [8, 8, 2, 2]),
-        (by_reference("06.4", P, Q), entropy(P, Q, axis=1)),
+        (
+            by_reference(
+                "06.1", np.ones(2), np.array([[1.0, 3], [5, 1]]), np.array([0.5, 0.25]), [1.0, 2], lambda z: z[:, 0]
+            ),
+            [[2, 0, 2], [1, 1, 4]],
+        ),
+        (by_reference("06.2", np.zeros(3), 1, 0.5), [0.25] * 4),
+        (by_reference("06.2", np.array([0.0, np.log(3.0)]), 0, 1.0), [0.25, 0.75, 0.0]),
+        (by_reference("06.3", X, Y[:, 0], 2.0)[2], Ridge(2.0).fit(StandardScaler().fit_transform(X), Y[:, 0]).coef_),
+        (by_reference("06.4", X[:4], np.array([1.0, 3.0, 8.0, 8.0]), np.array([0, 0, 1, 1]), 1e9), [8, 8, 2, 2]),
+        (by_reference("06.5", P, Q), entropy(P, Q, axis=1)),
+        (
+            by_reference("06.7", np.zeros(6), np.zeros(6), np.array([1, 1, 1, 1, 1, 0]), np.ones(6, int), 0.1),
+            (0.0, 0.0),
+        ),
+        (
+            by_reference("06.7", np.zeros(5), np.arange(5) * 10.0, np.zeros(5, int), np.ones(5, int), 1.0),
+            (np.log(6), 100 / 6),
+        ),
         (by_reference("07.1", torch.tensor([[1.0], [2.0], [4.0]])), [[7.0], [6.0], [4.0]]),
         (by_reference("07.2", torch.tensor([[1.0], [2.0]]), torch.tensor([[0.5], [1.0]]), 0.5), [[2.0], [1.0]]),
         (by_reference("07.3", torch.tensor([0.0, 2.0, 4.0, 5.0, 5.0, 5.0]), 3), [3.0, 2.0, 1.0, 5.0, 5.0, 5.0]),
-        (by_reference("08.1", np.array([[1.0, 2, 9]]), np.array([[5.0, 3, 7]]), 2), [1.0]),
         (
-            by_reference("08.2", np.array([0.0, 1]), np.array([[3.0, 1], [2.5, 0]]), np.zeros((2, 2), bool), 2),
+            by_reference("08.1", np.array([0.0, 1]), np.array([[3.0, 1], [2.5, 0]]), np.zeros((2, 2), bool), 2),
             [(1, 0), (0, 0)],
         ),
         (
             by_reference(
-                "08.3",
+                "08.2",
                 "1",
                 lambda t: (np.arange(len(t)), np.tile([1.0, 0], (len(t), 1))),
                 lambda pairs: [f"{t}{a}" for t, a in pairs],
@@ -428,9 +441,23 @@ def without_intercept(penalty, *data):
             ),
             [10, 100, 1000],
         ),
-        (by_reference("08.4", np.array([[1.0, 2, 6], [0, 0, 0]]), np.array([0, 1, 1]), [0, 0], [0, 1, 1]), 17 / 5),
-        (by_reference("08.5", np.array([[1.0, 4]]), np.array([[3.0, 2]]), 2), [[1.0, 3], [4, 2]]),
-        (by_reference("08.6", 2400, 10, 34), 100.0),
+        (by_reference("08.3", np.zeros((2, 16)), (1,), 0.5, (0.0, 1.0, np.arange(16), 2.0)), [9, 22]),
+        (
+            by_reference(
+                "08.4", *np.array([[[5.0, 3, 7]], [[0, 1, 0]], [[1, 2, 9]]]), np.array([[True, False, True]]), 2
+            ),
+            ([5.0], [1.0]),
+        ),
+        (
+            by_reference("08.5", np.array([[4.0, 3, 7]]), np.array([[1.0, 0, 4]]), np.array([0, 1, 1]), 9, RNG),
+            (3.0, 3.0, 3.0),
+        ),
+        (
+            by_reference("08.5", np.array([[2.0, 1, 1]]), np.zeros((3, 3)), np.array([0, 1, 1]), 4000, RNG),
+            (4 / 3, 1.0, 2.0),
+        ),
+        (by_reference("08.6", np.array([[1.0, 4]]), np.array([[3.0, 2]]), 2), [[1.0, 3], [4, 2]]),
+        (by_reference("08.7", 2400, 10, 0.5, np.array([0.0] * 33 + [1.0])), (34, 100.0)),
         (by_reference("09.1", [["B", "A"], [], ["A", "B", "C"]], ["x", "x", "x"])[("A", "B"), "x"], [0, 2]),
         (by_reference("09.2", [20, 21, 22, 23], [5, 5, 9, 1], 9), [(20, 21), (22, 23)]),
         (

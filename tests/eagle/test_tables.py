@@ -21,6 +21,7 @@ from helpers.eagle.tables import (
     gain_table,
     mean_interval,
     measured,
+    measured_each,
     paired,
 )
 
@@ -51,6 +52,33 @@ def test_every_encoder_measures_the_texts_of_every_seed():
             expected = gains(space, starts, visited[seed].texts)
             np.testing.assert_allclose(method.gains[name][seed], expected)
             np.testing.assert_allclose(method.values(name)[seed], expected.total[:, 4:].mean(axis=1))
+
+
+def test_several_methods_are_measured_in_one_pass_that_encodes_every_text_once():
+    task, starts = fake_task(), task_starts(4)
+    visited = {
+        "tree": [tree_search(task, starts, 8, seed) for seed in (0, 1)],
+        "neutral": [neutral(task, starts, 3)],
+        "again": [neutral(task, starts, 3)],
+    }
+    asked = []
+    paid = task.encoders.paid
+
+    def featurise(texts):
+        asked.append(list(texts))
+        return paid.encoder.featurise(texts)
+
+    watched = replace(paid, encoder=replace(paid.encoder, featurise=featurise))
+    found = measured_each(task.encoders._replace(paid=watched), starts, visited)
+    assert list(found) == list(visited) and [one.planned for one in found.values()] == [True, False, False]
+    for name, runs in visited.items():
+        alone = measured(task.encoders, starts, runs)
+        for encoder, of_seeds in alone.gains.items():
+            np.testing.assert_allclose(found[name].gains[encoder], of_seeds, atol=1e-9)
+        np.testing.assert_array_equal(found[name].emitted, alone.emitted)
+    (texts,) = asked
+    known = {text for runs in visited.values() for run in runs for row in run.texts for text in row}
+    assert len(texts) == len(set(texts)) and set(texts) == known | {start.text for start in starts}
 
 
 def test_unselected_values_are_means_of_what_is_emitted():

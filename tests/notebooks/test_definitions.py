@@ -43,7 +43,7 @@ from helpers.course.exercises.eagle import ANSWERS
 from helpers.course.judge import verdict_on
 from helpers.domains.clothing import age_bands
 from helpers.domains.wording import MOVIES
-from helpers.eagle import design, rewriting
+from helpers.eagle import design, rewriting, tables
 from helpers.eagle.agent import (
     AgentSettings,
     LabelledRows,
@@ -56,11 +56,14 @@ from helpers.eagle.agent import (
     paces,
     reinforce,
 )
-from helpers.eagle.aims import fit_reach
+from helpers.eagle.aims import KINDS, fit_reach
+from helpers.eagle.comparison import CALLS
 from helpers.eagle.emission import Gains
 from helpers.eagle.gymnasium_env import SteeringEnv
 from helpers.eagle.language_agent import target_of
 from helpers.eagle.learning import frozen_copy, gae
+from helpers.eagle.methods import guided_each, worth
+from helpers.eagle.rivals import tree_search
 from helpers.eagle.signal import signal_share
 from helpers.eagle.steering import FEATURES, Options, State
 from helpers.eagle.tables import Measured, gain_difference
@@ -249,6 +252,19 @@ def test_04_copying_reach_and_signal():
         np.testing.assert_array_equal(np.sort(shuffled(values).reshape(4, 15, 2), axis=1), np.sort(flat, axis=1))
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_06_promises_are_the_features_of_helpers(number):
+    task, start = fake_task(borrowed=4), task_starts(3)[number]
+    (gap, _), z = task.gaps(start), task.embedded([start.text])[0][0]
+    reach = task.reach[0, [KINDS.index(aim.kind) for aim in task.aims]]
+    found = definitions("06")["promises"](
+        z, task.targets[0], reach, gap.user, lambda points: gap.novelty_weight * gap(points).novelty
+    )
+    features = task.table(State(start, start.text)).features
+    columns = [FEATURES.index(name) for name in ("rating", "novelty", "distance")]
+    np.testing.assert_allclose(found / [1, 1, gap.typical_distance], features[:, columns], atol=1e-9)
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_06_choices_are_the_targets_and_the_policy_of_helpers(step):
     names, gains = definitions("06"), np.random.default_rng(step).normal(size=4)
@@ -277,6 +293,17 @@ def test_06_ridge_regression_and_predictions_for_left_out_starts(penalty):
     model = make_pipeline(StandardScaler(), Ridge(penalty))
     expected = cross_val_predict(model, features, gain, groups=start, cv=LeaveOneGroupOut())
     np.testing.assert_allclose(names["left_out"](features, gain, start, penalty), expected)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_06_marks_of_a_policy(step):
+    names, random, start = definitions("06"), np.random.default_rng(step), task_starts(1)[0]
+    worth, gain = 0.1 * random.normal(size=(2, 6))
+    target = target_of(State(start, "", step), gain, 0.05).double().numpy()
+    policy = target_of(State(start, "", step), worth, 0.2).double().numpy()
+    kl, expected = names["marks"](worth, gain, np.full(6, 7), np.full(6, step), 0.2)
+    assert kl == pytest.approx(stats.entropy(target, policy), rel=1e-4)
+    assert expected == pytest.approx(policy[:-1] @ gain, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -314,6 +341,53 @@ def test_07_the_loop_trains_as_helpers_do(seed):
         assert row == pytest.approx(known, rel=1e-3, abs=1e-5)
     for one, other in zip(policies[0].parameters(), policies[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_08_the_searches_visit_what_helpers_visit(learnt):
+    names, task, starts = definitions("08"), fake_task(horizon=5), task_starts(4)
+    names["task"] = task
+    rows = label_rows(task, starts, promising=2, random=4, deeper=1)
+    policy = fit_offline(rows, rows.gain.mean(axis=1)) if learnt else None
+    expects = names["expects_like"](policy) if learnt else names["promise"]
+    (expected,) = guided_each(task, starts, CALLS, 0, [policy])
+    found = [names["my_search"](start, expects, names["seed_as_helpers"]) for start in starts]
+    assert found == expected.texts and len({text for texts in found for text in texts}) > len(starts)
+
+
+def test_08_what_a_policy_expects():
+    names, task, start = definitions("08"), fake_task(), task_starts(1)[0]
+    names["task"] = task
+    rows = label_rows(task, task_starts(3), promising=2, random=4, deeper=1)
+    policy, state = fit_offline(rows, rows.gain[:, 0]), State(start, start.text, 2, (3, 5))
+    table = task.table(state)
+    np.testing.assert_allclose(
+        names["expects_like"](policy)(state, table), worth(task, policy, state, table), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("n_seeds", [(1, 1), (2, 1), (2, 3)])
+def test_08_rules_intervals_curve_and_break_even(n_seeds):
+    names, task, starts = definitions("08"), fake_task(), task_starts(6)
+    names["encoders"] = task.encoders
+    visited = {
+        name: [tree_search(task, starts, CALLS, seed) for seed in range(n)]
+        for name, n in zip("ab", n_seeds, strict=True)
+    }
+    one, other = tables.measured_each(task.encoders, starts, visited).values()
+    for method in (one, other):
+        np.testing.assert_allclose(names["by_judge"](method), [method.values(), method.values(calls=CALLS)])
+    items = [start.item // 2 for start in starts]
+    found = names["paired_interval"](one.values(), other.values(), np.array(items), 2000, np.random.default_rng(0))
+    expected = tables.mean_interval(tables.paired(one.values(), other.values()), items)
+    assert found[0] == pytest.approx(expected.mean)
+    np.testing.assert_allclose(found, expected, atol=0.1 * (expected.high - expected.low))
+    paid, judged = (method.gains[name][0].total for method in [one] for name in ("paid", "judge"))
+    curve = names["confirmed_curve"](paid, judged, CALLS)
+    np.testing.assert_allclose(curve.T, [one.curve(name)[0].mean(axis=0) for name in ("paid", "judge")])
+    for gain in np.linspace(curve.min() - 0.1, curve.max() + 0.1, 7):
+        needed = tables.calls_to_reach(curve[:, 1], gain)
+        assert names["break_even"](900, 3, gain, curve[:, 1]) == (needed, tables.break_even(900, 3, needed))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from helpers.course.judge import Exercise, difference, normal_values
 from helpers.domains.ideas import ascii_line, catalogue_genres, idea_of
 from helpers.eagle.rewriting import MAX_COPIED, MAX_REPETITION, MIN_WORDS
+from helpers.eagle.steering import FEATURES
 from helpers.embedding.factorization import fit_als, rmse, split_ratings
 from helpers.language.texts import repetition, sentence_ends, words_of
 
@@ -1006,6 +1007,61 @@ EAGLE_EXERCISES["05.7"] = Exercise(
 # --- 06 ----------------------------------------------------------------------------------------------------
 
 
+def promised_parts(z, targets, reach, user, novelty):
+    there = z + reach[:, None] * (targets - z)
+    left = np.linalg.norm(targets - z, axis=1)
+    return np.column_stack([(there - z) @ user, novelty(there) - novelty(z[None]), left])
+
+
+class FarFrom:
+    """Novelty of points in stars: how far away the nearest item is, times a weight."""
+
+    def __init__(self, items, weight):
+        self.items, self.weight = items, weight
+
+    def stars(self, points):
+        """Of each point."""
+        return self.weight * np.linalg.norm(points[:, None] - self.items, axis=2).min(axis=1)
+
+
+def _known_targets(seed: int) -> tuple:
+    novelty = FarFrom(normal_values(seed, 20, 4), 0.5).stars
+    reach = np.random.default_rng([61, seed]).uniform(0.1, 0.6, size=7)
+    return normal_values(seed, 4), 2 * normal_values(seed, 7, 4), reach, normal_values(seed + 50, 4), novelty
+
+
+def _promised_at(landing=lambda z, targets, reach: z + reach[:, None] * (targets - z), here=1, way=None):
+    """A wrong answer: other landing points, other distances, or gains that what the text has is not taken off."""
+
+    def answer(z, targets, reach, user, novelty):
+        there = landing(z, targets, reach)
+        left = np.linalg.norm(targets - z if way is None else way(z, targets, there), axis=1)
+        return np.column_stack([(there - here * z) @ user, novelty(there) - here * novelty(z[None]), left])
+
+    return answer
+
+
+EAGLE_EXERCISES["06.1"] = Exercise(
+    "what an aim promises",
+    promised_parts,
+    cases=_known_targets,
+    hint="landing points first: from z a part of the way to each target; then gains there over z, and whole ways",
+    wrong=(
+        _promised_at(lambda z, targets, reach: targets),
+        _promised_at(lambda z, targets, reach: z + reach.mean() * (targets - z)),
+        _promised_at(lambda z, targets, reach: targets + reach[:, None] * (z - targets)),
+        _promised_at(lambda z, targets, reach: reach[:, None] * (targets - z)),
+        _promised_at(here=0),
+        _promised_at(way=lambda z, targets, there: targets - there),
+        _promised_at(way=lambda z, targets, there: there - z),
+        _promised_at(way=lambda z, targets, there: targets),
+        lambda *case: promised_parts(*case)[:, [1, 0, 2]],
+        lambda *case: promised_parts(*case).T,
+        lambda *case: promised_parts(*case)[:, :2].sum(axis=1),
+    ),
+)
+
+
 def choices_with_stop(worth, step, temperature):
     scores = np.append(worth, 0.0 if step else -np.inf) / temperature
     p = np.exp(scores - scores.max())
@@ -1018,7 +1074,7 @@ def _first_softmaxed(worth, step, temperature):
     return p
 
 
-EAGLE_EXERCISES["06.1"] = Exercise(
+EAGLE_EXERCISES["06.2"] = Exercise(
     "choices",
     choices_with_stop,
     cases=lambda seed: (0.1 * normal_values(seed, 6), seed % 2, 0.05),
@@ -1060,7 +1116,7 @@ def _intercept_at_zero(x, y, penalty):
     return center, spread, weights, intercept - center / spread @ weights
 
 
-EAGLE_EXERCISES["06.2"] = Exercise(
+EAGLE_EXERCISES["06.3"] = Exercise(
     "ridge regression",
     standardised_ridge,
     cases=_tried_options,
@@ -1116,7 +1172,7 @@ def _standardised_before(x, y, start, penalty):
     return predicted
 
 
-EAGLE_EXERCISES["06.3"] = Exercise(
+EAGLE_EXERCISES["06.4"] = Exercise(
     "predictions for left-out starts",
     left_out_predictions,
     cases=_rows_of_starts,
@@ -1148,7 +1204,7 @@ def _two_policies(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
 
 
-EAGLE_EXERCISES["06.4"] = Exercise(
+EAGLE_EXERCISES["06.5"] = Exercise(
     "Kullback–Leibler divergence",
     kl_rows,
     cases=_two_policies,
@@ -1193,7 +1249,7 @@ def _not_shuffled_within(answer, expected) -> str | None:
     return "the gains of a group still stand in their order" if any(still) else None
 
 
-EAGLE_EXERCISES["06.5"] = Exercise(
+EAGLE_EXERCISES["06.6"] = Exercise(
     "shuffled within groups",
     shuffled_within_groups,
     cases=_gains_that_name_their_group,
@@ -1205,6 +1261,67 @@ EAGLE_EXERCISES["06.5"] = Exercise(
         lambda gain, group, rng: gain[np.argsort(group, kind="stable")],
         lambda gain, group, rng: rng.choice(gain, len(gain)),
         lambda gain, group, rng: np.array([gain[group == number].mean() for number in group]),
+    ),
+)
+
+
+def two_marks(
+    worth,
+    gain,
+    state,
+    step,
+    temperature,
+    fewest=5,
+    of_target=lambda temperature: 0.05,
+    stop=lambda step: step,
+    nats=kl_rows,
+    brings=lambda p, gain: p[:-1] @ gain,
+):
+    """The marks of a policy; the last five arguments leave room for mistakes."""
+    found = []
+    for number in np.unique(state):
+        own = np.flatnonzero(state == number)
+        if len(own) >= fewest:
+            which = stop(step[own[0]])
+            target = choices_with_stop(gain[own], which, of_target(temperature))
+            p = choices_with_stop(worth[own], which, temperature)
+            found.append((nats(target[None], p[None])[0], brings(p, gain[own])))
+    return tuple(np.mean(found, axis=0))
+
+
+def _tries_in_states(seed: int) -> tuple:
+    """Two to nine tries in each of six states, in any order; half of the states are first ones."""
+    rng = np.random.default_rng([67, seed])
+    state = rng.permutation(np.repeat(np.arange(6), [5, 9, 2, 7, 4, 6]))
+    return 0.1 * normal_values(seed, 33), 0.1 * normal_values(seed + 50, 33), state, state % 2, 0.02 * (seed + 1)
+
+
+def _marks_of_rows(worth, gain, state, step, temperature):
+    """Counts a state as often as it has tries."""
+    parts = [state == number for number in np.unique(state) if (state == number).sum() >= 5]
+    found = [two_marks(worth[own], gain[own], state[own], step[own], temperature) for own in parts]
+    return tuple(np.average(found, axis=0, weights=[own.sum() for own in parts]))
+
+
+EAGLE_EXERCISES["06.7"] = Exercise(
+    "two marks of a policy",
+    two_marks,
+    cases=_tries_in_states,
+    hint="for each state with five or more tries: target and policy by `choices`; their KL, and policy times gains",
+    wrong=(
+        partial(two_marks, fewest=1),
+        partial(two_marks, fewest=6),
+        partial(two_marks, of_target=lambda temperature: temperature),
+        partial(two_marks, stop=lambda step: 1),
+        partial(two_marks, stop=lambda step: 0),
+        partial(two_marks, nats=lambda target, p: kl_rows(p, np.maximum(target, 1e-12))),
+        partial(two_marks, nats=lambda target, p: -(target * np.log(np.maximum(p, 1e-300))).sum(axis=1)),
+        partial(two_marks, brings=lambda p, gain: gain[p[:-1].argmax()]),
+        partial(two_marks, brings=lambda p, gain: p[:-1] @ gain / p[:-1].sum()),
+        partial(two_marks, brings=lambda p, gain: gain.mean()),
+        _marks_of_rows,
+        lambda *case: two_marks(*case)[::-1],
+        lambda worth, gain, state, step, temperature: two_marks(worth, gain, 0 * state, step, temperature),
     ),
 )
 
@@ -1564,31 +1681,6 @@ EAGLE_EXERCISES["07.7"] = Exercise(
 # --- 08 ----------------------------------------------------------------------------------------------------
 
 
-def best_of_first(values, chosen_by, calls):
-    best = chosen_by[:, :calls].argmax(axis=1)
-    return values[np.arange(len(values)), best]
-
-
-def _visited_values(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    values, noise = normal_values(seed, 6, 9), normal_values(seed, 6, 9, 2)[..., 0]
-    return values, values + noise, 4 + seed % 3
-
-
-EAGLE_EXERCISES["08.1"] = Exercise(
-    "the best of the first calls",
-    best_of_first,
-    cases=_visited_values,
-    hint="find the place by what chooses, and read the value there",
-    wrong=(
-        lambda values, chosen_by, calls: values[:, :calls].max(axis=1),
-        lambda values, chosen_by, calls: chosen_by[:, :calls].max(axis=1),
-        lambda values, chosen_by, calls: values[np.arange(len(values)), chosen_by.argmax(axis=1)],
-        lambda values, chosen_by, calls: values[:, :calls].mean(axis=1),
-        lambda values, chosen_by, calls: values[np.arange(len(values)), chosen_by[:, :calls].argmin(axis=1)],
-    ),
-)
-
-
 def next_pairs(so_far, promise, tried, n):
     expected = np.where(tried, -np.inf, so_far[:, None] + promise)
     best = np.argsort(-expected, axis=None, kind="stable")[:n]
@@ -1606,7 +1698,7 @@ def _pairs(places, width) -> list[tuple[int, int]]:
     return [(int(i // width), int(i % width)) for i in places]
 
 
-EAGLE_EXERCISES["08.2"] = Exercise(
+EAGLE_EXERCISES["08.1"] = Exercise(
     "where the next calls go",
     next_pairs,
     cases=_search_state,
@@ -1681,7 +1773,7 @@ def _searching(
     return answer
 
 
-EAGLE_EXERCISES["08.3"] = Exercise(
+EAGLE_EXERCISES["08.2"] = Exercise(
     "the search",
     search_by_promise,
     cases=_toy_search,
@@ -1698,30 +1790,194 @@ EAGLE_EXERCISES["08.3"] = Exercise(
 )
 
 
-def crossed_mean(values, items, seeds, drawn):
-    rows = np.concatenate([np.flatnonzero(items == item) for item in drawn])
-    return float(values[np.ix_(seeds, rows)].mean())
+def expected_by_policy(features, asked, left, fit):
+    own = features.copy()
+    own[:, FEATURES.index("asked")] = np.isin(np.arange(len(own)), asked)
+    own[:, FEATURES.index("left")] = left
+    center, spread, weights, intercept = fit
+    return intercept + (own - center) / spread @ weights
 
 
-def _seeds_and_items(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    items = np.repeat(np.arange(5), [1, 2, 3, 4, 2])
-    rng = np.random.default_rng([8, seed])
-    return rng.normal(size=(3, len(items))), items, np.array([0, 0, 1 + seed % 2]), np.array([0, 0, 2, 3, 3])
+def _aims_of_a_state(seed: int) -> tuple:
+    """Nine aims, of which none, one or two were asked for before, and a fit with an intercept."""
+    n, features = len(FEATURES), normal_values(seed, 9, len(FEATURES))
+    features[:, [FEATURES.index("asked"), FEATURES.index("left")]] = 0
+    fit = normal_values(seed, n), np.exp(normal_values(seed + 50, n)), normal_values(seed + 70, n), 0.5 + seed
+    return features, ((), (2,), (5, 2), (8,), (0, 7))[seed], 1 - 0.2 * seed, fit
+
+
+def _unlike_the_fit(change):
+    """A wrong answer: the policy with another fit."""
+    return lambda features, asked, left, fit: expected_by_policy(features, asked, left, change(*fit))
+
+
+EAGLE_EXERCISES["08.3"] = Exercise(
+    "what a policy expects",
+    expected_by_policy,
+    cases=_aims_of_a_state,
+    hint="a copy with memory and time filled in, minus the means, over the spreads, times the weights, plus intercept",
+    wrong=(
+        lambda features, asked, left, fit: expected_by_policy(features, (), left, fit),
+        lambda features, asked, left, fit: expected_by_policy(features, range(9), left, fit),
+        lambda features, asked, left, fit: expected_by_policy(features, asked, 0, fit),
+        lambda features, asked, left, fit: expected_by_policy(features, asked, 1 - left, fit),
+        lambda features, asked, left, fit: expected_by_policy(np.nan_to_num((features - fit[0]) / fit[1]), asked, left,
+                                                              (0, 1, *fit[2:])),
+        _unlike_the_fit(lambda center, spread, weights, intercept: (0, 1, weights, intercept)),
+        _unlike_the_fit(lambda center, spread, weights, intercept: (center, 1 / spread, weights, intercept)),
+        _unlike_the_fit(lambda center, spread, weights, intercept: (0, spread, weights, intercept)),
+        _unlike_the_fit(lambda center, spread, weights, intercept: (center, spread, weights, 0)),
+        lambda *case: expected_by_policy(*case).max(),
+    ),
+)  # fmt: skip
+
+
+def by_two_rules(paid, second, judge, emitted, calls):
+    best = (paid + second)[:, :calls].argmax(axis=1)
+    return np.average(judge, axis=1, weights=emitted), judge[np.arange(len(judge)), best]
+
+
+def _visited_by_three(seed: int) -> tuple:
+    """Nine texts of each of six starts by three encoders that half agree; some of them are emitted."""
+    common = normal_values(seed, 6, 9)
+    paid, second, judge = (common + normal_values(seed, 6, 9, shift)[..., 0] for shift in (1, 2, 3))
+    emitted = np.random.default_rng([84, seed]).random((6, 9)) < 0.4
+    emitted[np.arange(6), seed + np.arange(6) % 4] = True
+    return paid, second, judge, emitted, 4 + seed % 3
+
+
+def _two_rules(handed=lambda judge, emitted: np.average(judge, axis=1, weights=emitted), by=None, value=None):
+    """A wrong answer: something else handed out, chosen, or said of what was chosen."""
+
+    def answer(paid, second, judge, emitted, calls):
+        best = (paid + second if by is None else by(paid, second, judge))[:, :calls].argmax(axis=1)
+        worth = judge if value is None else value(paid, second)
+        return handed(judge, emitted), worth[np.arange(len(judge)), best]
+
+    return answer
 
 
 EAGLE_EXERCISES["08.4"] = Exercise(
-    "one draw of seeds and movies",
-    crossed_mean,
-    cases=_seeds_and_items,
-    hint="rows of every drawn movie, a movie drawn twice twice; of every drawn seed those rows; one mean",
+    "two rules",
+    by_two_rules,
+    cases=_visited_by_three,
+    hint="the judge's mean of what is emitted; its number at the best by paid plus second, among the first calls",
     wrong=(
-        lambda values, items, seeds, drawn: float(values.mean()),
-        lambda values, items, seeds, drawn: float(values[np.ix_(np.unique(seeds), np.isin(items, drawn))].mean()),
-        lambda values, items, seeds, drawn: float(values[:, np.isin(items, drawn)].mean()),
-        lambda values, items, seeds, drawn: float(np.mean([values[seeds][:, items == item].mean() for item in drawn])),
-        lambda values, items, seeds, drawn: float(values[seeds][:, drawn].mean()),
+        _two_rules(by=lambda paid, second, judge: judge),
+        _two_rules(by=lambda paid, second, judge: paid),
+        _two_rules(by=lambda paid, second, judge: paid + second + judge),
+        _two_rules(by=lambda paid, second, judge: np.maximum(paid, second)),
+        _two_rules(value=lambda paid, second: paid),
+        _two_rules(value=lambda paid, second: (paid + second) / 2),
+        _two_rules(handed=lambda judge, emitted: judge.mean(axis=1)),
+        _two_rules(handed=lambda judge, emitted: (judge * emitted).mean(axis=1)),
+        _two_rules(handed=lambda judge, emitted: np.where(emitted, judge, -np.inf).max(axis=1)),
+        lambda paid, second, judge, emitted, calls: by_two_rules(paid, second, judge, emitted, judge.shape[1]),
+        lambda paid, second, judge, emitted, calls: by_two_rules(paid, second, judge, emitted[:, ::-1], calls),
+        lambda *case: by_two_rules(*case)[::-1],
+        lambda *case: tuple(part.mean() for part in by_two_rules(*case)),
     ),
 )
+
+
+def _common_seeds(one, other):
+    n = min(len(one), len(other))
+    return one - other if n == 1 else one[:n] - other[:n]
+
+
+def crossed_and_paired(one, other, items, n_draws, rng):
+    """All draws at once, from the sums of the rows of each movie."""
+    values = _common_seeds(one, other)
+    number = np.unique(items, return_inverse=True)[1]
+    sums, counts = np.stack([np.bincount(number, row) for row in values]), np.bincount(number)
+    drawn = rng.integers(len(counts), size=(n_draws, 1, len(counts)))
+    seeds = rng.integers(len(values), size=(n_draws, len(values), 1))
+    means = sums[seeds, drawn].sum(axis=(1, 2)) / (len(values) * counts[drawn[:, 0]].sum(axis=1))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def _drawn_one_by_one(
+    one,
+    other,
+    items,
+    n_draws,
+    rng,
+    pair=_common_seeds,
+    rows=lambda items, drawn: np.concatenate([np.flatnonzero(items == item) for item in drawn]),
+    seeds=lambda n, rng: rng.integers(n, size=n),
+    clusters=np.unique,
+    ends=(2.5, 97.5),
+):
+    """A paired interval as the notebook writes it; the last five arguments leave room for mistakes."""
+    values, every, means = pair(one, other), clusters(items), []
+    for _ in range(n_draws):
+        some = rows(items, rng.choice(every, len(every)))
+        means.append(values[np.ix_(seeds(len(values), rng), some)].mean())
+    return values.mean(), *np.percentile(means, ends)
+
+
+def _two_methods(seed: int) -> tuple:
+    """Gains of two methods: starts differ most and alike for both, then movies, then seeds; not as many seeds each."""
+    rng, movies = np.random.default_rng([85, seed]), np.repeat(np.arange(8), [1, 2, 3, 4, 2, 3, 1, 4])
+    n_one, n_other = ((1, 1), (3, 1), (3, 3), (5, 2), (1, 4))[seed]
+    hard, items = 3 * rng.normal(size=len(movies)), rng.permutation(movies)
+    lead = 0.5 + rng.normal(size=8)[items] + 0.6 * rng.normal(size=(n_one, 1))
+    other = hard + 0.6 * rng.normal(size=(n_other, 1)) + 0.2 * rng.normal(size=(n_other, len(items)))
+    return hard + lead + 0.2 * rng.normal(size=(n_one, len(items))), other, items, 3000, np.random.default_rng(seed)
+
+
+def _other_interval(answer, expected) -> str | None:
+    """What is wrong with an interval: its mean is known, its ends are as sure as so many draws make them."""
+    if len(answer) != 3:
+        return f"{len(answer)} numbers, expected mean, low and high"
+    if problem := difference(float(answer[0]), expected[0]):
+        return f"mean: {problem}"
+    width = expected[2] - expected[1]
+    for name, found, wanted in zip(("low", "high"), answer[1:], expected[1:], strict=True):
+        if not abs(found - wanted) < 0.08 * width:
+            return f"{name}: value {found:.3g}, expected about {wanted:.3g}"
+    return None
+
+
+def _drawn_apart(one, other, items, n_draws, rng):
+    """Draws the movies of the two methods apart, as if they had not been tried on the same starts."""
+    parts, every = [], np.unique(items)
+    for values in (one, other):
+        rows = [np.flatnonzero(np.isin(items, item)) for item in every]
+        drawn = [np.concatenate([rows[n] for n in rng.integers(8, size=8)]) for _ in range(n_draws)]
+        parts.append(np.array([values[:, some].mean() for some in drawn]))
+    return _common_seeds(one, other).mean(), *np.percentile(parts[0] - parts[1], [2.5, 97.5])
+
+
+EAGLE_EXERCISES["08.5"] = Exercise(
+    "a paired interval",
+    crossed_and_paired,
+    cases=_two_methods,
+    hint="differences first; then in each draw movies and seeds with replacement, one mean; then two percentiles",
+    compare=_other_interval,
+    wrong=(
+        partial(_drawn_one_by_one, clusters=lambda items: np.arange(len(items)), rows=lambda items, drawn: drawn),
+        partial(_drawn_one_by_one, rows=lambda items, drawn: np.flatnonzero(np.isin(items, drawn))),
+        partial(_drawn_one_by_one, rows=lambda items, drawn: drawn),
+        partial(_drawn_one_by_one, rows=lambda items, drawn: np.arange(len(items))),
+        partial(_drawn_one_by_one, seeds=lambda n, rng: np.arange(n)),
+        partial(_drawn_one_by_one, seeds=lambda n, rng: rng.integers(n, size=1)),
+        partial(_drawn_one_by_one, pair=lambda one, other: one - other.mean(axis=0)),
+        partial(_drawn_one_by_one, pair=lambda one, other: one[:1] - other[:1]),
+        partial(_drawn_one_by_one, pair=lambda one, other: _common_seeds(other, one)),
+        partial(_drawn_one_by_one, pair=lambda one, other: one),
+        partial(_drawn_one_by_one, ends=(5, 95)),
+        partial(_drawn_one_by_one, ends=(25, 75)),
+        lambda *case: crossed_and_paired(*case)[1:],
+        _drawn_apart,
+    ),
+)
+
+
+def _visited_values(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    values, noise = normal_values(seed, 6, 9), normal_values(seed, 6, 9, 2)[..., 0]
+    return values, values + noise, 4 + seed % 3
 
 
 def confirmed_curve(paid, judged, n):
@@ -1730,7 +1986,7 @@ def confirmed_curve(paid, judged, n):
     return np.array([[paid[rows, best].mean(), judged[rows, best].mean()] for best in firsts])
 
 
-EAGLE_EXERCISES["08.5"] = Exercise(
+EAGLE_EXERCISES["08.6"] = Exercise(
     "what the judge confirms",
     confirmed_curve,
     cases=_visited_values,
@@ -1747,25 +2003,49 @@ EAGLE_EXERCISES["08.5"] = Exercise(
 )
 
 
-def starts_until_paid(training_calls, calls, rival_calls):
-    return training_calls / (rival_calls - calls) if rival_calls > calls else float("inf")
+def paid_after(
+    training_calls,
+    calls,
+    gain,
+    curve,
+    reached=lambda short, n: short[-1] + 2 if len(short) else 1,
+    starts=lambda training_calls, calls, needed: training_calls / (needed - calls) if needed > calls else np.inf,
+):
+    """Break-even; the last two arguments leave room for mistakes."""
+    needed = int(reached(np.flatnonzero(curve < gain), len(curve)))
+    return needed, float(starts(training_calls, calls, needed))
 
 
-EAGLE_EXERCISES["08.6"] = Exercise(
-    "break-even",
-    starts_until_paid,
-    cases=lambda seed: (2400, 10, (12, 40, 10, 8, 11)[seed]),
-    hint="what is saved on each start, and how many starts it takes to save what training has cost",
-    wrong=(
-        lambda training_calls, calls, rival_calls: training_calls / rival_calls,
-        lambda training_calls, calls, rival_calls: (
-            training_calls / (rival_calls - calls) if rival_calls != calls else 0.0
-        ),
-        lambda training_calls, calls, rival_calls: training_calls / abs(rival_calls - calls or 1),
-        lambda training_calls, calls, rival_calls: (training_calls + calls) / rival_calls,
-        lambda training_calls, calls, rival_calls: training_calls / max(1, rival_calls - calls),
-    ),
+RIVALS = (  # mean gains for 1, 2, 3... calls: steady, with a dip, too low, as many calls, fewer
+    (0.0, 0.1, 0.2, 0.3, 0.35),
+    (0.1, 0.3, 0.2, 0.28, 0.4),
+    (0.0, 0.1, 0.1, 0.1, 0.2),
+    (0.0, 0.3, 0.4, 0.5, 0.5),
+    (0.3, 0.4, 0.4, 0.5, 0.5),
 )
+
+
+EAGLE_EXERCISES["08.7"] = Exercise(
+    "break-even",
+    paid_after,
+    cases=lambda seed: (2400 + 100 * seed, 2, 0.25, np.array(RIVALS[seed])),
+    hint="the last number of calls that is too few, plus one; what each start saves; how many starts save the training",
+    wrong=(
+        partial(paid_after, reached=lambda short, n: short[-1] + 1 if len(short) else 1),
+        partial(paid_after, reached=lambda short, n: np.setdiff1d(range(n + 1), short)[0] + 1),
+        partial(paid_after, reached=lambda short, n: min(short[-1] + 2, n) if len(short) else 1),
+        partial(paid_after, reached=lambda short, n: len(short)),
+        partial(paid_after, reached=lambda short, n: n - len(short) + 1),
+        partial(paid_after, starts=lambda training_calls, calls, needed: training_calls / needed),
+        partial(paid_after, starts=lambda training_calls, calls, needed: training_calls / max(1, needed - calls)),
+        partial(paid_after, starts=lambda training_calls, calls, needed: training_calls / abs(needed - calls or 1)),
+        partial(paid_after, starts=lambda training_calls, calls, needed: (
+            training_calls / (needed - calls) if needed > calls else 0)),
+        partial(paid_after, starts=lambda training_calls, calls, needed: (training_calls + calls) / needed),
+        lambda *case: paid_after(*case)[::-1],
+        lambda *case: paid_after(*case)[1],
+    ),
+)  # fmt: skip
 
 
 # --- 09 ----------------------------------------------------------------------------------------------------
