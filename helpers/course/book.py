@@ -41,7 +41,13 @@ COURSE_PARTS = {
     "Both, and beyond": ("15", "16", "17", "18"),
     "Explorers": ("X1", "X2"),
 }
-LOOK_UP = {"GLOSSARY": "Glossary", "RESULTS": "Results", "REFERENCES": "References", "DATA": "Data and models"}
+LOOK_UP = {
+    "PRIMER": "Primer",
+    "GLOSSARY": "Glossary",
+    "RESULTS": "Results",
+    "REFERENCES": "References",
+    "DATA": "Data and models",
+}
 NEEDS_KERNEL = (
     '<p class="needs-kernel">Controls stand here in a running notebook; they need a kernel (<code>make lab</code>).</p>'
 )
@@ -294,6 +300,7 @@ def _write_pages(project: Path, folder: Path, books: dict[str, NotebookNode]) ->
         nbformat.write(made, folder / f"{stem}.ipynb")
     texts = {
         "index": front(readme, stems),
+        "PRIMER": glossary.linked([(project / "notebooks/PRIMER.md").read_text("utf-8")], terms, "PRIMER")[0],
         "GLOSSARY": glossary.glossary_page(listed),
         "RESULTS": (project / "notebooks/RESULTS.md").read_text("utf-8"),
         "REFERENCES": references(books),
