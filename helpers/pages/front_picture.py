@@ -41,8 +41,13 @@ REFUSALS = {
     "fine-tuning": "lora_sft",
     "edit (ARE)": "are",
 }
-STARTS = r"the viewer: (.+?)\n\nbefore: (.+?)\n\n"
-VERSION = r"{}, told: (.+?)\n(.+?)\njudged: (\S+) stars"
+ASKED = re.compile(r'steer\("(?P<title>.+?)".+?edit\("(?P<question>.+?)"\)', re.DOTALL)
+PRINTED = re.compile(
+    r"before: (?P<before>.+?)\n\nsteered, told: (?P<instruction>.+?)\n(?P<after>.+?)\njudged: (?P<judged>\S+) stars"
+    r".+?control, told: .+?judged: (?P<control>\S+) stars"
+    r".*?as it came: (?P<as_it_came>.+?)\n\nedited: (?P<edited>.+?)\s*\Z",
+    re.DOTALL,
+)
 
 
 class Shown(NamedTuple):
@@ -65,23 +70,13 @@ def shown_by(path: Path) -> Shown:
     Raises:
         ValueError: an output does not have the form that is expected.
     """
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "demonstration." in cell.source]
-    printed = ["".join(out.get("text", "") for out in cell.get("outputs", [])) for cell in cells]
-    steer, edit = (
-        next((one for one in zip(cells, printed, strict=True) if f"demonstration.{name}(" in one[0].source), None)
-        for name in ("steer", "edit")
-    )
-    found = [re.search(STARTS, steer[1], re.DOTALL)] if steer else [None]
-    found += [
-        re.search(VERSION.format(name), steer[1], re.DOTALL) if steer else None for name in ("steered", "control")
-    ]
-    answers = re.search(r"as it came: (.+?)\n\nedited: (.+?)\s*\Z", edit[1], re.DOTALL) if edit else None
-    title = re.search(r'steer\("(.+?)"', steer[0].source) if steer else None
-    question = re.search(r'edit\("(.+?)"\)', edit[0].source) if edit else None
-    begun, steered, control = found
-    if not (title and begun and steered and control and answers and question):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    code = "\n".join(cell.source for cell in cells)
+    outputs = [out.get("text", "") for cell in cells if "demonstration." in cell.source for out in cell.outputs]
+    asked, printed = ASKED.search(code), PRINTED.search("".join(outputs))
+    if not (asked and printed):
         raise ValueError(f"{path.name} does not print the two examples: run it first")
-    return Shown(title[1], begun[2], *steered.groups(), control[3], question[1], *answers.groups())
+    return Shown(**asked.groupdict(), **printed.groupdict())
 
 
 def drawn_from(shown: Shown, page: Path = results.RESULTS_PAGE) -> str:
