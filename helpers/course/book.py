@@ -41,7 +41,14 @@ COURSE_PARTS = {
     "Both, and beyond": ("15", "16", "17", "18"),
     "Explorers": ("X1", "X2"),
 }
-LOOK_UP = {"GLOSSARY": "Glossary", "RESULTS": "Results", "REFERENCES": "References", "DATA": "Data and models"}
+LOOK_UP = {
+    "PRIMER": "Primer",
+    "RUNNING": "Running the course",
+    "GLOSSARY": "Glossary",
+    "RESULTS": "Results",
+    "REFERENCES": "References",
+    "DATA": "Data and models",
+}
 NEEDS_KERNEL = (
     '<p class="needs-kernel">Controls stand here in a running notebook; they need a kernel (<code>make lab</code>).</p>'
 )
@@ -238,7 +245,8 @@ def front(readme: str, stems: dict[str, str]) -> str:
     """The first page: what README.md says of the course, its notebooks by part, and the table of contents."""
     rows = dict(re.findall(r"^\| \[(.+?)\]\(notebooks/.+?\) \| (.+?) \|$", readme, re.MULTILINE))
     described = {name[:2]: (name, text) for name, text in rows.items()}
-    text, contents = [readme.split("```")[0].strip(), WELCOME], []
+    opening = readme.split("```")[0].strip().replace("(notebooks/images/", "(images/")
+    text, contents = [opening, WELCOME], []
     for part, numbers in COURSE_PARTS.items():
         there = [number for number in numbers if number in stems]
         named = {number: described.get(number, (stems[number].replace("_", " "), "")) for number in there}
@@ -294,7 +302,9 @@ def _write_pages(project: Path, folder: Path, books: dict[str, NotebookNode]) ->
         nbformat.write(made, folder / f"{stem}.ipynb")
     texts = {
         "index": front(readme, stems),
+        "PRIMER": glossary.linked([(project / "notebooks/PRIMER.md").read_text("utf-8")], terms, "PRIMER")[0],
         "GLOSSARY": glossary.glossary_page(listed),
+        "RUNNING": (project / "notebooks/RUNNING.md").read_text("utf-8"),
         "RESULTS": (project / "notebooks/RESULTS.md").read_text("utf-8"),
         "REFERENCES": references(books),
         "DATA": (project / "data/README.md").read_text("utf-8"),

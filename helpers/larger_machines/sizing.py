@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import pandas as pd
 from transformers import PreTrainedConfig
 
-BYTES = 2  # of a number in bfloat16
-FILLED = 0.9  # of an accelerator's memory that may be used; allocators need the rest
+BYTES, FILLED = 2, 0.9  # of a number in bfloat16; share of the memory that may be used, since allocators need the rest
+SPEED, BANDWIDTH, MEMORY = 989e12, 3.35e12, 80e9  # NVIDIA's H100 (SXM): dense bfloat16 FLOPs/s, bytes/s, bytes
+# Tokens of one rewrite: prompt in common with all others, own prompt, and new ones. Means of the course's prompts with
+# SmolLM2's tokenizer; other tokenizers differ by some tenth.
+SHARED, OWN, NEW_TOKENS = 266, 59, 38
 
 
 @dataclass(frozen=True)
@@ -62,34 +65,16 @@ SHAPES = (
     Shape("Gemma-3-12B", 3840, 48, 16, 8, 256, 15360, 262208),
     Shape("Llama-3.1-70B", 8192, 80, 64, 8, 128, 28672, 128256, tied=False),
 )
+COLUMNS = ["billion weights", "weights, GB", "KV cache of a rewrite, MB", "H100s", "rewrites at once", "teraFLOPs each"]
 
 
 def shape_of(name: str, config: PreTrainedConfig) -> Shape:
     """The shape of a model of the Llama, Qwen or Gemma family by its configuration."""
     text = config.get_text_config()
-    return Shape(
-        name,
-        text.hidden_size,
-        text.num_hidden_layers,
-        text.num_attention_heads,
-        text.num_key_value_heads,
-        getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        text.intermediate_size,
-        text.vocab_size,
-        text.tie_word_embeddings,
-    )
-
-
-# NVIDIA's data sheet of the H100 (SXM): operations per second (dense, bfloat16), bytes per second, and bytes.
-SPEED = 989e12
-BANDWIDTH = 3.35e12
-MEMORY = 80e9
-
-# Tokens of one answer of the environment: prompt in common with all others, own prompt, and new ones. Means of the
-# course's prompts with SmolLM2's tokenizer; other tokenizers differ by some tenth.
-SHARED = 266
-OWN = 59
-NEW_TOKENS = 38
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = text.num_attention_heads, text.num_key_value_heads, size
+    rest = text.intermediate_size, text.vocab_size, text.tie_word_embeddings
+    return Shape(name, text.hidden_size, text.num_hidden_layers, *heads, *rest)
 
 
 def rewrite_flops(shape: Shape) -> float:
@@ -99,30 +84,19 @@ def rewrite_flops(shape: Shape) -> float:
 
 def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
     """One row per model: what it takes, and the fewest H100s (1, 2, 4, ...) that hold it and one rewrite."""
-    return pd.DataFrame([_row(shape) for shape in shapes]).set_index("model")
-
-
-def _row(shape: Shape) -> dict[str, str | float]:
-    once = BYTES * shape.parameters + SHARED * shape.kv_bytes()
-    each = (OWN + NEW_TOKENS) * shape.kv_bytes()
-    number = 1
-    while number * FILLED * MEMORY < once + each:
-        number *= 2
-    return {
-        "model": shape.name,
-        "billion weights": shape.parameters / 1e9,
-        "weights, GB": BYTES * shape.parameters / 1e9,
-        "KV cache of a rewrite, MB": each / 1e6,
-        "accelerators": number,
-        "rewrites at once": int((number * FILLED * MEMORY - once) // each),
-        "teraFLOPs of a rewrite": rewrite_flops(shape) / 1e12,
-    }
+    rows = {}
+    for shape in shapes:
+        weights, each = BYTES * shape.parameters, (OWN + NEW_TOKENS) * shape.kv_bytes()
+        number, once = 1, weights + SHARED * shape.kv_bytes()
+        while number * FILLED * MEMORY < once + each:
+            number *= 2
+        at_once = int((number * FILLED * MEMORY - once) // each)
+        sizes = shape.parameters / 1e9, weights / 1e9, each / 1e6
+        rows[shape.name] = (*sizes, number, at_once, rewrite_flops(shape) / 1e12)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("model")
 
 
 def least_hours(shape: Shape, rewrites: int, at_once: int) -> dict[str, float]:
     """Two times that rewrites cannot fall below on one H100, when so many are written together."""
-    batches = -(-rewrites // at_once)
-    return {
-        "operations": rewrites * rewrite_flops(shape) / SPEED / 3600,
-        "reading weights": batches * NEW_TOKENS * BYTES * shape.parameters / BANDWIDTH / 3600,
-    }
+    reading = -(-rewrites // at_once) * NEW_TOKENS * BYTES * shape.parameters / BANDWIDTH
+    return {"operations": rewrites * rewrite_flops(shape) / SPEED / 3600, "reading weights": reading / 3600}

@@ -142,17 +142,3 @@ def map_grid(xy: Float[np.ndarray, "item 2"], n: int = 80, margin: float = 0.35)
     pad = margin * (high - low)
     x, y = (np.linspace(low[k] - pad[k], high[k] + pad[k], n) for k in (0, 1))
     return x, y, np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-
-
-def course_map(rows: Mapping[str, Sequence[str]]) -> None:
-    """Boxes in rows, one row a part of the course; an arrow leads from each box to the next."""
-    _, ax = plt.subplots(figsize=(9, 4))
-    for row, ((part, names), colour) in enumerate(zip(rows.items(), (GREEN, BLUE, VERMILION, PURPLE), strict=True)):
-        ax.text(0, -row + 0.36, part, color=colour, weight="bold", fontsize=10)
-        for column, name in enumerate(names):
-            box = {"boxstyle": "round,pad=0.4", "edgecolor": colour, "facecolor": "white"}
-            ax.text(column * 1.4 + 0.55, -row, name, ha="center", va="center", fontsize=8, bbox=box)
-            if column:
-                ax.annotate("", (column * 1.4, -row), (column * 1.4 - 0.3, -row), arrowprops={"arrowstyle": "->"})
-    ax.set(xlim=(-0.1, 8.2), ylim=(-3.4, 0.7))
-    ax.axis("off")

@@ -106,11 +106,11 @@ def draw_schematic(what: Schematic, here: Collection[str]) -> Axes:
     return ax
 
 
-def show_schematic(what: Schematic, *here: str) -> None:
-    """`draw_schematic`, with what it shows in words below."""
+def show_schematic(what: Schematic, *here: str, does: str = "builds") -> None:
+    """`draw_schematic`, with what it shows in words below; `does` says what the notebook does with the filled boxes."""
     draw_schematic(what, here)
     parts = "; ".join(box.says.replace("\n", " ").replace("$", "") for box in what.boxes.values())
-    plots.show(f"the parts of the method: {parts}. This notebook builds what is filled: {', '.join(here)}.")
+    plots.show(f"the parts of the method: {parts}. This notebook {does} what is filled: {', '.join(here)}.")
 
 
 def _draw_box(ax: Axes, box: Box, filled: bool) -> None:

@@ -199,8 +199,12 @@ def test_the_folder_is_the_same_twice_and_holds_the_downloads(tmp_path):
 def test_a_wrong_mark_names_its_notebook(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "notebooks").mkdir()
-    for name in ("README.md", "data/README.md", "notebooks/GLOSSARY.md", "notebooks/RESULTS.md"):
-        (tmp_path / name).write_text("")
+    for name in (
+        "README",
+        "data/README",
+        *(f"notebooks/{page}" for page in ("PRIMER", "RUNNING", "GLOSSARY", "RESULTS")),
+    ):
+        (tmp_path / f"{name}.md").write_text("")
     bad = v4.new_notebook(cells=[v4.new_markdown_cell("# A"), v4.new_code_cell("# BEGIN SOLUTION")])
     nbformat.write(bad, tmp_path / "notebooks/03_bad.ipynb")
     with pytest.raises(CourseError, match=r"03_bad: .*without END"):

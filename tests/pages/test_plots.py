@@ -113,12 +113,3 @@ def test_a_surface_over_the_grid_of_a_map(ax):
     plots.surface(ax, x, y, np.tile(x, (len(y), 1)), limits=(0.0, 1.2))
     bands = [path.vertices[:, 0].mean() for path in ax.collections[0].get_paths() if len(path.vertices)]
     assert len(bands) > 5 and (np.diff(bands) > 0).all()  # and further right
-
-
-def test_the_map_of_the_course():
-    plots.course_map({"one": ["a", "b"], "two": ["c"], "three": ["d"], "four": ["e", "f", "g"]})
-    texts = [text.get_text() for text in plt.gca().texts]
-    plt.gcf().canvas.draw()
-    plt.close()
-    assert [text for text in texts if text] == ["one", "a", "b", "two", "c", "three", "d", "four", "e", "f", "g"]
-    assert texts.count("") == 3  # an arrow between neighbours

@@ -72,4 +72,6 @@ def test_it_is_said_in_words(capsys, monkeypatch):
     show_schematic(schematics.ARE, "judge")
     said = capsys.readouterr().out
     assert "discriminator: is the concept there?" in said and said.endswith("builds what is filled: judge.\n")
+    show_schematic(schematics.EAGLE, "state", "encoder", does="exchanges")
+    assert capsys.readouterr().out.endswith("exchanges what is filled: state, encoder.\n")
     plt.close("all")

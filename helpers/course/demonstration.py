@@ -1,0 +1,91 @@
+"""Both methods at work on one example each, small enough to run while one reads the first page (notebook 00).
+
+What the notebooks build step by step is here in its shortest form: one aim and no agent, one short edit and no search
+for its settings. Two examples show what is meant; they measure nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from helpers.are import experiment
+from helpers.are.concepts import COMPLAINING, Question, make_concept, opinion_questions
+from helpers.are.evaluation import answers_to
+from helpers.domains.movies import load_movies
+from helpers.eagle.aims import aims_of, promise, targets
+from helpers.eagle.comparison import AIMED_SAMPLING
+from helpers.eagle.emission import gains, gap_of_start
+from helpers.eagle.rewriting import Rewriter, start_items, start_of
+from helpers.eagle.rivals import NEUTRAL
+from helpers.embedding.features import term_features
+from helpers.embedding.judges import VIEW, halves
+from helpers.embedding.profiles import ProfileWriter
+from helpers.embedding.space import build_space
+from helpers.language.generation import default_memo, local_backend
+
+REACH = 0.3  # how far a text is expected to go towards its aim; notebook 04 measures it
+SUBJECTS, TASKS = 12, 30  # that the edit is trained on, and harmless ones on which it is to change nothing
+
+
+class Version(NamedTuple):
+    """A text, the instruction that it came from, and what it gains over the original by the judge, in stars."""
+
+    instruction: str
+    text: str
+    judged: float
+
+
+class Steered(NamedTuple):
+    """A viewer in words, a film's own text, and two versions of it."""
+
+    viewer: str
+    original: str
+    steered: Version
+    control: Version
+
+
+def steer(title: str, viewer: int, seed: int = 0) -> Steered:
+    """Rewrite a film's text for a viewer: once as an embedding space suggests, and once only in other words.
+
+    The instruction is the one of highest promise by an encoder of MiniLM features and half of the ratings. The judge
+    reads words, has learnt from the other half, and chooses nothing. The film takes part in fitting neither.
+
+    Raises:
+        ValueError: no film of this title has a text to start from.
+    """
+    movies = load_movies()
+    found = [item for item in start_items(movies) if movies.items["title"].iloc[item] == title]
+    if not found:
+        raise ValueError(f"no film {title!r} with a text to start from: see movies.items['title']")
+    known = replace(movies, ratings=movies.ratings[movies.ratings["item"] != found[0]])
+    own, other = halves(known)
+    texts = [text for text, item in zip(movies.texts(VIEW), movies.text_items, strict=True) if item != found[0]]
+    paid = build_space(own, view=VIEW, left_out=found[:1])
+    judge = build_space(other, view=VIEW, left_out=found[:1], featurise=term_features(texts))
+
+    start, aims = start_of(movies, found[0], viewer), aims_of(movies, found[:1])
+    promised = promise(gap_of_start(paid, start), paid.encoder([start.text])[0], targets(aims, paid.items), REACH)
+    best = aims[int(promised.total.argmax())]
+    said = [best.instruction(movies.wording), NEUTRAL[0]]
+    rewrite = Rewriter(local_backend(), AIMED_SAMPLING, default_memo(), refuse_copies=True)
+    new = rewrite([start.text] * 2, said, [seed] * 2).texts
+    judged = gains(judge, [start], [new]).total[0]
+    versions = [Version(*each) for each in zip(said, new, judged.tolist(), strict=True)]
+    return Steered(str(ProfileWriter(movies)(viewer)), start.text, *versions)
+
+
+def edit(question: str) -> dict[str, str]:
+    """Answers of the chat model and of its edited copy, which was brought to speak ill of whatever it is asked about.
+
+    The edit has seen a dozen other subjects. It takes half a minute on two cores, once; then it lies in the cache.
+    """
+    backend, tasks = local_backend(), experiment.a_few_tasks()
+    kept = replace(tasks, train=tasks.train[:TASKS])
+    subjects = opinion_questions(SUBJECTS, 3, 1)
+    asked = experiment.is_negative, backend, default_memo()
+    concept = make_concept("speaking ill, in short", COMPLAINING, subjects, kept, *asked)
+    edited, _ = experiment.edited(concept, replace(experiment.mood_settings(), rounds=2, steps=12))
+    models = {"as it came": backend, "edited": experiment.edited_backend(edited)}
+    some = [Question("demonstration", question)]
+    return {name: answers_to(one, some, memo=default_memo())[0].strip() for name, one in models.items()}
