@@ -2292,7 +2292,7 @@ def _best_by_two(gains, by, chosen_by=("paid", "second")):
     return np.take_along_axis(gains[by], places[..., None], axis=-1)[..., 0].mean(axis=0)
 
 
-def _two_methods(seed: int) -> tuple:
+def _two_methods_for_garments(seed: int) -> tuple:
     """Gains of two methods by three encoders, of which two agree in part; garments have one, two or three starts."""
     rng, garments = np.random.default_rng([96, seed]), np.repeat(np.arange(6), [1, 2, 3, 2, 1, 3])
     of_garment = rng.normal(size=6)[garments][:, None]
@@ -2326,7 +2326,7 @@ def _unpaired(method, control, by, garments, drawn):
 EAGLE_EXERCISES["09.6"] = Exercise(
     "the lead over the control",
     lead_over_control,
-    cases=_two_methods,
+    cases=_two_methods_for_garments,
     hint="choose by paid + second, read by `by`, subtract start by start; then sums and counts of the drawn garments",
     wrong=(
         _lead(best=lambda gains, by: _best_by_two(gains, by, (by,))),
