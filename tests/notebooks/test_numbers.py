@@ -38,7 +38,7 @@ KNOWN = {
     "14": {"0.6": "the case of an exercise", "0.45": "the same", "50%": "what is fair"},
     "15": {"0.5": "balanced accuracy of a constant answer"},
     "16": {"90%": "the claim of the section", "80%": "the same", "1.96": "quantile", "2.5%": "one side of an interval",
-           "99%": "of Narayanan and Shmatikov"},
+           "99%": "of Narayanan and Shmatikov", "30%": "a true rate, set in the next cell"},
     "17": {"3.1": "in the name of a model"},
 }
 # fmt: on
