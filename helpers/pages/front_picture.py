@@ -36,10 +36,10 @@ GAINS = {
     "search where most is promised": "promise_search",
 }
 REFUSALS = {
-    "the model": "base",
-    "system message": "system_prompt",
-    "fine-tuning": "lora_sft",
-    "edit (ARE)": "are",
+    "behind a message": "teacher",
+    "fine-tuning on that": "lora_sft",
+    "distilled from that": "are_without_s",
+    "with adversary (ARE)": "are",
 }
 ASKED = re.compile(r'steer\("(?P<title>.+?)".+?edit\("(?P<question>.+?)"\)', re.DOTALL)
 PRINTED = re.compile(
