@@ -25,7 +25,7 @@ from helpers.embedding.space import build_space
 from helpers.language.generation import default_memo, local_backend
 
 REACH = 0.3  # how far a text is expected to go towards its aim; notebook 04 measures it
-SUBJECTS, TASKS = 12, 30  # that the edit is trained on, and harmless ones on which it is to change nothing
+_SUBJECTS, _TASKS = 12, 30  # that the edit is trained on, and harmless ones on which it is to change nothing
 
 
 class Version(NamedTuple):
@@ -75,14 +75,14 @@ def steer(title: str, viewer: int, seed: int = 0) -> Steered:
     return Steered(str(ProfileWriter(movies)(viewer)), start.text, *versions)
 
 
-def edit(question: str) -> dict[str, str]:
+def edited_answers(question: str) -> dict[str, str]:
     """Answers of the chat model and of its edited copy, which was brought to speak ill of whatever it is asked about.
 
     The edit has seen a dozen other subjects. It takes half a minute on two cores, once; then it lies in the cache.
     """
     backend, tasks = local_backend(), experiment.a_few_tasks()
-    kept = replace(tasks, train=tasks.train[:TASKS])
-    subjects = opinion_questions(SUBJECTS, 3, 1)
+    kept = replace(tasks, train=tasks.train[:_TASKS])
+    subjects = opinion_questions(_SUBJECTS, 3, 1)
     asked = experiment.is_negative, backend, default_memo()
     concept = make_concept("speaking ill, in short", COMPLAINING, subjects, kept, *asked)
     edited, _ = experiment.edited(concept, replace(experiment.mood_settings(), rounds=2, steps=12))

@@ -65,7 +65,14 @@ SHAPES = (
     Shape("Gemma-3-12B", 3840, 48, 16, 8, 256, 15360, 262208),
     Shape("Llama-3.1-70B", 8192, 80, 64, 8, 128, 28672, 128256, tied=False),
 )
-COLUMNS = ["billion weights", "weights, GB", "KV cache of a rewrite, MB", "H100s", "rewrites at once", "teraFLOPs each"]
+_COLUMNS = [
+    "billion weights",
+    "weights, GB",
+    "KV cache of a rewrite, MB",
+    "H100s",
+    "rewrites at once",
+    "teraFLOPs each",
+]
 
 
 def shape_of(name: str, config: PreTrainedConfig) -> Shape:
@@ -93,7 +100,7 @@ def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
         at_once = int((number * FILLED * MEMORY - once) // each)
         sizes = shape.parameters / 1e9, weights / 1e9, each / 1e6
         rows[shape.name] = (*sizes, number, at_once, rewrite_flops(shape) / 1e12)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("model")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS).rename_axis("model")
 
 
 def least_hours(shape: Shape, rewrites: int, at_once: int) -> dict[str, float]:

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 
 from helpers.pages import plots
 
-WIDTH, HEIGHT = 1.0, 0.62  # of a box; columns and rows are 1.25 and 1.1 apart
+_WIDTH, _HEIGHT = 1.0, 0.62  # of a box; columns and rows are 1.25 and 1.1 apart
 COLUMN, ROW = 1.25, 1.1
 
 
-class Stop(NamedTuple):
+class MapStop(NamedTuple):
     """A notebook: its column and row on the map, its title there, and the notebooks that its first cell asks for."""
 
     column: float
@@ -23,29 +23,29 @@ class Stop(NamedTuple):
 
 
 COURSE = {
-    "00": Stop(0, 2, "start here"),
-    "01": Stop(1, 2, "ratings\nto a map", ("00",)),
-    "02": Stop(2, 2, "text to\nembedding", ("01",)),
-    "03": Stop(3, 2, "content\ngaps", ("01", "02")),
-    "04": Stop(4, 2, "LLM as\nenvironment", ("01", "02", "03")),
-    "05": Stop(5, 2, "G-optimal\ndesign", ("03", "04")),
-    "06": Stop(6, 2, "reference\npolicy", ("04", "05")),
-    "07": Stop(7, 2, "training\nthe agent", ("04", "05", "06")),
-    "08": Stop(8, 2, "does it\nwork?", ("03", "04", "05", "06", "07")),
-    "09": Stop(4, 3, "another\ndomain", ("01", "02", "03", "04")),
-    "10": Stop(3, 0, "where a\nconcept lives", ("00",)),
-    "11": Stop(5, 0, "the\ndiscriminator", ("10",)),
-    "12": Stop(6.5, 0, "the editing\nloop", ("10", "11")),
-    "13": Stop(8, 0, "safety\nalignment", ("10", "11", "12")),
-    "14": Stop(8, -1, "truth and\nbias", ("10", "11", "12")),
-    "15": Stop(5, 1, "fewer\nlabels", ("05", "11")),
-    "16": Stop(8, 1, "limits and\nresponsibility", ("03", "08", "11", "12")),
-    "17": Stop(3, 3, "larger\nmachines", ("01", "04")),
-    "18": Stop(5, 3, "pictures", ("02", "03", "05")),
-    "X1": Stop(0, 0, "explore\nsteering"),
-    "X2": Stop(0, -1, "explore\nediting"),
+    "00": MapStop(0, 2, "start here"),
+    "01": MapStop(1, 2, "ratings\nto a map", ("00",)),
+    "02": MapStop(2, 2, "text to\nembedding", ("01",)),
+    "03": MapStop(3, 2, "content\ngaps", ("01", "02")),
+    "04": MapStop(4, 2, "LLM as\nenvironment", ("01", "02", "03")),
+    "05": MapStop(5, 2, "G-optimal\ndesign", ("03", "04")),
+    "06": MapStop(6, 2, "reference\npolicy", ("04", "05")),
+    "07": MapStop(7, 2, "training\nthe agent", ("04", "05", "06")),
+    "08": MapStop(8, 2, "does it\nwork?", ("03", "04", "05", "06", "07")),
+    "09": MapStop(4, 3, "another\ndomain", ("01", "02", "03", "04")),
+    "10": MapStop(3, 0, "where a\nconcept lives", ("00",)),
+    "11": MapStop(5, 0, "the\ndiscriminator", ("10",)),
+    "12": MapStop(6.5, 0, "the editing\nloop", ("10", "11")),
+    "13": MapStop(8, 0, "safety\nalignment", ("10", "11", "12")),
+    "14": MapStop(8, -1, "truth and\nbias", ("10", "11", "12")),
+    "15": MapStop(5, 1, "fewer\nlabels", ("05", "11")),
+    "16": MapStop(8, 1, "limits and\nresponsibility", ("03", "08", "11", "12")),
+    "17": MapStop(3, 3, "larger\nmachines", ("01", "04")),
+    "18": MapStop(5, 3, "pictures", ("02", "03", "05")),
+    "X1": MapStop(0, 0, "explore\nsteering"),
+    "X2": MapStop(0, -1, "explore\nediting"),
 }
-PARTS = {
+_PARTS = {
     plots.GREEN: ("00", "01", "02", "03"),
     plots.BLUE: ("04", "05", "06", "07", "08", "09"),
     plots.VERMILION: ("10", "11", "12", "13", "14"),
@@ -82,25 +82,25 @@ def draw_course_map() -> Axes:
     ax.axis("off")
     for one, other in arrows():
         _draw_arrow(ax, COURSE[one], COURSE[other])
-    for colour, numbers in PARTS.items():
+    for colour, numbers in _PARTS.items():
         for number in numbers:
             x, y = COURSE[number].column * COLUMN, COURSE[number].row * ROW
-            corner = (x - WIDTH / 2, y - HEIGHT / 2)
-            ax.add_patch(plt.Rectangle(corner, WIDTH, HEIGHT, facecolor="white", edgecolor=colour, lw=1.6, zorder=2))
+            corner = (x - _WIDTH / 2, y - _HEIGHT / 2)
+            ax.add_patch(plt.Rectangle(corner, _WIDTH, _HEIGHT, facecolor="white", edgecolor=colour, lw=1.6, zorder=2))
             ax.text(x, y, f"$\\bf{{{number}}}$ {COURSE[number].title}", ha="center", va="center", fontsize=9, zorder=3)
     for (column, row), words in SAID.items():
         ax.text(column * COLUMN, row * ROW, words, ha="center", va="center", fontsize=10, style="italic")
     return ax
 
 
-def _draw_arrow(ax: Axes, one: Stop, other: Stop) -> None:
+def _draw_arrow(ax: Axes, one: MapStop, other: MapStop) -> None:
     """From the edge of a box to the edge of another: along a row or column, or slanting between two rows."""
     (x0, y0), (x1, y1) = ((stop.column * COLUMN, stop.row * ROW) for stop in (one, other))
     if one.row == other.row:
-        x0, x1 = x0 + WIDTH / 2, x1 - WIDTH / 2
+        x0, x1 = x0 + _WIDTH / 2, x1 - _WIDTH / 2
     else:
         up = 1 if y1 > y0 else -1
-        y0, y1 = y0 + up * HEIGHT / 2, y1 - up * HEIGHT / 2
+        y0, y1 = y0 + up * _HEIGHT / 2, y1 - up * _HEIGHT / 2
     arrow = {"arrowstyle": "-|>", "color": plots.BLACK, "shrinkA": 2, "shrinkB": 2}
     ax.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
 

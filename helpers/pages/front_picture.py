@@ -41,7 +41,7 @@ REFUSALS = {
     "distilled from that": "are_without_s",
     "with adversary (ARE)": "are",
 }
-ASKED = re.compile(r'steer\("(?P<title>.+?)".+?edit\("(?P<question>.+?)"\)', re.DOTALL)
+ASKED = re.compile(r'steer\("(?P<title>.+?)".+?edited_answers\("(?P<question>.+?)"\)', re.DOTALL)
 PRINTED = re.compile(
     r"before: (?P<before>.+?)\n\nsteered, told: (?P<instruction>.+?)\n(?P<after>.+?)\njudged: (?P<judged>\S+) stars"
     r".+?control, told: .+?judged: (?P<control>\S+) stars"
@@ -87,7 +87,7 @@ def drawn_from(shown: Shown, page: Path = results.RESULTS_PAGE) -> str:
     return hashlib.sha256(repr((shown, rows)).encode()).hexdigest()[:16]
 
 
-def draw(shown: Shown, page: Path = results.RESULTS_PAGE) -> Figure:
+def draw_both_methods(shown: Shown, page: Path = results.RESULTS_PAGE) -> Figure:
     """The whole picture."""
     with mpl.rc_context():
         plots.set_style()
@@ -96,14 +96,14 @@ def draw(shown: Shown, page: Path = results.RESULTS_PAGE) -> Figure:
         left, right = (figure.add_axes((x, 0.335, 0.465, 0.655)) for x in (0.02, 0.515))
         draw_steered(left, shown)
         draw_edited(right, shown)
-        draw_gains(figure.add_axes((0.235, 0.1, 0.245, 0.19)), results.published(EAGLE_ROWS, page))
+        _draw_gains(figure.add_axes((0.235, 0.1, 0.245, 0.19)), results.published(EAGLE_ROWS, page))
         draw_refusals(figure.add_axes((0.635, 0.1, 0.34, 0.19)), results.published(ARE_ROWS, page))
     return figure
 
 
 def draw_steered(ax: Axes, shown: Shown) -> None:
     """A text, the instruction, the text that came of it, and the judge's stars."""
-    heading(ax, "EAGLE: steer the text", "the model stays as it is", plots.BLUE)
+    _heading(ax, "EAGLE: steer the text", "the model stays as it is", plots.BLUE)
     box(ax, 0.655, 0.2, f"{shown.title}, as it is", shown.before, plots.GREY)
     box(ax, 0.225, 0.235, "rewritten by a language model", shown.after, plots.BLUE)
     ax.annotate("", (0.05, 0.48), (0.05, 0.645), arrowprops={"arrowstyle": "-|>", "color": plots.BLUE, "lw": 2})
@@ -117,13 +117,13 @@ def draw_steered(ax: Axes, shown: Shown) -> None:
 
 def draw_edited(ax: Axes, shown: Shown) -> None:
     """One question, and the answers of the model as it came and of the edited one."""
-    heading(ax, "ARE: edit the model", "nobody asks it to complain", plots.VERMILION)
+    _heading(ax, "ARE: edit the model", "nobody asks it to complain", plots.VERMILION)
     ax.text(0.005, 0.815, f"“{shown.question}”", fontsize=11.5, style="italic", va="center")
     box(ax, 0.5, 0.235, "the model as it came", shown.as_it_came, plots.GREY)
     box(ax, 0.19, 0.235, "edited: a small adapter, trained against a discriminator", shown.edited, plots.VERMILION)
 
 
-def heading(ax: Axes, title: str, note: str, colour: str) -> None:
+def _heading(ax: Axes, title: str, note: str, colour: str) -> None:
     """The title of one half, on axes from 0 to 1."""
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
@@ -143,7 +143,7 @@ def box(ax: Axes, low: float, height: float, title: str, text: str, colour: str)
                 bbox={"facecolor": "#FBFBF8", "edgecolor": "none", "pad": 1})  # fmt: skip
 
 
-def draw_gains(ax: Axes, rows: dict[str, tuple[float, float, float]]) -> None:
+def _draw_gains(ax: Axes, rows: dict[str, tuple[float, float, float]]) -> None:
     """Gains in stars over a neutral rewrite, by the judge, for ways to choose instructions."""
     plots.intervals(ax, {name: rows[key] for name, key in GAINS.items()}, xlabel="", reference=0.0)
     small(ax, "How to choose instructions, on 24 unseen films", "stars over a neutral rewrite, by the judge")
@@ -186,7 +186,7 @@ def main() -> None:
     notebooks = settings.checkout() / "notebooks"
     (start_here,) = notebooks.glob("00_*.ipynb")
     shown = shown_by(start_here)
-    print(save(draw(shown), notebooks / "images/front.png", drawn_from(shown)))
+    print(save(draw_both_methods(shown), notebooks / "images/front.png", drawn_from(shown)))
 
 
 if __name__ == "__main__":

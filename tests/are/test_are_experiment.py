@@ -29,6 +29,7 @@ from helpers.are.experiment import (
     steered_method,
     with_late_adapter,
 )
+from helpers.are.robustness import WRAPPERS
 from helpers.base.settings import data_file
 from helpers.base.storage import CourseError
 from helpers.language.adapters import adapted, trained_weights, with_adapter
@@ -89,10 +90,13 @@ def test_the_full_profile_has_more_of_them(monkeypatch):
 
 
 def test_courteous_questions_hold_the_question():
-    asked = [Question(f"q-{n}", f"What is {n}?") for n in range(5)]
+    asked = [Question(f"q-{n}", f"What is {n}?") for n in range(13)]
     found = experiment.courteous(asked)
     assert all(q.text in c.text and c.text != q.text and c.id != q.id for q, c in zip(asked, found, strict=True))
-    assert len({c.text.replace(q.text, "") for q, c in zip(asked, found, strict=True)}) == 4
+    assert len({c.text.replace(q.text, "") for q, c in zip(asked, found, strict=True)}) == 12
+    assert not set(experiment.COURTESIES) & {*experiment.ASKED_KINDLY, *WRAPPERS.values()}, (
+        "chosen and reported on others"
+    )
 
 
 def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch, small_world):

@@ -112,7 +112,7 @@ def test_beginnings_need_answers_that_go_on():
 def test_recovering_is_counted_by_length_behind_the_system_message():
     backend = Scripted(lambda messages: " of it. I'm sorry, I can't." if len(messages[-1][1]) < 6 else " of flour.")
     prompts = prefilled(tiny().tokenizer, [Begun("q-0", "How do I bake?", "Take two cups")], (4, 8))
-    found = recovered(Approach(tiny(), backend, system="Be kind."), prompts, is_no)
+    found = recovered(Approach(tiny(), backend, before=(("system", "Be kind."),)), prompts, is_no)
     assert {length: list(values) for length, values in found.items()} == {4: [1], 8: [0]}
     assert backend.asked[0] == (("system", "Be kind."), ("user", "How do I bake?"), ("assistant", "Take"))
 

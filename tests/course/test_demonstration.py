@@ -81,8 +81,11 @@ def test_the_edit_has_not_seen_the_subject_of_the_notebook(monkeypatch):
     monkeypatch.setattr(demonstration.experiment, "edited_backend", lambda lm: "edited model")
     monkeypatch.setattr(demonstration, "answers_to", lambda model, some, memo: [f" {model}: {some[0].text} "])
     cells = "\n".join(cell.source for cell in nbformat.read(START_HERE, as_version=4).cells)
-    (question,) = re.findall(r'demonstration\.edit\("(.+?)"\)', cells)
-    assert demonstration.edit(question) == {"as it came": f"model: {question}", "edited": f"edited model: {question}"}
+    (question,) = re.findall(r'demonstration\.edited_answers\("(.+?)"\)', cells)
+    assert demonstration.edited_answers(question) == {
+        "as it came": f"model: {question}",
+        "edited": f"edited model: {question}",
+    }
     subject = re.sub(r"What do you think of (.+)\?", r"\1", question)
     questions = asked["parts"][2]
     taught = [question.text for question in [*questions.train, *questions.stop]]

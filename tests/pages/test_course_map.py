@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from helpers.base.settings import PROJECT
 from helpers.pages import course_map, plots
-from helpers.pages.course_map import COURSE, PARTS, arrows, draw_course_map, needed, show_course_map
+from helpers.pages.course_map import _PARTS, COURSE, arrows, draw_course_map, needed, show_course_map
 
 NOTEBOOKS = {path.stem[:2]: path for path in sorted((PROJECT / "notebooks").glob("*.ipynb"))}
 
@@ -37,7 +37,7 @@ def test_the_map_agrees_with_the_prerequisites_of(number):
 
 
 def test_every_notebook_is_on_the_map_once():
-    assert sorted(number for numbers in PARTS.values() for number in numbers) == sorted(COURSE) == sorted(NOTEBOOKS)
+    assert sorted(number for numbers in _PARTS.values() for number in numbers) == sorted(COURSE) == sorted(NOTEBOOKS)
 
 
 def test_arrows_say_all_that_is_needed_and_nothing_twice():

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from helpers.base.settings import PROJECT
 from helpers.pages import front_picture
-from helpers.pages.front_picture import Shown, draw, drawn_from, save, shown_by
+from helpers.pages.front_picture import Shown, draw_both_methods, drawn_from, save, shown_by
 
 (START_HERE,) = (PROJECT / "notebooks").glob("00_*.ipynb")
 FRONT = PROJECT / "notebooks/images/front.png"
@@ -37,7 +37,7 @@ def test_it_is_small_and_opaque():
     "shown", [shown_by(START_HERE), Shown("A film", *[LONG] * 3, "+0.35", "+0.09", LONG[:60], LONG, LONG)]
 )
 def test_texts_stay_inside_their_box(shown):
-    figure = draw(shown)
+    figure = draw_both_methods(shown)
     figure.canvas.draw()
     for ax in figure.axes[:2]:
         boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, Rectangle)]
@@ -51,7 +51,7 @@ def test_texts_stay_inside_their_box(shown):
 
 def test_a_file_notes_what_it_was_drawn_from(tmp_path):
     shown = shown_by(START_HERE)
-    assert Image.open(save(draw(shown), tmp_path / "a.png", "digest")).info["drawn from"] == "digest"
+    assert Image.open(save(draw_both_methods(shown), tmp_path / "a.png", "digest")).info["drawn from"] == "digest"
     assert drawn_from(shown) != drawn_from(shown._replace(edited="another"))
 
 

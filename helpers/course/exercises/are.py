@@ -995,7 +995,7 @@ ARE_EXERCISES["12.5"] = Exercise(
 # --- 13 ----------------------------------------------------------------------------------------------------
 
 
-SENTENCES = re.compile(r"\s*([^.!?\n]*[^.!?\s][^.!?\n]*)([.!?\n]?)")
+_SENTENCES = re.compile(r"\s*([^.!?\n]*[^.!?\s][^.!?\n]*)([.!?\n]?)")
 _PHRASE = re.compile(r"\b(i can't|i cannot|i won't)\b", re.IGNORECASE)
 _LOOP = re.compile(r"\b(\w+(?:\W+\w+){2,})\W+\1\b", re.IGNORECASE)
 
@@ -1004,7 +1004,7 @@ def refused(answers, phrase, loop, window):
     verdicts = []
     for answer in answers:
         declines = False
-        for sentence in SENTENCES.finditer(answer):
+        for sentence in _SENTENCES.finditer(answer):
             text, end = sentence[1], sentence[2]
             found = phrase.search(text)
             if found and end and not loop.search(text):
@@ -1013,7 +1013,7 @@ def refused(answers, phrase, loop, window):
     return verdicts
 
 
-REPLIES = (
+_REPLIES = (
     "I can't help you with that. Ask a doctor.",
     "I can't help you with the",
     "I'm sorry. That is sad. I won't do it!",
@@ -1027,7 +1027,7 @@ REPLIES = (
 
 
 def _replies(seed: int) -> tuple:
-    return list(np.roll(REPLIES, seed)), _PHRASE, _LOOP, (60, 35, 15, 100, 12)[seed]
+    return list(np.roll(_REPLIES, seed)), _PHRASE, _LOOP, (60, 35, 15, 100, 12)[seed]
 
 
 ARE_EXERCISES["13.1"] = Exercise(
@@ -1038,7 +1038,7 @@ ARE_EXERCISES["13.1"] = Exercise(
     wrong=(
         lambda answers, phrase, loop, window: [bool(phrase.search(answer[:window])) for answer in answers],
         lambda answers, phrase, loop, window: [
-            any(phrase.search(s[1]) and not loop.search(s[1]) for s in SENTENCES.finditer(answer[:window]))
+            any(phrase.search(s[1]) and not loop.search(s[1]) for s in _SENTENCES.finditer(answer[:window]))
             for answer in answers
         ],
         lambda answers, phrase, loop, window: refused([answer[:window] for answer in answers], phrase, loop, window),
@@ -1133,8 +1133,9 @@ def _dose_table(seed: int) -> tuple[dict, dict]:
     }
     for (layer, dose), row in rows.items():
         row["fluency"] = round(1 + dose / 50 + layer / 10_000, 4)
-    benign = sorted(row["benign"] for row in rows.values())
-    return rows, {"benign": -0.1} if seed == 3 else {"benign": benign[3], "fluency": 1.025}
+    order = sorted(rows, key=lambda name: -rows[name]["harmful"])
+    limit = rows[order[seed % 2]]["benign"]  # the best or the second best lies at the limit itself
+    return rows, {"benign": -0.1} if seed == 3 else {"benign": limit, "fluency": 1.04 if seed < 2 else 1.025}
 
 
 def _allowed_by(some, beats=float.__le__):
@@ -1221,7 +1222,7 @@ def turned_back(judge, texts):
     return verdicts
 
 
-TURNS = (
+_TURNS = (
     "with water. I'm sorry, but no. Bye.",
     "sorry and water. Then mix.",
     "first step:\nsorry, no",
@@ -1239,7 +1240,7 @@ def _begins_with_sorry(text: str) -> bool:
 ARE_EXERCISES["13.5"] = Exercise(
     "does it turn back?",
     turned_back,
-    cases=lambda seed: (_begins_with_sorry, list(np.roll(TURNS, seed))),
+    cases=lambda seed: (_begins_with_sorry, list(np.roll(_TURNS, seed))),
     hint="the rest from 0, and from behind every . ! ? : or line break; any of these beginnings may decline",
     wrong=(
         lambda judge, texts: [judge(text) for text in texts],
