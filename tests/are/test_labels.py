@@ -50,7 +50,7 @@ def prompts(seed: int = 0, count: int = 80, dim: int = 12, apart: float = 3.0) -
 def test_the_parts_share_no_question_and_hold_every_group():
     select, rest = harm_questions()
     assert (len(select), len(rest)) == (300, 1150)
-    assert len({question.text for question in (*select, *rest)}) == 1800
+    assert len({question.text for question in (*select, *rest)}) == 1450
     for part in (select, rest):
         assert {group_of(question) for question in part} == {*labels.HARMFUL, "task", "edgy"}
         assert 0.5 < np.mean([is_harmful(question) for question in part]) < 0.75

@@ -28,7 +28,8 @@ KNOWN = {
     "02": {"3.25": "billion parameters of the paper's encoder", "0.02": "difference of two rows", "0.03": "the same",
            "0.3": "above every printed correlation"},
     "05": {"2.5": "worked out in the sentence", "0.001": "the tolerance of the design"},
-    "06": {number: "the paper's table 2" for number in (".65", ".58", ".69", ".74", ".49", ".51", ".02", ".03", ".04")},
+    "06": {number: "the paper's table 2" for number in (".65", ".58", ".69", ".74", ".49", ".51", ".02", ".03", ".04")}
+    | {"0.05": "the temperature of a build step"},
     "07": {"0.9": "lambda of the advantages", ".11": "the paper's gain by rewards", ".23": "the same"},
     "08": {"1.45": "of the paper's table 2", ".74": "the same", ".51": "the same"},
     "10": {"82%": "the case of an exercise", "0.5": "the same"},
