@@ -44,7 +44,8 @@ REPORT := STEER_RESULTS=build/results.json $(BIN)/python -m helpers.course.repor
 
 # Extensions of JupyterLab that fail on pages without it, where they are installed.
 VOILA := --Voila.ip=localhost --VoilaConfiguration.extension_denylist=@jupyter/nbgrader \
-  --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension
+  --VoilaConfiguration.extension_denylist=@jupyter-notebook/lab-extension \
+  --VoilaConfiguration.extension_denylist=ipylab --VoilaConfiguration.extension_denylist=jupyterlab-jupytext
 
 .PHONY: lab test check unit course data wheels student release explore slides book lint format lock clean
 
