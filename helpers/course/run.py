@@ -37,8 +37,9 @@ from helpers.base.storage import CourseError, atomic_file
 from helpers.course import results
 
 CELL_SECONDS = 6 * 3600  # one cell of notebook 08 asks all methods: hours in the full profile, from an empty memo
-# nbconvert's own colours have less contrast than the WCAG asks for (4.5 to 1).
+# nbconvert's own colours have less contrast than the WCAG asks for (4.5 to 1), and colour alone marks its links.
 READABLE = """
+.jp-RenderedHTMLCommon a { text-decoration: underline !important }
 .jp-InputPrompt, .jp-OutputPrompt { color: #595959 !important; opacity: 1 !important }
 .highlight { --jp-mirror-editor-operator-color: #7a00cc; --jp-mirror-editor-number-color: #006b00;
   --jp-mirror-editor-comment-color: #2f6464 }
