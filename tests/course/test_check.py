@@ -1,5 +1,8 @@
 """Exercise checks: right, unfinished, wrong and raising answers, and every exercise of the course."""
 
+import contextlib
+import copy
+import functools
 import re
 from dataclasses import dataclass
 
@@ -221,6 +224,22 @@ def same_exercise(one: Exercise, other: Exercise) -> bool:
     return verdict_on(one, other.reference) is None or verdict_on(other, one.reference) is None
 
 
+@functools.cache
+def first_case(number: str) -> tuple[tuple, object]:
+    """Arguments and the right value of an exercise's first case: thousands of pairs are compared on it."""
+    exercise = EXERCISES[number]
+    arguments = exercise.cases(SEEDS[0])
+    return arguments, exercise.reference(*copy.deepcopy(arguments))
+
+
+def right_at_first(one: str, other: str) -> bool:
+    """Whether the reference of `other` is right on the first case of `one`: without that the two differ."""
+    arguments, expected = first_case(one)
+    with contextlib.suppress(Exception):
+        return EXERCISES[one].problem(EXERCISES[other].reference(*copy.deepcopy(arguments)), expected) is None
+    return False
+
+
 # Written over aims in the first half and over prompts in the second, which may be taken without the first.
 MEANT_TWICE = {("05.5", "15.4")}
 
@@ -229,7 +248,8 @@ MEANT_TWICE = {("05.5", "15.4")}
 def test_no_two_exercises_are_the_same():
     numbers = list(EXERCISES)
     pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[i + 1 :]]
-    assert {pair for pair in pairs if same_exercise(*map(EXERCISES.get, pair))} == MEANT_TWICE
+    alike = [(a, b) for a, b in pairs if right_at_first(a, b) or right_at_first(b, a)]
+    assert {pair for pair in alike if same_exercise(*map(EXERCISES.get, pair))} == MEANT_TWICE
     centre = Exercise("columns", lambda x: x - np.mean(x, axis=0), cases)
     assert same_exercise(INJECTED["01.1"], centre) and not same_exercise(INJECTED["01.1"], INJECTED["01.3"])
     for part in ("reference", "name", "hint"):

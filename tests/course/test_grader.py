@@ -95,7 +95,9 @@ def test_without_the_setting_nothing_raises(value, monkeypatch, capsys):
 
 LESSON = "01_lesson"
 CHECKS = [*(f"05-{n}" for n in range(1, 8)), *(f"14-{n}" for n in range(1, 10))]
-WRONG = ("(z @ np.linalg.inv(sigma) * z).sum(axis=1)", "(z @ np.linalg.inv(sigma) * z).sum(axis=0)")
+RIGHT, WRONG = "(z @ np.linalg.inv(sigma) * z).sum(axis=1)", "(z @ np.linalg.inv(sigma) * z).sum(axis=0)"
+LEFT_BLANK = {"14-2", "14-5"}
+EXPECTED = {number: float(number != "05-1" and number not in LEFT_BLANK) for number in CHECKS}  # of `mixed`
 
 
 def lesson() -> nbformat.NotebookNode:
@@ -123,21 +125,18 @@ def nbgrader(course: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def hand_in(course: Path, name: str, *, solved: bool, change: tuple[str, str] = ("", "")) -> None:
-    """Submit the released notebook, blank or with the solutions of the source filled in."""
-    book = nbformat.read(course / "release" / LESSON / f"{LESSON}.ipynb", as_version=4)
-    source = nbformat.read(course / "source" / LESSON / f"{LESSON}.ipynb", as_version=4)
-    for cell, right in zip(book.cells, source.cells, strict=True):
-        if solved and build.regions(right):
-            cell.source = right.source.replace(*change)
-    folder = course / "submitted" / name / LESSON
-    folder.mkdir(parents=True)
-    nbformat.write(book, folder / f"{LESSON}.ipynb")
+def mixed(released: nbformat.NotebookNode, source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A submission: the first exercise wrong, two left blank, and the solutions of the source in the others."""
+    numbers = iter(CHECKS)
+    for cell, right in zip(released.cells, source.cells, strict=True):
+        if build.regions(right) and next(numbers) not in LEFT_BLANK:
+            cell.source = right.source.replace(RIGHT, WRONG)
+    return released
 
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
-    """A course folder in which three submissions have been graded."""
+    """A course folder in which a submission has been graded."""
     pytest.importorskip("nbgrader", reason="nbgrader is not installed: `make test` installs it")
     project = tmp_path_factory.mktemp("project")
     folder = project / "grading"
@@ -145,9 +144,9 @@ def course(tmp_path_factory) -> Path:
     nbformat.write(lesson(), project / "notebooks" / f"{LESSON}.ipynb")
     build.write_nbgrader(project, folder)
     nbgrader(folder, "generate_assignment", LESSON)
-    hand_in(folder, "right", solved=True)
-    hand_in(folder, "blank", solved=False)
-    hand_in(folder, "wrong", solved=True, change=WRONG)
+    released, source = (nbformat.read(folder / part / LESSON / f"{LESSON}.ipynb", 4) for part in ("release", "source"))
+    (submitted := folder / "submitted" / "learner" / LESSON).mkdir(parents=True)
+    nbformat.write(mixed(released, source), submitted / f"{LESSON}.ipynb")
     nbgrader(folder, "autograde", LESSON)
     return folder
 
@@ -160,26 +159,17 @@ def test_what_nbgrader_hands_out_has_our_stubs(course):
     assert sum(build.STUB in cell.source for cell in handed_out.cells) == len(CHECKS)
 
 
-def points(course: Path, name: str) -> dict[str, float]:
-    """Points of each check of a submission, from the gradebook."""
+@pytest.mark.slow
+def test_points_of_nbgrader(course, monkeypatch):
     from nbgrader.api import Gradebook
 
-    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "steering-course") as book:
-        (submitted,) = book.find_submission(LESSON, name).notebooks
-        assert not any(grade.needs_manual_grade for grade in submitted.grades)
-        assert submitted.max_score == len(CHECKS) and submitted.score == sum(grade.score for grade in submitted.grades)
-        return {grade.name.removeprefix("check-"): grade.score for grade in submitted.grades}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("right", [1] * len(CHECKS)), ("blank", [0] * len(CHECKS)), ("wrong", [0] + [1] * (len(CHECKS) - 1))],
-)
-def test_points(course, name, expected, monkeypatch):
     # The gradebook starts `alembic`, which lies beside this Python.
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
-    assert points(course, name) == dict(zip(CHECKS, expected, strict=True))
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}", "steering-course") as book:
+        (submitted,) = book.find_submission(LESSON, "learner").notebooks
+        assert not any(grade.needs_manual_grade for grade in submitted.grades)
+        assert submitted.max_score == len(CHECKS) and submitted.score == sum(EXPECTED.values())
+        assert {grade.name.removeprefix("check-"): grade.score for grade in submitted.grades} == EXPECTED
 
 
 def test_nbgrader_accepts_the_metadata_of_every_notebook():
@@ -242,22 +232,12 @@ def test_what_otter_hands_out_is_blank_and_needs_no_otter(assigned):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("right", [1] * len(CHECKS)),
-        ("blank", [0] * len(CHECKS)),
-        ("wrong", [0] + [1] * (len(CHECKS) - 1)),
-        ("blank, its tests taken out", [0] * len(CHECKS)),
-    ],
-)
-def test_points_of_otter(assigned, name, expected):
-    folder = "student" if name.startswith("blank") else "autograder"
-    book = nbformat.read(assigned / folder / f"{LESSON}.ipynb", as_version=4)
-    if name == "wrong":
-        for cell in book.cells:
-            cell.source = cell.source.replace(*WRONG)
-    if name.endswith("out"):
-        book = without_tests(book)
-    found = otter_points(assigned, book, name)
-    assert found == {f"q{number.replace('-', '_')}": points for number, points in zip(CHECKS, expected, strict=True)}
+@pytest.mark.parametrize("tampered", [False, True], ids=["as_handed_in", "tests_taken_out"])
+def test_points_of_otter(assigned, tampered):
+    released, source = (
+        nbformat.read(assigned / part / f"{LESSON}.ipynb", as_version=4) for part in ("student", "autograder")
+    )
+    book = without_tests(released) if tampered else mixed(released, source)
+    expected = dict.fromkeys(EXPECTED, 0) if tampered else EXPECTED
+    found = otter_points(assigned, book, "tampered" if tampered else "mixed")
+    assert found == {f"q{number.replace('-', '_')}": points for number, points in expected.items()}
