@@ -291,7 +291,7 @@ def plain(argument):
 
 
 def test_kappa_has_cases_of_its_own_and_is_the_known_one():
-    chosen = EXERCISES["13.6"]
+    chosen = EXERCISES["13.7"]
     for seed in SEEDS:
         a, b = chosen.cases(seed)
         assert a.any() and b.any() and 0.5 < (a == b).mean() < 1, "two judges who mostly agree"
@@ -544,9 +544,11 @@ def without_intercept(penalty, *data):
             2,
         ),
         (by_reference("13.4", np.array([0.0, 0.05, 0.5]), np.array([0.2, 0.8, 1.0]), 0.1), 0.5),
-        (by_reference("13.5", lambda text: text.startswith("no"), ["yes. no", "yes no", "no"]), [1, 0, 1]),
-        (by_reference("13.7", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
-        (by_reference("13.7", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
+        (by_reference("13.5", 0.6, np.array([0.5, 1, 1.5]), np.array([0.4, 0.3, 0.8])), 1.25),
+        (by_reference("13.5", 0.9, np.array([0.5, 1, 1.5]), np.array([0.4, 0.3, 0.8])), 1.5),
+        (by_reference("13.6", lambda text: text.startswith("no"), ["yes. no", "yes no", "no"]), [1, 0, 1]),
+        (by_reference("13.8", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
+        (by_reference("13.8", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),
         (
             by_reference("14.1", np.array([[3.0, 1, 2], [0, 1, 2], [0, 2, 9], [5, 2, 1]]), 1, 2),
             ([False, False, False, True], [0.5, 0.0]),

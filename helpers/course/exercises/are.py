@@ -1214,6 +1214,43 @@ ARE_EXERCISES["13.4"] = Exercise(
 )
 
 
+def strength_for(level, strengths, rates):
+    reached = np.maximum.accumulate(rates)
+    if reached[0] >= level or reached[-1] < level:
+        return float(strengths[0] if reached[0] >= level else strengths[-1])
+    above = int(np.argmax(reached >= level))
+    part = (level - reached[above - 1]) / (reached[above] - reached[above - 1])
+    return float(strengths[above - 1] + part * (strengths[above] - strengths[above - 1]))
+
+
+def _strengths_and_rates(seed):
+    rng = np.random.default_rng(seed)
+    strengths = np.sort(rng.uniform(0.25, 2, 5))
+    rates = np.sort(rng.uniform(0.2, 0.9, 5))
+    rates[[1, 3]] = rates[[3, 1]]  # more strength is not always more refusal
+    return [rates[0] + 0.4 * (rates[4] - rates[0]), rates[1] + 0.01, 0.1, 0.95, rates[4]][seed % 5], strengths, rates
+
+
+ARE_EXERCISES["13.5"] = Exercise(
+    "as strong as the others",
+    strength_for,
+    cases=_strengths_and_rates,
+    hint="the best rate so far never falls; find the first strength that reaches the level, and the one before it",
+    wrong=(
+        lambda level, strengths, rates: float(strengths[np.argmax(rates >= level)]),
+        lambda level, strengths, rates: float(strengths[np.abs(rates - level).argmin()]),
+        lambda level, strengths, rates: float(np.interp(level, rates, strengths)),
+        lambda level, strengths, rates: float(np.interp(level, np.sort(rates), strengths)),
+        lambda level, strengths, rates: float(np.interp(level, strengths, np.maximum.accumulate(rates))),
+        lambda level, strengths, rates: float(np.interp(level, np.minimum.accumulate(rates[::-1])[::-1], strengths)),
+        lambda level, strengths, rates: strength_for(min(level, rates.max()), strengths, rates) * level,
+        lambda level, strengths, rates: float(np.polyval(np.polyfit(rates, strengths, 1), level)),
+        lambda level, strengths, rates: float(strengths[(np.maximum.accumulate(rates) >= level).argmax()]),
+        lambda level, strengths, rates: strength_for(level, np.append(0, strengths), np.append(0, rates)),
+    ),
+)
+
+
 def turned_back(judge, texts):
     verdicts = []
     for text in texts:
@@ -1237,7 +1274,7 @@ def _begins_with_sorry(text: str) -> bool:
     return text.lower().lstrip().startswith(("sorry", "i'm sorry"))
 
 
-ARE_EXERCISES["13.5"] = Exercise(
+ARE_EXERCISES["13.6"] = Exercise(
     "does it turn back?",
     turned_back,
     cases=lambda seed: (_begins_with_sorry, list(np.roll(_TURNS, seed))),
@@ -1267,7 +1304,7 @@ def _two_judges(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return a, np.where(np.arange(40) % 3 == 0, b, a)
 
 
-ARE_EXERCISES["13.6"] = Exercise(
+ARE_EXERCISES["13.7"] = Exercise(
     "Cohen's kappa",
     kappa,
     cases=_two_judges,
@@ -1296,7 +1333,7 @@ def _frontier(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rates[0], rates[1]
 
 
-ARE_EXERCISES["13.7"] = Exercise(
+ARE_EXERCISES["13.8"] = Exercise(
     "who is beaten",
     dominated,
     cases=_frontier,
