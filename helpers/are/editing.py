@@ -508,9 +508,20 @@ def step(
     run.share.average_gradients(trained_weights(model))
     optimiser.step()
     taken = taken_for(run.editor.discriminator, states, run.kind)
-    if run.editor.learning and settings.adversary:
-        run.editor.learning.epoch(views.target[rows % len(views.target)], states)
+    learn_along(run, views, batch[0], states)
     return {name: cost.item() for name, cost in costs.items()} | {"fooled": taken}
+
+
+def learn_along(run: Run, views: Views, rows: np.ndarray, states: Float[Tensor, "own feature"]) -> None:
+    """Show the discriminator the states of a step, where it is to learn `online`.
+
+    It gets those of all processes in the order of the batch: from its own part each process would train another one.
+    """
+    if run.editor.learning is None or not run.settings.adversary:
+        return
+    places = run.share.gather(torch.as_tensor(run.share.part(np.arange(len(rows)))).float())
+    plain = run.share.gather(states.detach())[places.argsort().to(states.device)]
+    run.editor.learning.epoch(views.target[rows % len(views.target)], plain)
 
 
 def distance_to_targets(
