@@ -85,7 +85,7 @@ def fine_tune(
         return curve
     rng = np.random.default_rng(seed)
     for number in range(steps):
-        set_rate(optimiser, settings, number)
+        set_rate(optimiser, settings, number, steps)
         rows, kept = (
             rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch).tolist()
             for part in (targets, retain)

@@ -383,7 +383,8 @@ def edit(
         with recomputed(model) if run.save_memory else nullcontext():
             terms = []
             for place, batch in enumerate(batches_of_round(run, number)):
-                set_rate(optimiser, settings, number * settings.steps + place)
+                done = number * settings.steps + place
+                set_rate(optimiser, settings, done, settings.rounds * settings.steps)
                 terms.append(step(run, views, optimiser, batch))
             facts |= over_steps(terms, run.share)
         plain, plain_stop = states_now(model, run.train, run.stop, views)
@@ -398,9 +399,9 @@ def edit(
     return curve
 
 
-def set_rate(optimiser: torch.optim.Optimizer, settings: EditSettings, done: int) -> None:
-    """The learning rate of the step behind so many others."""
-    left = 0.5 * (1 + math.cos(math.pi * done / (settings.rounds * settings.steps))) if settings.decay else 1.0
+def set_rate(optimiser: torch.optim.Optimizer, settings: EditSettings, done: int, steps: int) -> None:
+    """Set the learning rate of the next step when `done` of all `steps` are over."""
+    left = 0.5 * (1 + math.cos(math.pi * done / steps)) if settings.decay else 1.0
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate * left
 
