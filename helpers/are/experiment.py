@@ -434,9 +434,10 @@ class Approach(NamedTuple):
 
 
 def base_method(before: str | tuple[Message, ...] = ()) -> Approach:
-    """The base model, perhaps behind messages, or a system message that is given as a text."""
-    messages = (("system", before),) if isinstance(before, str) else before
-    return Approach(language_model(), local_backend(), messages)
+    """The base model, perhaps with messages before every question; a string is a system message, "" is none."""
+    if isinstance(before, str):
+        before = (("system", before),) if before else ()
+    return Approach(language_model(), local_backend(), before)
 
 
 def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Approach:
