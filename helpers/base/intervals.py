@@ -172,7 +172,7 @@ def balanced_accuracy_interval(
 
 
 def exact_interval(hits: int, n: int) -> Interval:
-    """A rate and its exact 95% interval (Clopper and Pearson 1934), which has a width even where nothing happened.
+    """A rate and its exact 95% interval (Clopper and Pearson 1934), which has a width even for 0 hits.
 
     Raises:
         ValueError: no trial, or not 0 to `n` hits.
@@ -180,20 +180,20 @@ def exact_interval(hits: int, n: int) -> Interval:
     from scipy import stats  # slow to import, as above
 
     if not 0 <= hits <= n or not n:
-        raise ValueError(f"{hits} hits in {n} trials: give 1 trial or more, and as many hits at most")
+        raise ValueError(f"{hits} hits in {n} trials: give 1 trial or more, and no more hits than trials")
     found = stats.binomtest(hits, n).proportion_ci(method="exact")
     return Interval(hits / n, float(found.low), float(found.high))
 
 
 def corrected_rate(rate: float, sensitivity: float, specificity: float) -> float:
-    """The rate behind one that a judge reported (Rogan and Gladen 1978), kept between 0 and 1.
+    """The true rate, estimated from the rate that an imperfect judge reports (Rogan and Gladen 1978), from 0 to 1.
 
     Raises:
-        CourseError: a judge that says yes as often when it should not: nothing can be learnt from it.
+        CourseError: the judge is no better than chance.
     """
     if sensitivity + specificity <= 1:
         raise CourseError(
-            f"sensitivity {sensitivity:.2f} and specificity {specificity:.2f}: such a judge knows nothing, take another"
+            f"sensitivity {sensitivity:.2f} and specificity {specificity:.2f}: no better than chance, use another judge"
         )
     return float(np.clip((rate + specificity - 1) / (sensitivity + specificity - 1), 0, 1))
 
@@ -204,17 +204,17 @@ def corrected_interval(
     labels: Bool[np.ndarray, " label"],
     n_resamples: int = 2000,
 ) -> Interval:
-    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that draws answers and labels anew.
+    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that resamples answers and labels.
 
-    So it holds what is not known of the answers, and what is not known of the judge.
+    So it covers both the sampling of the answers and the uncertainty about the judge.
 
     Args:
-        verdicts: what the judge says of the answers that are reported.
-        judged, labels: what it says of labelled answers, and what they are.
+        verdicts: the judge's verdicts on the answers that are reported.
+        judged, labels: its verdicts on labelled answers, and their labels.
 
     Raises:
         ValueError: no answer, or a kind without labels.
-        CourseError: as `corrected_rate`.
+        CourseError: as `corrected_rate`; or there are too few labels to tell the judge from chance.
     """
     kinds = judged[labels], ~judged[~labels]
     if not len(verdicts) or not all(map(len, kinds)):
@@ -223,7 +223,10 @@ def corrected_interval(
     def rate(draw: Callable[[np.ndarray], np.ndarray]) -> float:
         return corrected_rate(float(draw(verdicts).mean()), *(float(draw(kind).mean()) for kind in kinds))
 
-    rng = np.random.default_rng(0)
-    found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
+    mean, rng = rate(lambda values: values), np.random.default_rng(0)
+    try:
+        found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
+    except CourseError as error:  # its message would be about a resample, which nobody knows
+        raise CourseError(f"{len(labels)} labels are too few to tell this judge from chance: label more") from error
     low, high = np.percentile(found, [2.5, 97.5])
-    return Interval(rate(lambda values: values), float(low), float(high))
+    return Interval(mean, float(low), float(high))
