@@ -334,3 +334,15 @@ def test_an_empty_folder_and_a_table_that_cannot_be_written(handed_in, tmp_path,
     (tmp_path / "file").write_text("")
     assert progress.main([str(handed_in), "--table", str(tmp_path / "file/class.csv")]) == 1
     assert "could not be written" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_printed_is_called_so(handed_in, monkeypatch, capsys):
+    (handed_in / "eve.json").unlink()
+
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert progress.main([str(handed_in)]) == 1
+    assert capsys.readouterr().err == "the table could not be written (Broken pipe)\n"
