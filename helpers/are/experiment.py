@@ -213,9 +213,7 @@ def truth(lm: LoadedModel | None = None) -> Concept:
         said = prefers_yes(lm, [prompt_tokens(lm.tokenizer, example.target) for example in some])
         found = [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
         if len({example.answer for example in found}) < 2:
-            raise CourseError(
-                "this model repeats at most one of the two verdicts: there are no examples of the other"
-            )
+            raise CourseError("this model repeats at most one of the two verdicts: there are no examples of the other")
         return found
 
     return Concept("telling true from false", repeated(parts.train), repeated(parts.stop), [], a_few_tasks(), bool)
@@ -251,7 +249,7 @@ MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
 
 
 def late(lm: AnyModel | None = None, positions: int = 5) -> ReadOut:
-    """The layers that edits read in a model, by default the course's: after two thirds of its blocks, and near the end.
+    """Where edits read a model, by default the course's: after two thirds of its blocks, near the end and at the end.
 
     Notebook 10 shows that refusing is carried in late blocks.
     """

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals (Efron and Tibshirani 1993)."""
+"""How certain a number is: bootstrap intervals (Efron and Tibshirani 1993)."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def clustered_interval(
 ) -> Interval:
     """Mean of rows and a 95% percentile bootstrap interval that resamples clusters, not rows.
 
-    Several users and seeds start from the same item, and their rows are alike: resampled one by one they would
+    Several users and seeds start from the same item, and their rows are correlated: resampled one by one they would
     count as independent and the interval would be too narrow. To compare two methods, give their differences.
     With few clusters (under 20, say) a percentile interval is a little too narrow as well.
 
     Args:
-        clusters: what each row belongs to, such as `[start.item for start in starts]`; without it each row is its own.
+        clusters: what each row belongs to, such as `[start.item for start in starts]`; by default each row is its own.
 
     Raises:
         ValueError: not one cluster per value, or a value that is not finite.
@@ -92,11 +92,10 @@ def clustered_interval(
 def crossed_interval(
     values: Float[np.ndarray, "seed row"], clusters: Sequence[Hashable] | np.ndarray, n_resamples: int = 2000
 ) -> Interval:
-    """Mean and 95% percentile bootstrap interval where seeds and clusters of rows are both drawn anew.
+    """Mean and 95% percentile bootstrap interval that resamples both seeds and clusters of rows.
 
-    For what was trained with several seeds and measured on the same rows: an interval over rows alone says how sure
-    the mean of these very runs is, not how sure one can be of the method. To compare two methods, give their
-    differences, row by row and seed by seed.
+    For what was trained with several seeds and measured on the same rows: an interval over rows alone covers the mean
+    of these very runs, not the method. To compare two methods, give their differences, row by row and seed by seed.
 
     Args:
         clusters: what each row belongs to, such as the item that a start is made from.
@@ -127,11 +126,10 @@ def crossed_interval(
 
 
 def nested_interval(values: Float[np.ndarray, "world row"], n_resamples: int = 2000) -> Interval:
-    """Mean and 95% percentile bootstrap interval where worlds are drawn anew, and in each drawn world its own rows.
+    """Mean and 95% percentile bootstrap interval that resamples worlds, and within each drawn world its own rows.
 
-    For rows that belong to one world each, such as users who live in it, where `crossed_interval` is for rows that all
-    seeds share. Few worlds (under 20, say) make the interval too narrow. To compare two methods, give their
-    differences.
+    For rows that belong to one world each, such as its users; `crossed_interval` is for rows that all seeds share. Few
+    worlds (under 20, say) make the interval too narrow. To compare two methods, give their differences.
 
     Raises:
         ValueError: a value is not finite.
@@ -153,11 +151,11 @@ def nested_interval(values: Float[np.ndarray, "world row"], n_resamples: int = 2
 def balanced_accuracy_interval(
     right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
 ) -> tuple[float, float]:
-    """95% interval of balanced accuracy: pools and questions are both drawn anew.
+    """95% bootstrap interval of balanced accuracy that resamples both pools and questions.
 
     Args:
-        right: share of the draws from a pool after which a question was judged right, nan for questions in the pool;
-            or the difference of two such tables.
+        right: share of the draws from a pool after which a question was judged correctly, nan for questions in the
+            pool; or the difference of two such tables.
     """
     rng, found = np.random.default_rng(0), []
     known, values = ~np.isnan(right), np.nan_to_num(right)
