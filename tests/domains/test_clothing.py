@@ -315,7 +315,7 @@ def test_files_that_are_no_reviews(tmp_path):
     refused("no file .*: give", tmp_path)
     refused(r"empty\.json is empty: give", save(tmp_path / "empty.json", "\n"))
     refused(r"line 1: not a review: .*reviewerID", save(tmp_path / "m.json", lines({"asin": "i0", "title": "Mug"})))
-    refused(r"line 1: no review", save(tmp_path / "n.json", lines({"user_id": "u", "asin": "i", "rating": None})))
+    refused(r"line 1: not a review", save(tmp_path / "n.json", lines({"user_id": "u", "asin": "i", "rating": None})))
     refused(r"c\.csv: line 1 is no JSON object: download", save(tmp_path / "c.csv", "user,item\n1,2\n"))
     (tmp_path / "b.json").write_bytes(b'{"reviewerID": "\xff\xfe"}')
     refused(r"b\.json is not text in UTF-8", tmp_path / "b.json")
