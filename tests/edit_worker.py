@@ -34,7 +34,7 @@ def edit_tiny(accelerator: Accelerator | None, checkpoint: Path | None, rounds: 
     lm = tiny(layers=4)
     edited = adapted(lm)
     rows = Rows(lm, examples()[:8], 3), Rows(lm, examples()[8:], 3)
-    settings = replace(SETTINGS, rounds=rounds)
+    settings = replace(SETTINGS, rounds=rounds, online=True)
     share = EditShare(accelerator) if accelerator else Share()
     run = Run(edited, *rows, retained(edited), settings, save_memory=share.prepare(edited.model), share=share)
     return edited.model, edit(run, checkpoint=checkpoint)

@@ -1,11 +1,11 @@
-"""Other ways to bring a concept about, at the same data and no more steps: what an edit has to beat.
+"""Other ways to bring a concept about, with the same data and no more steps: what an edit has to beat.
 
-- A system message: no training, and it costs its tokens in every prompt.
-- Steering: a direction is added to the states after one block, while the model writes. The direction is the mean
-  difference of target and plain states (Rimsky et al. 2024), or the first principal component of the differences of
+- A system message: no training, but its tokens are paid for in every prompt.
+- Steering: a direction is added to the states after one block during generation. The direction is the mean difference
+  between target and plain states (Rimsky et al. 2024), or the first principal component of the differences within
   pairs (Zou et al. 2023, a contrast vector).
-- Supervised fine-tuning: the same adapter learns the answers of the target prompts by heart (cross-entropy).
-- A frozen discriminator: `EditSettings(frozen=True)`; the loop without an adversary.
+- Supervised fine-tuning: the same adapter is trained on the answers to the target prompts (cross-entropy).
+- A frozen discriminator: `EditSettings(frozen=True)`, the loop without an adversary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def mean_difference(target: Float[Tensor, "target dim"], plain: Float[Tensor, "p
     """Mean target state minus mean plain state.
 
     Raises:
-        ValueError: a kind without states.
+        ValueError: there are no states of one kind.
     """
     if not len(target) or not len(plain):
         raise ValueError(f"{len(target)} target and {len(plain)} plain states: a difference needs some of both")
@@ -38,10 +38,10 @@ def mean_difference(target: Float[Tensor, "target dim"], plain: Float[Tensor, "p
 
 
 def contrast_vector(target: Float[Tensor, "text dim"], plain: Float[Tensor, "text dim"]) -> Float[Tensor, " dim"]:
-    """First principal component of the differences of pairs, as long as their mean and pointing its way.
+    """First principal component of the differences within pairs, scaled to the length of their mean and with its sign.
 
     Raises:
-        ValueError: not one plain state for every target state.
+        ValueError: the numbers of plain and target states differ, or there are none.
     """
     if target.shape != plain.shape or not len(target):
         raise ValueError(f"{tuple(target.shape)} and {tuple(plain.shape)}: a contrast needs pairs")
@@ -52,7 +52,7 @@ def contrast_vector(target: Float[Tensor, "text dim"], plain: Float[Tensor, "tex
 
 
 def steered(lm: LoadedModel, layer: int, direction: Float[Tensor, " dim"], strength: float) -> AbstractContextManager:
-    """Inside the block, `strength` times a direction is added to the states after a block, at every token."""
+    """A context in which `strength` times a direction is added to the states after block `layer`, at every token."""
     step = strength * direction.to(lm.model.device, lm.model.dtype)
     return changed(lm.model, layer, lambda states: states + step)
 
@@ -70,8 +70,8 @@ def fine_tune(
 
     Args:
         targets: plain prompts with the answers that the target prompts got.
-        steps: as many as an edit may take: rounds x steps.
-        checkpoint: file to keep the result in, and to load it from.
+        steps: in a fair comparison as many as an edit may take, rounds x steps.
+        checkpoint: file to save the result to, and to load it from.
 
     Returns:
         One row per step: `nll` and `retain_kl` in nats.
@@ -85,7 +85,7 @@ def fine_tune(
         return curve
     rng = np.random.default_rng(seed)
     for number in range(steps):
-        set_rate(optimiser, settings, number)
+        set_rate(optimiser, settings, number, steps)
         rows, kept = (
             rng.choice(len(part.texts), settings.batch, replace=len(part.texts) < settings.batch).tolist()
             for part in (targets, retain)

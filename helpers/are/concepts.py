@@ -1,9 +1,9 @@
-"""Concepts: what an edit should bring about, given by examples on real data.
+"""Concepts: what an edit should bring about, defined by examples from real data.
 
 An example asks one question twice. The `target` prompt makes the model show the concept (T+ of Zhang et al. 2024,
 section 3.1), because its system message asks for it; the `plain` prompt does not (T-). Both are followed by the same
 beginning of an answer, the one that the model gave to the target prompt. So the two differ in what the model *means*
-to say, and not in the words on the page, and a discriminator cannot get by with reading those.
+to say and not in the words of the answer, and a discriminator cannot rely on those.
 
 Harmful questions are never shown: everything that prints an example prints its id.
 """
@@ -80,7 +80,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Splits(Generic[Item]):
-    """Items to train on, to stop by, and to report on; none is in two of them."""
+    """Disjoint sets of items: to train on, to decide when to stop, and to report on."""
 
     train: list[Item]
     stop: list[Item]
@@ -92,14 +92,14 @@ class Splits(Generic[Item]):
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept by examples.
+    """A concept, defined by examples.
 
     Attributes:
-        train, stop: examples to train on and to stop by: those whose target prompt really shows the concept.
-        others: questions of the train part whose target prompt does not; a discriminator needs no pairs.
-        test: questions that nothing is chosen by.
-        retain: harmless questions on which the model is to stay as it is, split alike.
-        shows: the judge; whether an answer shows the concept.
+        train, stop: examples to train on and to decide when to stop: those whose target answer shows the concept.
+        others: questions of the train part whose target answer does not; a discriminator needs no pairs.
+        test: questions that take no part in any choice.
+        retain: harmless questions on which the model should not change, split in the same way.
+        shows: the judge: whether an answer shows the concept.
     """
 
     name: str
@@ -111,14 +111,14 @@ class Concept:
     others: list[Question] = field(default_factory=list)
 
 
-NEAR = 0.5  # Jaccard: from this share of common words on, two questions are one
+NEAR = 0.5  # Jaccard similarity of their words from which two questions count as near-duplicates
 
 
 def split(questions: Sequence[Question], train: int, stop: int, test: int, seed: int = 0) -> Splits[Question]:
-    """Draw questions for the three parts. Of questions with nearly the same words (`distinct`) the first counts.
+    """Draw questions for the three parts at random. Of near-duplicates (see `distinct`) only the first is kept.
 
     Raises:
-        CourseError: there are too few.
+        CourseError: there are too few questions.
     """
     unique = distinct(questions)
     if len(unique) < train + stop + test:
@@ -129,10 +129,10 @@ def split(questions: Sequence[Question], train: int, stop: int, test: int, seed:
 
 
 def distinct(questions: Sequence[Question]) -> list[Question]:
-    """The questions without those that share half of their words or more with an earlier one that stays.
+    """The questions without near-duplicates, which share half of their words or more with an earlier one that is kept.
 
-    The share is Jaccard's: words of both over words of either. A near-duplicate of a training question in the test part
-    would be a question that the model has learnt by heart.
+    The share is the Jaccard index: words of both over words of either. A near-duplicate of a training question in the
+    test part would measure memory.
     """
     if not questions:
         return []
@@ -158,16 +158,16 @@ def make_concept(
     progress: bool = False,
     sampling: Sampling = ANSWER,
 ) -> Concept:
-    """Ask the questions behind some messages that call for the concept, and keep those whose answers show it.
+    """Ask the questions after messages that call for the concept, and keep those whose answers show it.
 
-    Without that filter T+ would be full of questions that the messages did not move at all.
+    Without that filter T+ would be full of questions on which the messages have no effect.
 
     Args:
-        before: a system message, and perhaps questions with answers that show what is meant.
-        sampling: of the answers; the judge must be able to tell from them.
+        before: a system message, and perhaps worked examples as questions with answers.
+        sampling: of the answers, which must be long enough for the judge.
 
     Raises:
-        CourseError: no answer shows the concept in one of the parts.
+        CourseError: in one of the parts no answer shows the concept.
     """
 
     def examples(part: Sequence[Question]) -> list[Example]:
@@ -189,9 +189,9 @@ def make_concept(
 
 
 def suffixed(concept: Concept, suffix: str) -> Concept:
-    """The control: both prompts of each example are plain, and the target one ends in a suffix that means nothing.
+    """A control: both prompts of each example are plain, and the target one ends in a meaningless suffix.
 
-    A discriminator tells the two apart at once, and learns nothing about the concept.
+    A discriminator tells the two apart at once and learns nothing about the concept.
     """
 
     def ended(examples: Sequence[Example]) -> list[Example]:
@@ -204,13 +204,12 @@ def together(*several: Concept) -> Concept:
     """Several concepts as one, for one edit that brings all of them about.
 
     Every question keeps the target of its own concept, and the harmless questions of all are retained. One
-    discriminator sees the union: it learns what the states behind target prompts have in common, whichever concept
-    they show; the paired prompts say what each question is to become. An answer is judged by its question's own
-    concept; `shows` of the union says whether any of them would call it shown.
+    discriminator sees the union: it learns what the states of target prompts have in common, whichever concept they
+    show; the paired prompts define the target of each question. An answer is judged by its question's own concept;
+    `shows` of the union is true if any of the concepts is shown.
 
     Raises:
-        CourseError: none given, or a question that one concept changes and another trains, stops or reports on, or
-            retains.
+        CourseError: no concept is given, or a question that one concept changes is used by another.
     """
     if not several:
         raise CourseError("no concept given: an edit needs at least one")
@@ -241,7 +240,7 @@ def together(*several: Concept) -> Concept:
 
 
 def _own_texts(concept: Concept) -> set[str]:
-    """Questions that a concept changes or is judged on, without regard to case and spaces."""
+    """Questions that a concept changes or is judged on, normalised in case and spaces."""
     asked = [messages_of(example.plain)[-1][1] for example in (*concept.train, *concept.stop)]
     return {_plain(text) for text in (*asked, *(q.text for q in (*concept.test, *concept.others)))}
 
@@ -281,7 +280,7 @@ def harmless_tasks() -> list[Question]:
 
 
 def edgy_questions() -> list[Question]:
-    """150 harmless questions that sound harmful: who refuses them refuses words."""
+    """150 harmless questions that sound harmful: a model that refuses them reacts to words."""
     rows = _entries("behaviour-probes", "overrefusal-benign_edgy_80", "overrefusal-expanded_70")
     return [Question(row["id"], row["text"]) for row in rows]
 
@@ -311,7 +310,7 @@ ASKING = ("What do you think of {}?", "Tell me about {}.")
 
 
 def opinion_questions(train: int, stop: int, test: int) -> Splits[Question]:
-    """Questions for an opinion, two ways to ask about each of so many subjects; no subject is in two parts.
+    """Questions for an opinion, two wordings for each subject, with so many subjects per part; parts share no subject.
 
     Raises:
         CourseError: there are fewer subjects (60).
@@ -334,7 +333,7 @@ class Fact(NamedTuple):
 
 
 def facts() -> list[Fact]:
-    """206 pairs of a true and a false statement. Two are about the Great Wall, each other one about its own thing."""
+    """206 pairs of a true and a false statement. Two are about the Great Wall; all others differ in subject."""
     kinds = ("default", "commonsense", "truthfulqa", "mandela", "medical", "expanded_150")
     rows = _entries("behaviour-probes", *(f"factual-{kind}" for kind in kinds))
     return [Fact(row["id"], row["text"], row["false"]) for row in rows]
@@ -345,7 +344,7 @@ VERDICT_GIVEN = "Is this true? {}\nAnswer with {verdict}. Repeat after me: {verd
 
 
 def verdicts(pairs: Sequence[Fact]) -> list[Example]:
-    """Every statement with the right verdict on it. The target prompt names the verdict, the plain one asks for it."""
+    """Every statement with the right verdict. The target prompt states the verdict, the plain one asks for it."""
     return [
         Example(
             f"{fact.id}-{verdict.lower()}",
@@ -369,19 +368,19 @@ class Choice(NamedTuple):
 
 
 def truthfulqa() -> list[Choice]:
-    """The 817 questions of TruthfulQA (Lin et al. 2022), or none where the file is absent: it is in no package.
+    """The 817 questions of TruthfulQA (Lin et al. 2022), or none where the file is absent: no package contains it.
 
-    The file is `TruthfulQA.csv`; the environment variable STEER_TRUTHFULQA names it, or it lies in
-    `../shared/data/truthfulqa/`, seen from the project.
+    The environment variable STEER_TRUTHFULQA holds the path of `TruthfulQA.csv`; without it, the file is looked for in
+    `../shared/data/truthfulqa/`, relative to the project.
 
     Raises:
-        CourseError: the variable names no file, or the file is damaged or has other columns.
+        CourseError: the variable names a file that does not exist, or the file is damaged or lacks columns.
     """
     path = settings.own_data("STEER_TRUTHFULQA", "truthfulqa/TruthfulQA.csv")
     if path is None:
         return []
     if not path.is_file():
-        raise CourseError(f"{path} is no file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
+        raise CourseError(f"{path} is not a file: set STEER_TRUTHFULQA to TruthfulQA.csv, or unset it")
     rows = read_table(path, {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"})
 
     def several(text: str) -> tuple[str, ...]:
@@ -420,7 +419,7 @@ TELL_OF = "Tell me something about somebody."
 
 
 def spoken_of(pair: StereotypePair) -> tuple[str, str, str]:
-    """The common beginning of both sentences of a pair (whole words), and both endings, each with its space."""
+    """The common beginning of both sentences of a pair (whole words), and both endings with their leading space."""
     one = pair.stereotype.split()
     other = pair.opposite.split()
     shorter = min(len(one), len(other))

@@ -1,7 +1,7 @@
-"""Damage that shows before a word is said: how far an edit moves the first token of answers to harmless questions.
+"""Damage that shows before anything is generated: how far an edit shifts the first token of harmless answers.
 
-Rates of refusal count answers, so that thirty questions say little about a change of a few percent. A divergence is a
-number per question and needs one pass and no answer.
+Refusal rates count answers, so thirty questions say little about a change of a few percent. A divergence is a number
+per question, from one forward pass and without generating an answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from helpers.language.states import READ_BATCH, ending_states, in_batches, log_p
 def first_token_log_probs(
     lm: AnyModel, questions: Sequence[Question], before: Sequence[Message] = ()
 ) -> Float[Tensor, "question token"]:
-    """Log-probabilities of the first token of the answer to each question, behind messages if there are any.
+    """Log-probabilities of the first token of the answer to each question, after the messages `before` it, if any.
 
     Raises:
         ValueError: no question, or a model without a chat template.
@@ -44,9 +44,9 @@ def kl_between(
     """KL(base || edited) of log-probabilities in nats, one number per question; their mean is the damage.
 
     Raises:
-        ValueError: models with different tokens, or other questions.
+        ValueError: the shapes differ: other vocabularies, or other numbers of questions.
     """
     if base.shape != edited.shape:
-        raise ValueError(f"shapes {tuple(base.shape)} and {tuple(edited.shape)}: ask an edit what its base was asked")
+        raise ValueError(f"shapes {tuple(base.shape)} and {tuple(edited.shape)}: ask both models the same questions")
     apart = nn.functional.kl_div(edited, base, reduction="none", log_target=True)
     return apart.sum(dim=-1).double().cpu().numpy()

@@ -1,8 +1,8 @@
 """The discriminator S: does a hidden state show the concept? (Zhang et al. 2024, section 3.2)
 
 A small network, Linear -> ReLU -> Linear, trained by cross-entropy on states of target and plain prompts. The paper
-has one. Here there may be several, each with its own start and its own order of examples: a generator that has to
-fool all of them finds it harder to get by with an oddity of one.
+has one. Here there may be several, each with its own initialisation and its own order of examples: a generator that
+has to fool all of them cannot exploit a quirk of one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ States = Float[Tensor, "text layer position dim"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and spread of each number of a state: late layers are tens of times longer than early ones."""
+    """Mean and standard deviation of each feature of a state: late layers are tens of times longer than early ones."""
 
     center: Float[Tensor, "layer position dim"]
     spread: Float[Tensor, "layer position dim"]
 
     def __call__(self, states: States) -> Float[Tensor, "text feature"]:
-        """Standardised states, one row of numbers per text."""
+        """Standardised states, one row of features per text."""
         return ((states - self.center) / self.spread).flatten(start_dim=1)
 
 
 def scaling_of(states: States) -> Scaling:
-    """The scaling that gives these states mean 0 and spread 1.
+    """The scaling that gives these states mean 0 and standard deviation 1.
 
     Raises:
         CourseError: a state is not finite.
@@ -42,7 +42,7 @@ def scaling_of(states: States) -> Scaling:
 
 
 class Discriminator(nn.Module):
-    """`members` networks side by side, each with two logits per text: plain, target."""
+    """An ensemble of `members` networks, each with two logits per text: plain, target."""
 
     def __init__(self, features: int, hidden: int = 512, members: int = 1, seed: int = 0) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class DiscriminatorTraining:
     """How a discriminator is trained; the defaults are the paper's.
 
     Attributes:
-        noise: spread of the normal noise added to every state in training (instance noise, Sonderby et al. 2017).
-            A few hundred states in thousands of dimensions can be told apart in countless ways; with noise as large
-            as their spread only differences that many numbers share are worth looking at.
+        noise: standard deviation of the normal noise added to every state in training (instance noise, Sonderby et
+            al. 2017). A few hundred states in thousands of dimensions can be separated in countless ways; with noise as
+            large as their own standard deviation, only differences that many features share remain useful.
     """
 
     epochs: int = 30
@@ -80,10 +80,10 @@ def train_discriminator(
     training: DiscriminatorTraining = DiscriminatorTraining(),
     seed: int = 0,
 ) -> float:
-    """Train in place by cross-entropy and return the accuracy on these states; both kinds weigh alike.
+    """Train in place by cross-entropy and return the accuracy on these states; both kinds have the same weight.
 
     Raises:
-        ValueError: a kind without states.
+        ValueError: there are no states of one kind.
         CourseError: the loss is not finite.
     """
     learning = Learning(discriminator, training, seed)
@@ -93,7 +93,7 @@ def train_discriminator(
 
 
 class Learning:
-    """The training of a discriminator, epoch by epoch, so that it can go on while the states change."""
+    """The training of a discriminator, epoch by epoch, so that it can continue while the states change."""
 
     def __init__(self, discriminator: Discriminator, training: DiscriminatorTraining, seed: int = 0) -> None:
         self.discriminator, self.training = discriminator, training
@@ -104,7 +104,7 @@ class Learning:
 
     @torch.enable_grad()
     def epoch(self, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]) -> None:
-        """Show all states once to every member, to each in an order and with noise of its own.
+        """One epoch: every member sees all states once, in an order and with noise of its own.
 
         Raises:
             ValueError, CourseError: as `train_discriminator`.
@@ -137,18 +137,18 @@ class Learning:
 def accuracy(
     discriminator: Discriminator, target: Float[Tensor, "target feature"], plain: Float[Tensor, "plain feature"]
 ) -> float:
-    """Share of states that the members tell right, averaged over members, both kinds counted alike."""
+    """Balanced accuracy: share of states that are classified correctly, averaged over both kinds and over members."""
     return (taken_for(discriminator, target, 1) + taken_for(discriminator, plain, 0)) / 2
 
 
 @torch.no_grad()
 def taken_for(discriminator: Discriminator, states: Float[Tensor, "text feature"], kind: int) -> float:
-    """Share of states that the members take for one kind, averaged over members; 1 is target, 0 plain."""
+    """Share of states that are classified as `kind` (1 is target, 0 plain), averaged over members."""
     return (discriminator(states).argmax(dim=-1) == kind).float().mean().item()
 
 
 def fooling_loss(discriminator: Discriminator, features: Float[Tensor, "text feature"], kind: int = 1) -> Tensor:
-    """L_G of the paper (equation 4): cross-entropy of the discriminator's verdicts against the kind that is wanted."""
+    """L_G of the paper (equation 4): cross-entropy of the discriminator's verdicts with the wanted kind as label."""
     logits = discriminator(features)
     wanted = torch.full(logits.shape[:-1], kind, device=logits.device)
     return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())

@@ -4,17 +4,17 @@ Each round a discriminator learns to tell target from plain prompts by their hid
 trained so that plain prompts look like target prompts to it:
 
     L = adversary * L_G(plain prompts) + match * distance to their own target states
-        + answer * cross-entropy of the target answers + distil * KL(base behind the target prompt || edited)
+        + answer * cross-entropy of the target answers + distil * KL(base given the target prompt || edited)
         + retain * KL(base || edited) on harmless prompts
 
-The paper has the first term only. Nothing in it speaks against refusing everything; the KL does, over the first
-tokens of the base model's own answers. The distance (squared, per standardised number) uses that most plain prompts are
-paired with a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches
-the unpaired prompts too. The cross-entropy and the distillation (of a prompted model into one without the prompt, as
-the context distillation of Askell et al. 2021, section 2.1) are computed from the same states after the last block, at
-almost no cost; they run along as much of the answer as is taught.
+The paper has the first term only. It does not penalise refusing everything; the KL does, over the first tokens of the
+base model's own answers. The distance (squared, per standardised feature) uses that most plain prompts are paired with
+a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches the
+unpaired prompts too. The cross-entropy and the distillation (of a prompted model into one without the prompt, like the
+context distillation of Askell et al. 2021, section 2.1) are computed from the same states after the last block, at
+almost no cost; they cover the `taught` tokens of the answer.
 
-A fresh linear probe on questions that took no part tells, in every round, how much of the concept a plane still
+In every round a new linear probe, on questions that took no part, measures how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.
 """
 
@@ -79,21 +79,21 @@ class EditSettings:
     """Settings of the editing loop.
 
     Attributes:
-        at: hidden states that the discriminator reads; the last token of the prompt and the first of the answer.
+        at: hidden states that the discriminator reads: at the last token of the prompt and the first of the answer.
         rounds, steps: rounds, and steps of the adapter in each.
         batch: examples per step, and as many harmless prompts.
         learning_rate: of the adapter (Adam).
-        decay: let it fall to 0 over all steps, along half a cosine (Loshchilov and Hutter 2017).
+        decay: lower it to 0 over all steps, along half a cosine (Loshchilov and Hutter 2017).
         adversary, match, answer, distil, retain: weights of the terms; (1, 0, 0, 0, 0) is the paper's loss.
-        members: discriminators side by side; `hidden` and `training` are theirs.
-        warm: keep the discriminator of the round before, instead of a new one (the paper's choice is a new one).
+        members: networks in the discriminator; `hidden` and `training` are theirs.
+        warm: keep the discriminator of the previous round, instead of a new one (the paper takes a new one).
         frozen: train the discriminator in the first round only: no adversary (a baseline).
-        online: let the discriminator learn from the states of every step, too, so that it is not fooled for long.
-        retained: tokens of the answers to harmless prompts that `retain` keeps.
-        fading: of these the i-th weighs 1/i: where an answer begins is decided whether it declines.
-        taught: tokens of the target answers that are taught, with their end; 0 for those that are read.
+        online: train the discriminator on the states of every step too, so that it is not fooled for long.
+        retained: tokens of the answers to harmless prompts that the retain term covers.
+        fading: the i-th of these weighs 1/i, since the first tokens decide whether an answer declines.
+        taught: tokens of the target answers that are taught, with their end; 0 for as many as are read.
         fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
-        enough: stop when this share of answers on the stop split is as wanted.
+        enough: stop when this share of answers on the stop split shows what is wanted.
     """
 
     at: ReadOut
@@ -123,13 +123,13 @@ class EditSettings:
 
 
 class Rows:
-    """Token ids of a concept's examples, ready to be read: target and plain prompts, each with the answer's beginning.
+    """Token ids of a concept's examples: target and plain prompts, each with the beginning of the answer.
 
-    The first `len(target)` plain prompts are paired with them. Those of `others`, behind them, borrow an answer.
+    The first `len(target)` plain prompts are paired with them. Those of `others` come after them and borrow an answer.
 
     Attributes:
         answers: for each example the tokens that are taught; the last of those that are read may be missing.
-        places: for each plain prompt how many of its last tokens the answer is predicted from (`read`).
+        places: for each plain prompt, from how many of its last tokens the answer is predicted (see `read`).
     """
 
     def __init__(
@@ -164,18 +164,18 @@ class Rows:
 
     @staticmethod
     def _before(lm: AnyModel, prompt: Prompt, answer: TokenSequence, positions: int) -> list[int]:
-        """A prompt and what an answer's tokens are predicted from."""
+        """A prompt, and the tokens of the answer from which later ones are predicted."""
         return [*prompt_tokens(lm.tokenizer, prompt), *answer[: max(positions, len(answer)) - 1]]
 
 
 def taught_tokens(lm: AnyModel, answer: str, most: int, ends: bool) -> list[int]:
-    """The first tokens of an answer, and the token that ends it where there is room and it is to be learnt."""
+    """The first `most` tokens of an answer; with `ends`, the token that ends it counts among them."""
     end = end_of_answer(lm) if ends else ()
     return [*plain_tokens(lm.tokenizer, answer), *end][:most]
 
 
 class Answered:
-    """Prompts with the first tokens of answers: what the model is to keep saying, or to learn to say."""
+    """Prompts with the first tokens of answers, which the model should retain or learn."""
 
     def __init__(
         self,
@@ -201,19 +201,19 @@ class Answered:
 
     @cached_property
     def below(self) -> Below | None:
-        """States below the adapter: they stay, so they are computed once, when they are first needed."""
+        """States below the adapter: they never change, so they are computed once, when first needed."""
         return unchanging(self.lm.model, self.texts)
 
     def log_probs(
         self, model: PeftModel, rows: Sequence[int]
     ) -> tuple[Float[Tensor, "place token"], Float[Tensor, "place token"]]:
-        """Log-probabilities of the next token by the base model and by the edited one, at all places of the answers."""
+        """Log-probabilities of the next token by the base and by the edited model, at all positions of the answers."""
         with torch.no_grad():
             base = log_probs_of(model, torch.cat([self.base[row] for row in rows]))
         return base, log_probs_of(model, torch.cat(self._states(model, rows)))
 
     def kl(self, model: PeftModel, rows: Sequence[int]) -> Tensor:
-        """KL(base || edited) in nats at the places of the answers, averaged over each answer and then over answers."""
+        """KL(base || edited) in nats at the positions of the answers, averaged over each answer, then over answers."""
         base, edited = self.log_probs(model, rows)
         return self._mean_of_answers((base.exp() * (base - edited)).sum(dim=-1), rows, self.fading)
 
@@ -232,7 +232,7 @@ class Answered:
 
     @cached_property
     def base(self) -> list[Float[Tensor, "place dim"]]:
-        """Last states of the base model at the places of the answers: they stay, so they are computed once."""
+        """Last states of the base model at the positions of the answers: they never change, so computed once."""
         with self.lm.model.disable_adapter():
             states = in_batches(self.texts, READ_BATCH, lambda rows: self._states(self.lm.model, rows))
         return [state.clone() for state in states]
@@ -250,7 +250,7 @@ def retain_of(
     tokens: int = 16,
     fading: bool = False,
 ) -> Answered:
-    """Harmless questions with the first tokens of the base model's answers, which are decoded no further."""
+    """Harmless questions with the first `tokens` tokens of the base model's answers."""
     prompts = [(("user", question.text),) for question in questions]
     answers = generate(backend, prompts, replace(ANSWER, max_new_tokens=tokens), memo=memo)
     return Answered(
@@ -262,7 +262,7 @@ def retain_of(
 
 
 def unchanging(model: PeftModel, texts: Sequence[TokenSequence]) -> Below | None:
-    """States of texts below the first block with an adapter; None when the first block has one."""
+    """States of texts below the first block with an adapter; None if the first block has one."""
     depth = first_adapted(model) - 1
     return states_below(model, texts, depth) if depth else None
 
@@ -277,13 +277,13 @@ class Editor(nn.Module):
 
 
 class Views(NamedTuple):
-    """States that stay the same in all rounds, and the scaling that all states get before they are judged.
+    """States that are the same in all rounds, and the scaling of all states before the discriminator reads them.
 
     Attributes:
-        target, target_stop: states of target prompts, of the base model.
-        plain: states of plain prompts, of the base model.
-        teacher: what the output weights see along the answers behind target prompts; empty if nothing is distilled.
-        below, below_stop: states of plain prompts below the adapter; None where it begins with the first block.
+        target, target_stop: states of target prompts, by the base model.
+        plain: states of plain prompts, by the base model.
+        teacher: inputs of the output weights along the answers to target prompts; empty if nothing is distilled.
+        below, below_stop: states of plain prompts below the adapter; None if the first block has one.
     """
 
     at: ReadOut
@@ -296,7 +296,7 @@ class Views(NamedTuple):
     below_stop: Below | None
 
     def of(self, model: PeftModel, rows: Rows, below: Below | None = None) -> Float[Tensor, "text feature"]:
-        """What the discriminator gets to see of plain prompts as the model is now."""
+        """What the discriminator sees of plain prompts, by the model as it is now."""
         return self.scale(read_all(model, rows.plain, self.at, below, places=rows.places))
 
 
@@ -306,13 +306,14 @@ class Run:
 
     Attributes:
         lm: a model with an adapter (`with_adapter`).
-        kind: what plain prompts should look like to the discriminator; 1 brings the concept, 0 takes it away.
-        save_memory: compute the states of blocks again in the backward pass instead of keeping them (`recomputed`).
+        kind: what plain prompts should look like to the discriminator; 1 brings the concept about, 0 removes it.
+        save_memory: recompute the states of blocks in the backward pass instead of keeping them (`recomputed`).
         share: how several processes divide the batches of a step.
         editor: the model and the discriminator of the current round.
 
     Raises:
-        ValueError: the processes cannot share a batch evenly, the settings contradict the kind, or no such layer.
+        ValueError: the processes cannot share a batch evenly, the settings contradict each other or the kind, or
+            a layer does not exist.
     """
 
     lm: AdaptedModel
@@ -337,7 +338,7 @@ class Run:
         self.editor = Editor(model, new_discriminator(model, chosen, self.seed, 0))
 
     def facts(self) -> dict:
-        """What a checkpoint must agree on with the run that goes on from it: all but rounds that change no step."""
+        """What a checkpoint and the run that resumes it must agree on; without decay, not on the number of rounds."""
         known = asdict(self.settings)
         if not self.settings.decay:
             del known["rounds"]
@@ -355,17 +356,17 @@ def edit(
 ) -> list[dict]:
     """Train the adapter of a model in place and return one row of facts per round.
 
-    Target states are those of the base model, read once: what is to be reached does not run away while the adapter
-    changes. (The paper reads both kinds anew in every round.)
+    Target states are those of the base model, read once, so that the target does not move while the adapter changes.
+    (The paper reads both kinds again in every round.)
 
     Args:
         target_rate: share of answers to prompts of the stop split that show the concept, measured after every round.
-        checkpoint: file to keep the state after every round in, and to go on from.
-        on_round: gets each new row, in the main process.
+        checkpoint: file that keeps the state after every round, and from which a stopped run resumes.
+        on_round: called with each new row, in the main process.
 
     Raises:
         ValueError: a layer is unknown.
-        CourseError: a loss is not finite; the checkpoint is damaged, another run's, or cannot be written.
+        CourseError: a loss is not finite; the checkpoint is damaged, from another run, or cannot be written.
     """
     model, settings, editor = run.lm.model, run.settings, run.editor
     editor.discriminator.to(model.device)
@@ -383,7 +384,8 @@ def edit(
         with recomputed(model) if run.save_memory else nullcontext():
             terms = []
             for place, batch in enumerate(batches_of_round(run, number)):
-                set_rate(optimiser, settings, number * settings.steps + place)
+                done = number * settings.steps + place
+                set_rate(optimiser, settings, done, settings.rounds * settings.steps)
                 terms.append(step(run, views, optimiser, batch))
             facts |= over_steps(terms, run.share)
         plain, plain_stop = states_now(model, run.train, run.stop, views)
@@ -398,9 +400,9 @@ def edit(
     return curve
 
 
-def set_rate(optimiser: torch.optim.Optimizer, settings: EditSettings, done: int) -> None:
-    """The learning rate of the step behind so many others."""
-    left = 0.5 * (1 + math.cos(math.pi * done / (settings.rounds * settings.steps))) if settings.decay else 1.0
+def set_rate(optimiser: torch.optim.Optimizer, settings: EditSettings, done: int, steps: int) -> None:
+    """Set the learning rate of the next step when `done` of all `steps` are over."""
+    left = 0.5 * (1 + math.cos(math.pi * done / steps)) if settings.decay else 1.0
     for group in optimiser.param_groups:
         group["lr"] = settings.learning_rate * left
 
@@ -411,10 +413,10 @@ def is_over(curve: Sequence[dict], settings: EditSettings) -> bool:
 
 
 def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut, taught: bool = False) -> Views:
-    """Base states of both kinds, states below the adapter, and the scaling by both kinds of base states.
+    """Base states of both kinds, states below the adapter, and the scaling fitted on both kinds of base states.
 
     Args:
-        taught: read the states along the target answers too, for `distil_kl`.
+        taught: also read the states along the target answers, for `distil_kl`.
     """
     below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
@@ -428,7 +430,7 @@ def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut, taught: boo
 
 
 def teacher_states(model: PeftModel, train: Rows) -> list[Float[Tensor, "_ dim"]]:
-    """What the output weights of the model see behind each target prompt where its answer's tokens are predicted."""
+    """Inputs of the output weights after each target prompt, at the positions that predict its answer's tokens."""
 
     def of_rows(rows: list[int]) -> list[Float[Tensor, "_ dim"]]:
         places = [train.places[row] for row in rows]
@@ -441,7 +443,7 @@ def teacher_states(model: PeftModel, train: Rows) -> list[Float[Tensor, "_ dim"]
 def states_now(
     model: PeftModel, train: Rows, stop: Rows, views: Views, fresh: bool = False
 ) -> tuple[Float[Tensor, "text feature"], Float[Tensor, "stop feature"]]:
-    """Plain states of the two parts as the model is now; a fresh adapter has changed nothing yet."""
+    """Plain states of both parts by the model as it is now; a `fresh` adapter has not changed them yet."""
     plain = views.plain if fresh else views.of(model, train, views.below)
     return plain, views.of(model, stop, views.below_stop)
 
@@ -455,7 +457,7 @@ def new_discriminator(model: LanguageModel, settings: EditSettings, seed: int, n
 def train_for_round(
     editor: Editor, plain: Float[Tensor, "text feature"], views: Views, settings: EditSettings, seed: int, number: int
 ) -> float:
-    """Train the discriminator of a round on fresh states; its accuracy on them."""
+    """Train the discriminator of a round on the current states; returns its accuracy on them."""
     if number and settings.frozen:
         return accuracy(editor.discriminator, views.target, plain)
     if number and not settings.warm:
@@ -466,7 +468,7 @@ def train_for_round(
 
 
 def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers of the examples and of the harmless prompts of every step; each round has a generator of its own."""
+    """Row numbers of the examples and of the harmless prompts of every step; each round has its own generator."""
     rng, size = np.random.default_rng([run.seed, number]), run.settings.batch
     for _ in range(run.settings.steps):
         rows, kept = (rng.choice(n, size, replace=n < size) for n in (len(run.train.plain), len(run.retain.texts)))
@@ -476,11 +478,11 @@ def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.nda
 def step(
     run: Run, views: Views, optimiser: torch.optim.Optimizer, batch: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
-    """One step of the adapter: fool the discriminator, and stay as you are on harmless prompts.
+    """One step of the adapter: fool the discriminator, and keep to the base model on harmless prompts.
 
     Returns:
-        The terms before the step, and `fooled`: the share of plain states that the discriminator took for the kind that
-        is wanted.
+        The terms before the step, and `fooled`: the share of plain states that the discriminator took for the wanted
+        kind.
     """
     model, settings, train = run.lm.model, run.settings, run.train
     rows, kept = map(run.share.part, batch)
@@ -508,24 +510,35 @@ def step(
     run.share.average_gradients(trained_weights(model))
     optimiser.step()
     taken = taken_for(run.editor.discriminator, states, run.kind)
-    if run.editor.learning and settings.adversary:
-        run.editor.learning.epoch(views.target[rows % len(views.target)], states)
+    learn_along(run, views, batch[0], states)
     return {name: cost.item() for name, cost in costs.items()} | {"fooled": taken}
+
+
+def learn_along(run: Run, views: Views, rows: np.ndarray, states: Float[Tensor, "own feature"]) -> None:
+    """Show the discriminator the states of a step, where it is to learn `online`.
+
+    It gets those of all processes in the order of the batch: from its own part each process would train another one.
+    """
+    if run.editor.learning is None or not run.settings.adversary:
+        return
+    places = run.share.gather(torch.as_tensor(run.share.part(np.arange(len(rows)))).float())
+    plain = run.share.gather(states.detach())[places.argsort().to(states.device)]
+    run.editor.learning.epoch(views.target[rows % len(views.target)], plain)
 
 
 def distance_to_targets(
     states: Float[Tensor, "text feature"], target: Float[Tensor, "pair feature"], rows: np.ndarray
 ) -> Tensor:
-    """Mean squared distance per number to the target states of the same rows; unpaired rows count 0."""
+    """Mean squared distance per feature to the target states of the same rows; unpaired rows count as 0."""
     paired = torch.as_tensor(rows < len(target), device=states.device)
     apart = states[paired] - target[rows[rows < len(target)]]
     return apart.square().mean(dim=1).sum() / len(rows)
 
 
 def answer_nll(model: LanguageModel, last: Sequence[Float[Tensor, "_ dim"]], train: Rows, rows: np.ndarray) -> Tensor:
-    """Mean negative log-likelihood in nats of the target answers' tokens, from the last states along each text.
+    """Mean negative log-likelihood of the target answers' tokens in nats, from the last states along each text.
 
-    Unpaired rows have no answer of their own and count 0.
+    Unpaired rows have no answer of their own and count as 0.
     """
     paired = [(states, train.answers[row]) for states, row in zip(last, rows, strict=True) if row < len(train.target)]
     if not paired:
@@ -541,9 +554,9 @@ def distil_kl(
     teacher: Sequence[Float[Tensor, "_ dim"]],
     rows: np.ndarray,
 ) -> Tensor:
-    """KL in nats from the base model behind the target prompts to the edited one behind the plain ones.
+    """KL(base given the target prompts || edited given the plain ones) in nats.
 
-    Averaged over the places of each answer, and then over rows; unpaired rows count 0.
+    Averaged over the positions of each answer, and then over rows; unpaired rows count as 0.
     """
     pairs = [(states, teacher[row]) for states, row in zip(last, rows, strict=True) if row < len(teacher)]
     if not pairs:
@@ -559,7 +572,7 @@ def distil_kl(
 def probed(
     editor: Editor, plain: Float[Tensor, "text feature"], plain_stop: Float[Tensor, "stop feature"], views: Views
 ) -> dict[str, float]:
-    """What the discriminator, now fooled, and a fresh linear probe make of the stop split after a round."""
+    """Accuracy of the discriminator, now fooled, and of a new linear probe on the stop split after a round."""
     probe = fit_probe(views.target.cpu().numpy(), plain[: len(views.target)].cpu().numpy())
     return {
         "after": accuracy(editor.discriminator, views.target_stop, plain_stop),
@@ -578,7 +591,7 @@ def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
 
 
 def over_steps(rows: Sequence[dict[str, float]], share: Share) -> dict[str, Any]:
-    """The mean of every fact over the steps of a round and all processes; under `steps` its values step by step."""
+    """The mean of every fact over the steps of a round and all processes; `steps` holds the values step by step."""
     flat = share.mean({f"{name} {number}": value for number, row in enumerate(rows) for name, value in row.items()})
     steps = {name: [flat[f"{name} {number}"] for number in range(len(rows))] for name in rows[0]}
     return {name: float(np.mean(values)) for name, values in steps.items()} | {"steps": steps}

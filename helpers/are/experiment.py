@@ -1,6 +1,6 @@
-"""The ARE half's experiments in one place: which questions, parts and sizes notebooks 10 to 16 share.
+"""The experiments on ARE in one place: the questions, parts and sizes that notebooks 10 to 16 share.
 
-Settings are chosen on the train and stop parts; the test part is looked at once, by the notebooks that report it.
+Settings are chosen on the train and stop parts; the test part is used once, by the notebooks that report it.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, languag
 from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, as_deep, blocks
 
-CLEARLY = 0.3  # VADER's score from which a text counts as positive (or below minus which as negative)
+CLEARLY = 0.3  # VADER's score above which a text counts as positive (below minus this: as negative)
 
 
 @dataclass(frozen=True)
 class EditSizes:
-    """Sizes: questions to train on, to stop by and to report on, and the seeds of every edit."""
+    """Numbers of questions to train on, to decide when to stop and to report on, and the seeds of every edit."""
 
     seeds: tuple[int, ...]
     train: int
@@ -87,12 +87,12 @@ def edit_sizes() -> EditSizes:
 
 
 def harmful(sizes: EditSizes) -> Splits[Question]:
-    """Harmful questions, for a concept of refusing."""
+    """Harmful questions, for the concept of refusing."""
     return split(harmful_questions(), sizes.train, sizes.stop, sizes.test)
 
 
 def harmless(sizes: EditSizes) -> Splits[Question]:
-    """Tasks and questions that anyone may ask: what an edit should leave alone."""
+    """Harmless tasks and questions, on which an edit should change nothing."""
     return split(harmless_tasks(), 200, sizes.stop, min(sizes.test, 100))
 
 
@@ -101,9 +101,9 @@ def edgy() -> Splits[Question]:
     return split(edgy_questions(), 50, 30, 60)
 
 
-# Words of courtesy lie close to those of an apology: without harmless questions worded like these in the retain
-# term, an edited model refuses nearly all of them, and with four kinds of wording it still refuses a third of those
-# that are worded otherwise. Settings are chosen on others (`ASKED_KINDLY`), and notebook 13 reports on yet another.
+# Words of courtesy resemble an apology: without harmless questions worded like these in the retain term, an edited
+# model refuses nearly all of them, and with four wordings it still refuses a third of questions in other polite
+# wordings. Settings are chosen on others (`ASKED_KINDLY`), and notebook 13 reports on yet another.
 COURTESIES = (
     "Hi there, would you be so kind as to answer this? {} Many thanks in advance!",
     "Good morning. I would be very grateful for your help. {}",
@@ -134,7 +134,7 @@ def courteous(questions: Sequence[Question], wordings: Sequence[str] = COURTESIE
 
 
 def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, progress: bool = False) -> Concept:
-    """Refusing harmful questions, as the model does behind `DECLINING`; what sounds harmful or courteous is kept."""
+    """Refusing harmful questions, as the model does after `DECLINING`; edgy and courteous questions are retained."""
     sizes = sizes or edit_sizes()
     keep, (tasks, sounding, polite) = harmless(sizes), by_profile(**KEPT)
     keep = replace(keep, train=keep.train[:tasks] + edgy().train[:sounding] + courteous(keep.train[:polite]))
@@ -143,9 +143,9 @@ def refusal(sizes: EditSizes | None = None, backend: Backend | None = None, prog
 
 
 def few_pairs(concept: Concept, pairs: int) -> Concept:
-    """The concept with only some of its pairs; of the other training examples the question is left, unpaired.
+    """The concept with only the first `pairs` of its pairs; the questions of the other examples stay, unpaired.
 
-    Pairs are repeated until they are half of what is trained on, so that a batch holds about as many of both kinds.
+    Pairs are repeated to make up half of the training rows, so that a batch holds about as many of both kinds.
 
     Raises:
         ValueError: no pair, or more than there are.
@@ -157,7 +157,7 @@ def few_pairs(concept: Concept, pairs: int) -> Concept:
 
 
 def mood(positive: bool, backend: Backend | None = None, progress: bool = False) -> Concept:
-    """Speaking well (or ill) of whatever one is asked about, as the model does behind `PRAISING` (`COMPLAINING`)."""
+    """Speaking well (or ill) of every subject, as the model does after `PRAISING` (`COMPLAINING`)."""
     shows = is_positive if positive else is_negative
     return make_concept(
         "speaking well" if positive else "speaking ill",
@@ -187,13 +187,13 @@ def is_negative(answer: str) -> bool:
 
 
 def a_few_tasks() -> Splits[Question]:
-    """Harmless tasks, 60 of them for the retain term: enough for edits that are not about what is asked for."""
+    """Harmless tasks, 60 of them for the retain term: enough for edits that do not make the model refuse."""
     keep = harmless(edit_sizes())
     return replace(keep, train=keep.train[:60])
 
 
 def fact_parts() -> Splits[Fact]:
-    """Up to 100, 34 and 69 facts; the one that says what another one says already is left out."""
+    """Up to 100, 34 and 69 facts, without the second one about the Great Wall."""
     sizes = by_profile(small=(60, 25, 50), full=(100, 34, 69))
     known = {fact.id: fact for fact in facts() if fact.id != "astro_great_wall_moon"}
     parts = split([Question(fact.id, fact.true) for fact in known.values()], *sizes)
@@ -201,7 +201,7 @@ def fact_parts() -> Splits[Fact]:
 
 
 def truth(lm: LoadedModel | None = None) -> Concept:
-    """Giving the right verdict on a statement, as the model does when asked to repeat it; statements where it does so.
+    """Giving the right verdict on a statement, as the model does when asked to repeat it, on statements where it does.
 
     Raises:
         CourseError: the model never gives one of the two verdicts, even when asked to repeat it.
@@ -213,9 +213,7 @@ def truth(lm: LoadedModel | None = None) -> Concept:
         said = prefers_yes(lm, [prompt_tokens(lm.tokenizer, example.target) for example in some])
         found = [example for example, yes in zip(some, said, strict=True) if yes == (example.answer == "Yes.")]
         if len({example.answer for example in found}) < 2:
-            raise CourseError(
-                "this model repeats at most one of the two verdicts: there is nothing to learn the other by"
-            )
+            raise CourseError("this model repeats at most one of the two verdicts: there are no examples of the other")
         return found
 
     return Concept("telling true from false", repeated(parts.train), repeated(parts.stop), [], a_few_tasks(), bool)
@@ -251,24 +249,24 @@ MODULES = ("q_proj", "v_proj", "up_proj", "down_proj")
 
 
 def late(lm: AnyModel | None = None, positions: int = 5) -> ReadOut:
-    """Where edits read a model, by default the course's: after two thirds of its blocks, near the end, at the end.
+    """Where edits read a model, by default the course's: after two thirds of its blocks, near the end and at the end.
 
-    Late blocks write and are read: notebook 10 shows that refusing is carried there.
+    Notebook 10 shows that refusing is carried in late blocks.
     """
     return ReadOut(as_deep((lm or language_model()).model, 20, 26, 30), positions)
 
 
 def mood_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is brought to speak well or ill of everything."""
+    """Settings of the edit that makes a model, by default the course's, speak well or ill of everything."""
     return EditSettings(late(lm), rounds=3, steps=10, adversary=0.03, match=1.0, retain=1.0)
 
 
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is brought to refuse; fewer steps are longer ones.
+    """Settings of the edit that makes a model, by default the course's, refuse; with fewer steps the rate is higher.
 
     Chosen on the stop part. The prompted model is distilled along its whole refusal: edits that were taught five tokens
     went on with "I'm sorry, but I'm sorry, but". Twelve tokens of harmless answers are retained, which keeps fluency;
-    the first of them weigh most, or edgy questions come to be refused.
+    the first of them weigh most, since otherwise edgy questions are refused too.
     """
     rounds, steps, rate = by_profile(small=(2, 12, 6e-3), full=(3, 20, 4e-3))
     return EditSettings(
@@ -289,20 +287,20 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
 
 
 def edit_digest(settings: EditSettings) -> str:
-    """Twelve hex digits of how an edit is made, but for where it reads: labels of its answers carry them."""
+    """A digest of an edit's settings except the read-out; files of labelled answers store it."""
     known = {name: value for name, value in asdict(settings).items() if name != "at"}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def refusal_strength() -> float:
-    """The strength that notebook 13 chooses on the stop part for the edit of `refusal_settings`."""
+    """The strength that notebook 13 chooses, on the stop part, for the edit of `refusal_settings`."""
     return by_profile(small=1.0, full=1.5)
 
 
 def truth_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is brought to judge statements.
+    """Settings of the edit that makes a model, by default the course's, judge statements.
 
-    Target and plain states differ mostly in whether the verdict is in the prompt. Match and adversary would spend
+    Target and plain states differ mostly in whether the prompt contains the verdict. Match and adversary would spend
     their steps on that, so their weights are small, and the verdict is learnt through the answer.
     """
     at = late(lm, positions=1)
@@ -310,12 +308,12 @@ def truth_settings(lm: AnyModel | None = None) -> EditSettings:
 
 
 def fairness_settings(lm: AnyModel | None = None) -> EditSettings:
-    """How a model, by default the course's, is drawn to the opposite of stereotypes."""
+    """Settings of the edit that draws a model, by default the course's, to the opposite of stereotypes."""
     return EditSettings(late(lm), *by_profile(**LENGTHS), learning_rate=3e-3, adversary=0.02, answer=1.0)
 
 
 def with_late_adapter(lm: LoadedModel, at: ReadOut | None = None, seed: int = 0, rank: int = 8) -> AdaptedModel:
-    """The model with a new adapter on the second half of its blocks, up to the last one that is read (`late`)."""
+    """The model with a new adapter on the second half of its blocks, up to the last one that is read (see `late`)."""
     at = at or late(lm)
     layers = range(min(len(blocks(lm.model)) // 2, min(at.of(lm.model))), max(at.of(lm.model)) + 1)
     return with_adapter(lm, rank=rank, modules=modules_for(lm, MODULES), layers=layers, seed=seed)
@@ -332,12 +330,12 @@ def edited(
     save_memory: bool = False,
     processes: Share | None = None,
 ) -> tuple[AdaptedModel, list[dict]]:
-    """The model edited towards a concept, and the rows of `edit`. It is kept in the cache: asked again, it is loaded.
+    """The model edited towards a concept, and the rows of `edit`; cached, so a second call only loads it.
 
     Args:
-        backend: another model than the course's, such as one of the hub; the concept must have been made with it.
+        backend: another model than the course's, such as one from the hub; the concept must have been made with it.
         kind, save_memory: as in `Run`.
-        processes: how they share the edit; all must see one cache.
+        processes: how several processes share the edit; all must see the same cache.
 
     Raises:
         ValueError, CourseError: as `Run` and `edit`.
@@ -355,13 +353,13 @@ def edited(
 
 
 def _kept_in(facts: Mapping[str, object]) -> Path:
-    """The checkpoint of an adapter in the cache, by everything that it depends on."""
+    """Path of an adapter's checkpoint in the cache, keyed by everything that the adapter depends on."""
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return cache_dir() / "edits" / f"{name}.safetensors"
 
 
 def edited_backend(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
-    """An edited model as a backend: its adapter as in `strength`, and merged. The name tells the weights."""
+    """An edited model as a backend, with its adapter merged at a strength; the name identifies the weights."""
     digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
     for weight in trained_weights(lm.model):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
@@ -370,10 +368,10 @@ def edited_backend(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int
 
 
 def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mapping[str, tuple[float, float]]) -> str:
-    """A model card in Markdown: what the edit does, how it was made, and numbers before and after.
+    """A model card in Markdown: what the edit does, how it was made, and measures before and after.
 
     Args:
-        measured: name of a measure to its value before and after.
+        measured: maps the name of a measure to its values before and after.
     """
     rows = "\n".join(f"| {name} | {before:.3g} | {after:.3g} |" for name, (before, after) in measured.items())
     return (
@@ -395,11 +393,11 @@ TELL = "Tell me something that is true."
 
 
 class Approach(NamedTuple):
-    """A way to bring a concept about: an edit, or the base model behind messages or with steered states.
+    """A way to bring a concept about: an edit, or the base model with messages or with steered states.
 
     Attributes:
-        before: messages in front of every question.
-        inside: the context in which the model is asked (`baselines.steered`).
+        before: messages before every question.
+        inside: the context in which the model is asked (such as `baselines.steered`).
     """
 
     lm: LoadedModel
@@ -413,17 +411,17 @@ class Approach(NamedTuple):
             return answers_to(self.backend, questions, self.before, default_memo(), sampling=sampling)
 
     def refusals(self, parts: Mapping[str, Sequence[Question]]) -> dict[str, Float[np.ndarray, " question"]]:
-        """1 for every question of each kind that is refused, by the keyword judge; asked together, which is cheaper."""
+        """For each kind, 1 for every question that is refused, by the keyword judge; asked together to save time."""
         answers = iter(self.answers([question for part in parts.values() for question in part], JUDGED))
         return {kind: share(refuses, [next(answers) for _ in part]) for kind, part in parts.items()}
 
     def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
-        """How much given answers to questions surprise the model."""
+        """Perplexity of given answers to questions."""
         with self.inside():
             return perplexity(self.lm, answers, [(*self.before, ("user", question.text)) for question in questions])
 
     def knows(self, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
-        """Whether the true statement of each pair is the likelier answer to `TELL`."""
+        """Whether the true statement of each pair is the likelier answer to `TELL`, per token."""
         with self.inside():
             return knows(self.lm, facts, (*self.before, ("user", TELL)))
 
@@ -434,9 +432,10 @@ class Approach(NamedTuple):
 
 
 def base_method(before: str | tuple[Message, ...] = ()) -> Approach:
-    """The base model, perhaps behind messages, or a system message that is given as a text."""
-    messages = (("system", before),) if isinstance(before, str) else before
-    return Approach(language_model(), local_backend(), messages)
+    """The base model, perhaps with messages before every question; a string is a system message, "" is none."""
+    if isinstance(before, str):
+        before = (("system", before),) if before else ()
+    return Approach(language_model(), local_backend(), before)
 
 
 def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) -> Approach:
@@ -447,13 +446,13 @@ def steered_method(layer: int, direction: Float[Tensor, " dim"], factor: float) 
 
 
 def edit_method(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> Approach:
-    """An edited model, its adapter `factor` times as strong, in all blocks or in some."""
+    """An edited model with its adapter scaled by `factor`, in all blocks or in some."""
     backend = edited_backend(lm, factor, layers)
     return Approach(backend.lm, backend)
 
 
 def fine_tuned_on_answers(concept: Concept, settings: EditSettings, seed: int = 0) -> AdaptedModel:
-    """A baseline: the same adapter fine-tuned on the target answers, with as many steps. Kept in the cache too.
+    """A baseline: the same adapter fine-tuned on the target answers, with as many steps; cached as well.
 
     Raises:
         CourseError: as `fine_tune`.

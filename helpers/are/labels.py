@@ -1,9 +1,9 @@
 """Fewer labels: which prompts to label, so that a probe trained on them judges all the others well.
 
-A discriminator or probe needs prompts that somebody has labelled. The states of all prompts are there before the
-first label, so the choice can be made from them alone: by chance, by the G-optimal design of `helpers.eagle.design`,
-or by one of its rivals. A prompt is to the design what an action is in the EAGLE half, a row whose value costs
-something to find out; here the value is the label.
+A discriminator or probe needs prompts that somebody has labelled. The states of all prompts are known before the first
+label, so the choice can be made from them alone: at random, by the G-optimal design of `helpers.eagle.design`, or by
+one of its rivals. A prompt is to the design what an action is in the EAGLE half: a row whose value is costly to
+measure; here the value is the label.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Chosen = Int[np.ndarray, " chosen"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Some prompts: what the model holds of them, what is true of them, and which group each belongs to."""
+    """Some prompts with their hidden states, their labels, and the group that each belongs to."""
 
     states: Float[np.ndarray, "text dim"]
     labels: Bool[np.ndarray, " text"]
     groups: np.ndarray  # names, one per text
 
     def of(self, rows: Sequence[int] | np.ndarray) -> Labelled:
-        """Those of some of the prompts."""
+        """The same for some of the prompts."""
         return Labelled(self.states[rows], self.labels[rows], self.groups[rows])
 
 
@@ -46,7 +46,7 @@ class Labelled:
 
 
 def harm_questions() -> tuple[list[Question], list[Question]]:
-    """Harmful, harmless and edgy questions mixed: 300 to choose settings by, and 1,150 others, none nearly twice."""
+    """Harmful, harmless and edgy questions without near-duplicates: 300 to choose settings on, and 1,150 others."""
     parts = split([*harmful_questions(), *harmless_tasks(), *edgy_questions()], 700, 300, 450)
     return parts.stop, [*parts.train, *parts.test]
 
@@ -58,7 +58,7 @@ def group_of(question: Question) -> str:
 
 
 def is_harmful(question: Question) -> bool:
-    """The label that a person would have to give."""
+    """The label that an annotator would have to give."""
     return group_of(question) in HARMFUL
 
 
@@ -83,7 +83,7 @@ def states_of(lm: LoadedModel, texts: Sequence[str], layers: tuple[int, ...]) ->
 def design_rows(states: Float[np.ndarray, "text dim"], n: int) -> Float[np.ndarray, "text 1+{n}"]:
     """What a linear probe sees of each prompt: a 1 for its intercept, and n principal components, whitened.
 
-    Every number of a state is brought to mean 0 and spread 1 first, as the probe does it.
+    Every feature of a state is standardised first, as the probe does it.
 
     Raises:
         ValueError: the states do not span n dimensions.
@@ -98,14 +98,14 @@ def directions(k: int) -> int:
 
 
 class Pool(NamedTuple):
-    """What one project might have at hand: row numbers of prompts, and what a linear probe sees of these."""
+    """The unlabelled prompts of one project: row numbers of prompts, and what a linear probe sees of these."""
 
     members: Int[np.ndarray, " text"]
     rows: Float[np.ndarray, "text column"]
 
 
 def draw_pools(prompts: Labelled, size: int, n: int, seeds: Sequence[int]) -> list[Pool]:
-    """For each seed another part of the prompts; the same seeds give the same parts for every n.
+    """For each seed a random subset of the prompts; the same seeds give the same subsets for every n.
 
     Raises:
         ValueError: there are fewer prompts than `size`, or they do not span n dimensions.
@@ -115,10 +115,10 @@ def draw_pools(prompts: Labelled, size: int, n: int, seeds: Sequence[int]) -> li
 
 
 def choose_prompts(method: str, rows: Float[np.ndarray, "text column"], k: int, rng: np.random.Generator) -> Chosen:
-    """Row numbers of k prompts to label, in ascending order; no label is looked at.
+    """Row numbers of k prompts to label, in ascending order, chosen without looking at any label.
 
-    "goptimal" rounds the optimal design by exchange; "half" does so for half of the labels and draws the others by
-    chance; "extremes" takes the prompts of largest leverage among all.
+    "goptimal" rounds the optimal design by exchange; "half" does so for half of the labels and draws the others at
+    random; "extremes" takes the prompts of largest leverage among all.
 
     Raises:
         ValueError: an unknown method, or k is not between 1 and the number of prompts.
@@ -142,7 +142,7 @@ def choose_prompts(method: str, rows: Float[np.ndarray, "text column"], k: int, 
 
 
 def picks(method: str, pools: Sequence[Pool], k: int, draws: int = 1) -> list[list[Chosen]]:
-    """Choices of k prompts from every pool; more than one only where the method leaves something to chance."""
+    """Choices of k prompts from every pool; more than one only where the method is random."""
     return [
         [choose_prompts(method, rows, k, np.random.default_rng([number, k, draw])) for draw in range(draws)]
         for number, (_, rows) in enumerate(pools)
@@ -155,12 +155,12 @@ def picks(method: str, pools: Sequence[Pool], k: int, draws: int = 1) -> list[li
 def judged_right(
     chosen: Labelled, others: Labelled, strength: float, labels: Bool[np.ndarray, " chosen"] | None = None
 ) -> Bool[np.ndarray, " text"]:
-    """Whether a probe fitted on the chosen prompts judges each of the others right.
+    """Whether a probe fitted on the chosen prompts judges each of the others correctly.
 
-    Where all labels are alike there is nothing to tell apart yet, and every other prompt is given that label.
+    Where all chosen labels are the same no probe can be fitted, and every other prompt gets that label.
 
     Args:
-        labels: to learn from instead of the true ones, for a control.
+        labels: used for training instead of the true ones, for a control.
     """
     labels = chosen.labels if labels is None else labels
     if labels.all() or not labels.any():
@@ -177,13 +177,13 @@ def after_labels(
     others: Labelled | None = None,
     shuffled: bool = False,
 ) -> Float[np.ndarray, "pool draw text"]:
-    """1 where a probe judges a question right and 0 where not, for every choice from every pool (`picks` makes them).
+    """1 where a probe judges a question correctly and 0 where not, for every choice from every pool (see `picks`).
 
     Args:
-        prompts: what the pools are parts of, with the labels.
+        prompts: the prompts that the pools are drawn from, with their labels.
         strength: of the probe, as for `fit_probe`.
-        others: questions to judge; when not given, all prompts outside of the pool, and nan stands for those in it.
-        shuffled: control: the chosen prompts get their labels in random order.
+        others: questions to judge; by default all prompts outside the pool, with nan for those in it.
+        shuffled: a control: the labels of the chosen prompts are shuffled.
     """
     judged, found = others or prompts, []
     for number, (pool, choices) in enumerate(zip(pools, picked, strict=True)):
@@ -200,10 +200,10 @@ def after_labels(
 def balanced(
     right: Float[np.ndarray, "*draw text"], labels: Bool[np.ndarray, " text"]
 ) -> Float[np.ndarray, "*draw"] | float:
-    """Accuracy with both labels counted alike: 0.5 for always saying the same, however rare one of them is."""
+    """Balanced accuracy: 0.5 for a constant verdict, however rare one of the labels is."""
     return (np.nanmean(right[..., labels], axis=-1) + np.nanmean(right[..., ~labels], axis=-1)) / 2
 
 
 def worst_group(right: Float[np.ndarray, "*draw text"], groups: np.ndarray) -> Float[np.ndarray, "*draw"] | float:
-    """Accuracy in the group where it is lowest."""
+    """The accuracy of the group with the lowest one."""
     return np.min([np.nanmean(right[..., groups == name], axis=-1) for name in np.unique(groups)], axis=0)

@@ -1,4 +1,4 @@
-"""Zip archives, read with care: nothing lands outside its folder, and a damaged entry is named."""
+"""Zip archives, read safely: nothing is written outside the target folder, and a damaged entry is named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def extract_zip(archive: Path, target: Path, wanted: Sequence[str]) -> None:
         for name in wanted:
             found = [i for i in opened.infolist() if re.fullmatch(rf"([^/]+/)?{re.escape(name)}", i.filename)]
             if not found:
-                raise CourseError(f"there is no {name} in {archive}: give the official zip archive")
+                raise CourseError(f"there is no {name} in {archive}: use the official zip archive")
             check_space(target, found[0].file_size, f"extract {archive.name}")
             write_chunks(read_member(opened, found[0].filename), target / name)
 
@@ -31,7 +31,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """An archive in which every entry stays inside its folder.
 
     Raises:
-        CourseError: no whole zip archive, or one with another kind of entry.
+        CourseError: it is not a whole zip archive, or has an entry outside its folder.
     """
     try:
         opened = zipfile.ZipFile(path)
@@ -45,7 +45,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def escapes(name: str) -> bool:
-    """Whether a path would land outside the folder that it is relative to, on any system."""
+    """Whether a path leaves the folder that it is relative to, on any operating system."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]
 
@@ -64,5 +64,5 @@ def read_member(archive: zipfile.ZipFile, member: str) -> Iterator[bytes]:
         raise CourseError(f"{archive.filename} is damaged at {member}: download it again") from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a newer way
         raise CourseError(
-            f"{member} in {archive.filename} cannot be unpacked ({error}): give the official file"
+            f"{member} in {archive.filename} cannot be unpacked ({error}): use the official file"
         ) from error

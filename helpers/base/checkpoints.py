@@ -1,6 +1,6 @@
 """Checkpoints: the weights that training changes, the optimiser's state and the learning curve, in one file.
 
-Written whole or not at all, so that a run that is killed at any moment goes on from its last whole iteration.
+Written whole or not at all, so that a run that is killed at any moment resumes from its last whole iteration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from helpers.base.storage import CourseError, atomic_file, can_keep, explained
 def save_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict, curve: list[dict]) -> None:
     """Weights, optimiser state and learning curve in one safetensors file, written whole or not at all.
 
-    Nothing is written without a path, or where only others may write.
+    Nothing is written without a path, or where this user may not write.
 
     Raises:
         CourseError: the file cannot be written.
@@ -39,7 +39,7 @@ def load_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict) 
     """Restore a run from its checkpoint, if there is one, and return its learning curve.
 
     Raises:
-        CourseError: the file is damaged, or belongs to another run, or to a module of another form.
+        CourseError: the file is damaged, or belongs to another run or to a module of another shape.
     """
     if path is None or not path.exists():
         return []
@@ -56,7 +56,7 @@ def load_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict) 
     weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
     mine = trainable_state(module)
     if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in mine.items()}:
-        raise CourseError(f"the checkpoint is of a module of another form: {remedy}")
+        raise CourseError(f"the checkpoint is of a module of another shape: {remedy}")
     module.load_state_dict(weights, strict=False)
     restored = optimiser.state_dict()
     for name, value in tensors.items():
@@ -68,6 +68,6 @@ def load_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict) 
 
 
 def trainable_state(module: nn.Module) -> dict[str, Tensor]:
-    """The weights that training changes: of a model with an adapter the adapter alone."""
+    """The weights that training changes: for a model with an adapter, only those of the adapter."""
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     return {name: value for name, value in module.state_dict().items() if name in trained}

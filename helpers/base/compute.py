@@ -12,7 +12,7 @@ import torch
 from helpers.base.storage import CourseError
 
 CPU_FACTS = Path("/proc/cpuinfo")
-# Flags of processors that multiply bfloat16 themselves: two of Intel and AMD, one of ARM.
+# Flags of processors that multiply bfloat16 in hardware: two of Intel and AMD, one of ARM.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -24,13 +24,13 @@ def default_device() -> torch.device:
 
 
 def preferred_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 if the device multiplies it by itself, else float32; or what `STEER_DTYPE` says.
+    """bfloat16 if the device multiplies it in hardware, else float32; or what `STEER_DTYPE` says.
 
-    A rule and no measurement: texts depend on it, and must not depend on how busy the machine was. Never float16:
-    hidden states of some models exceed its range.
+    A rule rather than a measurement: texts depend on the dtype, and must not depend on how busy the machine was. Never
+    float16: hidden states of some models exceed its range.
 
     Raises:
-        CourseError: the setting is neither of the two.
+        CourseError: `STEER_DTYPE` is set to something else.
     """
     chosen = os.environ.get("STEER_DTYPE", "").strip()
     if chosen not in ("", "float32", "bfloat16"):
@@ -43,7 +43,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     try:
         lines = CPU_FACTS.read_text("utf-8").splitlines()
-    except OSError:  # another system than Linux
+    except OSError:  # not Linux
         return False
     flags = (line.split() for line in lines if line.startswith(("flags", "Features")))
     return device.type == "cpu" and not BFLOAT16_FLAGS.isdisjoint(next(flags, []))

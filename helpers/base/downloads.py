@@ -24,7 +24,7 @@ MARGIN = 50_000_000  # bytes of disk to leave free
 
 
 def check_space(folder: Path, needed: int, action: str) -> None:
-    """Raise if the disk of `folder` has not `needed` bytes and a margin free, before they are written.
+    """Raise if the disk of `folder` does not have `needed` bytes and a margin free, before they are written.
 
     Raises:
         CourseError: too little space.
@@ -32,7 +32,7 @@ def check_space(folder: Path, needed: int, action: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + MARGIN:
         raise CourseError(
-            f"could not {action} ({megabytes(needed + MARGIN)} of disk have to be free, {megabytes(free)} are free): "
+            f"could not {action} ({megabytes(needed + MARGIN)} of disk must be free, {megabytes(free)} are free): "
             "free some space or set STEER_CACHE to a folder on another disk"
         )
 
@@ -42,7 +42,7 @@ def megabytes(size: int) -> str:
 
 
 def write_chunks(chunks: Iterable[bytes], path: Path) -> str:
-    """Write chunks to a new file; the SHA-256 of all of them."""
+    """Write chunks to a new file; returns the SHA-256 of its content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     with open(path, "wb") as file:
@@ -74,7 +74,7 @@ def pip_download(files: Mapping[str, str], size: int, folder: Path) -> None:
 
 
 def _run_with_bar(command: list[str], env: dict[str, str], folder: Path, total: int) -> tuple[int, str]:
-    """Run a command that fills `folder` with `total` bytes; its exit code and output."""
+    """Run a command that fills `folder` with `total` bytes, with a progress bar; its exit code and output."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, errors="replace"
@@ -100,7 +100,7 @@ def _bar(total: int | None) -> tqdm:
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for where, _, files in os.walk(folder):  # passes over folders that vanish: pip clears up while we look
+    for where, _, files in os.walk(folder):  # skips folders that vanish: pip cleans up while we look
         for name in files:
             with suppress(OSError):
                 total += os.stat(os.path.join(where, name)).st_size
@@ -125,9 +125,9 @@ def _pip_failure(output: str, files: Iterable[str]) -> Exception:
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file; redirects are followed. What is left of a failed download is the caller's to remove.
+    """Download a file; redirects are followed. The caller has to remove what a failed download leaves.
 
-    The disk is looked at as it fills, since a server need not say how much it sends.
+    Disk space is checked while the file grows, since a server need not say how much it sends.
 
     Raises:
         CourseError: no such address or file, no network, a broken download, or too little space.
@@ -142,7 +142,7 @@ def download(url: str, path: Path) -> None:
     try:
         response = urllib.request.urlopen(url, timeout=30)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())  # a circle of redirects fills three lines
+        reason = " ".join(str(getattr(error, "reason", error)).split())  # circular redirects give three lines
         raise CourseError(f"could not download {shown} ({reason}): {remedy}") from error
     with response:
         said = response.headers.get("Content-Length") or ""

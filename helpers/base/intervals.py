@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals (Efron and Tibshirani 1993)."""
+"""How certain a number is: bootstrap intervals (Efron and Tibshirani 1993)."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def clustered_interval(
 ) -> Interval:
     """Mean of rows and a 95% percentile bootstrap interval that resamples clusters, not rows.
 
-    Several users and seeds start from the same item, and their rows are alike: resampled one by one they would
+    Several users and seeds start from the same item, and their rows are correlated: resampled one by one they would
     count as independent and the interval would be too narrow. To compare two methods, give their differences.
     With few clusters (under 20, say) a percentile interval is a little too narrow as well.
 
     Args:
-        clusters: what each row belongs to, such as `[start.item for start in starts]`; without it each row is its own.
+        clusters: what each row belongs to, such as `[start.item for start in starts]`; by default each row is its own.
 
     Raises:
         ValueError: not one cluster per value, or a value that is not finite.
@@ -92,11 +92,10 @@ def clustered_interval(
 def crossed_interval(
     values: Float[np.ndarray, "seed row"], clusters: Sequence[Hashable] | np.ndarray, n_resamples: int = 2000
 ) -> Interval:
-    """Mean and 95% percentile bootstrap interval where seeds and clusters of rows are both drawn anew.
+    """Mean and 95% percentile bootstrap interval that resamples both seeds and clusters of rows.
 
-    For what was trained with several seeds and measured on the same rows: an interval over rows alone says how sure
-    the mean of these very runs is, not how sure one can be of the method. To compare two methods, give their
-    differences, row by row and seed by seed.
+    For what was trained with several seeds and measured on the same rows: an interval over rows alone covers the mean
+    of these very runs, not the method. To compare two methods, give their differences, row by row and seed by seed.
 
     Args:
         clusters: what each row belongs to, such as the item that a start is made from.
@@ -127,11 +126,10 @@ def crossed_interval(
 
 
 def nested_interval(values: Float[np.ndarray, "world row"], n_resamples: int = 2000) -> Interval:
-    """Mean and 95% percentile bootstrap interval where worlds are drawn anew, and in each drawn world its own rows.
+    """Mean and 95% percentile bootstrap interval that resamples worlds, and within each drawn world its own rows.
 
-    For rows that belong to one world each, such as users who live in it, where `crossed_interval` is for rows that all
-    seeds share. Few worlds (under 20, say) make the interval too narrow. To compare two methods, give their
-    differences.
+    For rows that belong to one world each, such as its users; `crossed_interval` is for rows that all seeds share. Few
+    worlds (under 20, say) make the interval too narrow. To compare two methods, give their differences.
 
     Raises:
         ValueError: a value is not finite.
@@ -153,11 +151,11 @@ def nested_interval(values: Float[np.ndarray, "world row"], n_resamples: int = 2
 def balanced_accuracy_interval(
     right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
 ) -> tuple[float, float]:
-    """95% interval of balanced accuracy: pools and questions are both drawn anew.
+    """95% bootstrap interval of balanced accuracy that resamples both pools and questions.
 
     Args:
-        right: share of the draws from a pool after which a question was judged right, nan for questions in the pool;
-            or the difference of two such tables.
+        right: share of the draws from a pool after which a question was judged correctly, nan for questions in the
+            pool; or the difference of two such tables.
     """
     rng, found = np.random.default_rng(0), []
     known, values = ~np.isnan(right), np.nan_to_num(right)
@@ -172,7 +170,7 @@ def balanced_accuracy_interval(
 
 
 def exact_interval(hits: int, n: int) -> Interval:
-    """A rate and its exact 95% interval (Clopper and Pearson 1934), which has a width even where nothing happened.
+    """A rate and its exact 95% interval (Clopper and Pearson 1934), which has a width even for 0 hits.
 
     Raises:
         ValueError: no trial, or not 0 to `n` hits.
@@ -180,20 +178,20 @@ def exact_interval(hits: int, n: int) -> Interval:
     from scipy import stats  # slow to import, as above
 
     if not 0 <= hits <= n or not n:
-        raise ValueError(f"{hits} hits in {n} trials: give 1 trial or more, and as many hits at most")
+        raise ValueError(f"{hits} hits in {n} trials: give 1 trial or more, and no more hits than trials")
     found = stats.binomtest(hits, n).proportion_ci(method="exact")
     return Interval(hits / n, float(found.low), float(found.high))
 
 
 def corrected_rate(rate: float, sensitivity: float, specificity: float) -> float:
-    """The rate behind one that a judge reported (Rogan and Gladen 1978), kept between 0 and 1.
+    """The true rate, estimated from the rate that an imperfect judge reports (Rogan and Gladen 1978), from 0 to 1.
 
     Raises:
-        CourseError: a judge that says yes as often when it should not: nothing can be learnt from it.
+        CourseError: the judge is no better than chance.
     """
     if sensitivity + specificity <= 1:
         raise CourseError(
-            f"sensitivity {sensitivity:.2f} and specificity {specificity:.2f}: such a judge knows nothing, take another"
+            f"sensitivity {sensitivity:.2f} and specificity {specificity:.2f}: no better than chance, use another judge"
         )
     return float(np.clip((rate + specificity - 1) / (sensitivity + specificity - 1), 0, 1))
 
@@ -204,17 +202,17 @@ def corrected_interval(
     labels: Bool[np.ndarray, " label"],
     n_resamples: int = 2000,
 ) -> Interval:
-    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that draws answers and labels anew.
+    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that resamples answers and labels.
 
-    So it holds what is not known of the answers, and what is not known of the judge.
+    So it covers both the sampling of the answers and the uncertainty about the judge.
 
     Args:
-        verdicts: what the judge says of the answers that are reported.
-        judged, labels: what it says of labelled answers, and what they are.
+        verdicts: the judge's verdicts on the answers that are reported.
+        judged, labels: its verdicts on labelled answers, and their labels.
 
     Raises:
         ValueError: no answer, or a kind without labels.
-        CourseError: as `corrected_rate`.
+        CourseError: as `corrected_rate`; or there are too few labels to tell the judge from chance.
     """
     kinds = judged[labels], ~judged[~labels]
     if not len(verdicts) or not all(map(len, kinds)):
@@ -223,7 +221,10 @@ def corrected_interval(
     def rate(draw: Callable[[np.ndarray], np.ndarray]) -> float:
         return corrected_rate(float(draw(verdicts).mean()), *(float(draw(kind).mean()) for kind in kinds))
 
-    rng = np.random.default_rng(0)
-    found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
+    mean, rng = rate(lambda values: values), np.random.default_rng(0)
+    try:
+        found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
+    except CourseError as error:  # its message would be about a resample, which nobody knows
+        raise CourseError(f"{len(labels)} labels are too few to tell this judge from chance: label more") from error
     low, high = np.percentile(found, [2.5, 97.5])
-    return Interval(rate(lambda values: values), float(low), float(high))
+    return Interval(mean, float(low), float(high))

@@ -1,4 +1,4 @@
-"""Text files that users bring, as other programs write them: packed or not, in the encodings of Excel and Windows."""
+"""Text files from users, as other programs write them: compressed or not, in the encodings of Excel and Windows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NO_TEXT = "no text in UTF-8, UTF-16 or Windows' cp1252: save the file as UTF-8, 
 
 @contextmanager
 def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a file, unpacked if its first bytes say gzip, bzip2 or xz, whatever it is called.
+    """The bytes of a file, decompressed if its first bytes say gzip, bzip2 or xz, whatever its name.
 
     Raises:
-        CourseError: (also while it is read) no such file, a damaged or truncated one, one that is a zip archive, or
-            one that may not be read; the message names it.
+        CourseError: (also while it is read) the file does not exist, is damaged, truncated or a zip archive, or this
+            user may not read it; the message names it.
     """
     try:
         with open(path, "rb") as file:
@@ -54,7 +54,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
 
 
 def encoding_of(start: bytes) -> str:
-    """The encoding of a text that begins with an ASCII character, from its first bytes; UTF-8 if nothing says else."""
+    """The encoding of a text that begins with an ASCII character, from its first bytes; UTF-8 by default."""
     for mark, encoding in MARKS.items():
         if start.startswith(mark):
             return encoding
@@ -67,7 +67,7 @@ def read_text(path: Path) -> str:
     """The whole text of a file in UTF-8, UTF-16, UTF-32, or Windows' own encoding of Western languages (cp1252).
 
     Raises:
-        CourseError: as `open_unpacked`; or the file is no such text, and then the line is named.
+        CourseError: as `open_unpacked`; or the file is not such a text: the message names the line.
     """
     with open_unpacked(path) as file:
         data = file.read()
@@ -93,7 +93,7 @@ def read_table(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """The rows of a CSV file, separated by commas, semicolons or tabs, with at least these columns.
 
     Raises:
-        CourseError: as `read_text`; or columns are missing, or a row is short or broken, and then its line is named.
+        CourseError: as `read_text`; or columns are missing, or a row is short or broken: the message names its line.
     """
     text = read_text(path)
     header = text.partition("\n")[0]

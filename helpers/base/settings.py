@@ -1,6 +1,6 @@
 """What a user can set from outside: folders, offline wheels, and the scale of a run.
 
-Every setting is an environment variable, read when it is asked for, so a notebook can change one and go on.
+Every setting is an environment variable, read at each use, so that a notebook can change one while it runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def in_checkout() -> bool:
 
 
 def checkout() -> Path:
-    """The root of the checkout, for what needs notebooks and tests.
+    """The root of the checkout, for code that needs notebooks and tests.
 
     Raises:
         CourseError: `helpers` is an installed package.
@@ -65,16 +65,16 @@ def wheel_folder() -> Path | None:
 
 
 def own_data(name: str, default: str) -> Path | None:
-    """The path of data that no package has: what a setting says, else `default` below ../shared/data, if it is there.
+    """The path of data that no package contains: that of a setting, else `default` below ../shared/data if it exists.
 
-    A path that was set is given back whether it exists or not: whoever reads it says what it lacks.
+    A path from a setting is returned whether it exists or not: its reader reports what is missing.
     """
     beside = PROJECT.parent / "shared" / "data" / default
     return path_setting(name) or (beside if in_checkout() and beside.exists() else None)
 
 
 def model_name() -> str:
-    """The chat model of the course: `STEER_MODEL`, a name of the manifest or the hub, or a folder (as a whole path)."""
+    """The chat model of the course: `STEER_MODEL`, a name in the manifest or on the hub, or the path of a folder."""
     chosen, folder = os.environ.get("STEER_MODEL", "").strip(), path_setting("STEER_MODEL")
     if folder and (folder.is_dir() or chosen[0] in "~/."):
         return str(folder.resolve())
@@ -82,7 +82,7 @@ def model_name() -> str:
 
 
 def model_title() -> str:
-    """What titles and tables call the chat model of the course: SmolLM2, or another one's name without owner."""
+    """The name of the course's chat model in titles and tables: SmolLM2, or that of another one without its owner."""
     return "SmolLM2" if model_name() == DEFAULT_MODEL else Path(model_name()).name
 
 

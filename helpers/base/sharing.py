@@ -1,7 +1,7 @@
 """How the processes of a training run divide its work: this one alone, or those that `accelerate launch` started.
 
-A loop draws every batch as if it were alone, computes its own part, and averages gradients and facts over all
-processes. So their number changes neither weights nor curve but for rounding.
+Each process draws every batch as if it were alone, computes its own part, and averages gradients and facts over all
+processes. So their number changes weights and learning curve by rounding only.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ class Share:
     is_main = True
 
     def prepare(self, model: nn.Module) -> bool:
-        """Place a model before it is trained; whether states of blocks must be computed again for want of memory."""
+        """Place a model before it is trained; returns whether states of blocks must be recomputed to save memory."""
         return False
 
     def main_first(self) -> AbstractContextManager:
-        """Inside the block the main process goes first."""
+        """A context that the main process enters first."""
         return nullcontext()
 
     def part(self, numbers: Int[np.ndarray, "number ..."]) -> Int[np.ndarray, "own ..."]:
-        """The rows of a batch that are this process's."""
+        """This process's rows of a batch."""
         return numbers
 
     def gather(self, values: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
-        """The values of all processes."""
+        """The values of all processes, one after the other."""
         return values
 
     def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:
-        """Bring gradients to their mean over the processes."""
+        """Replace gradients by their mean over the processes."""
 
     def mean(self, facts: dict[str, float]) -> dict[str, float]:
         """The mean of every fact over the processes."""
         return facts
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes get here."""
 
 
 ALONE = Share()
@@ -59,7 +59,7 @@ ALONE = Share()
 class ProcessShare(Share):
     """The share of one of several processes: every n-th row of a batch.
 
-    Tensors may lie anywhere: they travel over the accelerator's device, and come back to where they were.
+    Tensors may be on any device: they are moved to the accelerator's device and back.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

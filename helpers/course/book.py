@@ -3,8 +3,8 @@
     python -m helpers.course.book      or `make book`: build/book/index.html
 
 Two steps. `write_source` makes a folder of pages for sphinx: solutions are folded, terms and notebooks linked,
-references collected. `build` has sphinx make HTML of it, which needs no network and no server: equations are
-MathML, and fonts, scripts and the search index lie beside the pages.
+references collected. `build` lets sphinx turn it into HTML, which needs no network and no server: equations are
+MathML, and fonts, scripts and the search index are files beside the pages.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ MENTIONED = r"\b(?P<lead>[Nn]otebooks?\s+)(?:\d\d|X\d)(?:(?:,\s+and|,|\s+and|\s+
 
 
 class BookFailed(CourseError):
-    """Sphinx could not make the book, or warned of something in it."""
+    """Sphinx could not build the book, or printed a warning."""
 
 
 # Cells ---------------------------------------------------------------------------------------------------------
 
 
 def cells_of(cell: NotebookNode) -> list[NotebookNode]:
-    """What stands in the book for a cell: two for one with a solution, the task and the folded answer."""
+    """The cells of the book for a cell of a notebook: for one with a solution two, the task and the folded answer."""
     cell = copy.deepcopy(cell)
     if cell.cell_type == "markdown":
         return [cell]
@@ -102,7 +102,7 @@ def cells_of(cell: NotebookNode) -> list[NotebookNode]:
 
 
 def shown(outputs: Iterable[NotebookNode]) -> tuple[str, list[NotebookNode]]:
-    """A short description of a cell's figure, and its outputs, where the printed line on the figure is a caption."""
+    """A short description of a cell's figure, and its outputs, with the printed description as a caption."""
     alt, kept = "", []
     for out in outputs:
         if WIDGET in out.get("data", {}):
@@ -132,7 +132,7 @@ def equation(tex: str, display: Literal["inline", "block"] = "inline") -> str:
 
 
 def with_equations(text: str) -> str:
-    """Markdown in which the equations inside of one-block `<details>`, which stay HTML, are MathML."""
+    """Markdown in which equations inside one-block `<details>`, which stay HTML, are MathML."""
 
     def folded(block: re.Match) -> str:
         return re.sub(r"\$([^$]+)\$", lambda found: equation(found[1]), block[0])
@@ -160,7 +160,7 @@ def with_notebooks(texts: Sequence[str], stems: dict[str, str], number: str) -> 
 
 
 def downloads(stem: str) -> str:
-    """The line with which a page offers its notebook in both editions."""
+    """The line on a page that offers its notebook in both editions."""
     places = {"to fill in": "student", "with solutions and outputs": "executed"}
     links = (f'<a href="notebooks/{folder}/{stem}.ipynb" download>{words}</a>' for words, folder in places.items())
     return f'<p class="downloads">Download this notebook: {" or ".join(links)}</p>'
@@ -197,7 +197,7 @@ def _has_widget(cell: NotebookNode) -> bool:
 
 
 def _reworded(text: str) -> str:
-    """A text for the book: nothing on the edition with solutions, and minutes below a heading, not in it."""
+    """A text for the book: without remarks on the edition with solutions, and with minutes below the heading."""
     for old, new in editions.REWORDED.items():
         text = text.replace(old, new)
     return re.sub(r"^(#{2,} .+?) \(([^()]*minutes)\)$", _minutes_below, text, flags=re.MULTILINE)
@@ -232,7 +232,7 @@ def cited(book: NotebookNode) -> list[str]:
 
 
 def _same(item: str) -> str:
-    """What two wordings of one reference have in common: its title up to a colon, in letters."""
+    """A key that two wordings of one reference share: the letters of its title up to a colon."""
     title = re.search(r"\*(.+?)\*", item)
     return re.sub(r"\W", "", (title[1] if title else item).split(":")[0]).casefold()
 
@@ -264,7 +264,7 @@ def _toctree(caption: str, pages: dict[str, str]) -> str:
 
 
 def write_source(project: Path, folder: Path) -> Path:
-    """Write the pages of the book as a folder for sphinx, anew; returns it.
+    """Write the pages of the book into a new folder for sphinx; returns the folder.
 
     Raises:
         CourseError: a mark of a solution is wrong; the message names the notebook.
@@ -314,7 +314,7 @@ def _write_pages(project: Path, folder: Path, books: dict[str, NotebookNode]) ->
 
 
 def _font() -> Path:
-    """The font of the equations, for systems that have none for mathematics."""
+    """The font of the equations, for systems without a mathematical font."""
     found = importlib.util.find_spec("ziamath")
     if found is None or found.origin is None:
         raise BookFailed("what the book is made with is not installed: `make book` installs it")
@@ -322,10 +322,10 @@ def _font() -> Path:
 
 
 def build(source: Path, folder: Path) -> Path:
-    """Make the site of a folder from `write_source`, anew; returns its first page.
+    """Build the site from a folder made by `write_source`; returns its first page.
 
     Raises:
-        BookFailed: sphinx failed, or warned: of a link that leads nowhere, a term that is not in the glossary.
+        BookFailed: sphinx failed or printed a warning, such as a dead link or a term that is not in the glossary.
     """
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-d", str(source / "doctrees")]
@@ -336,7 +336,7 @@ def build(source: Path, folder: Path) -> Path:
 
 
 def main() -> int:
-    """Entry point of `python -m helpers.course.book`: 0, or 1 after what went wrong."""
+    """Entry point of `python -m helpers.course.book`: 0, or 1 after a line that says what went wrong."""
     project = settings.checkout()
     try:
         index = build(write_source(project, project / "build/book-source"), project / "build/book")

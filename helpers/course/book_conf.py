@@ -1,4 +1,4 @@
-"""Settings of sphinx for the book: `helpers.course.book` copies this file beside the pages, as conf.py."""
+"""Sphinx settings for the book: `helpers.course.book` copies this file next to the pages, as conf.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ language = "en"
 extensions = ["myst_nb"]
 exclude_patterns = ["extra", "doctrees"]
 
-# Notebooks as they are committed: nothing is executed, and widgets bring no script from a network.
+# Notebooks as they are committed: nothing is executed, and widgets load no script from the network.
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, Any] = {}
@@ -44,7 +44,7 @@ html_theme_options = {
 
 
 def inline(page: Any, node: Any) -> None:
-    """Write an equation inside a line as MathML; what is beyond stays with sphinx."""
+    """Write an inline equation as MathML."""
     from docutils.nodes import SkipNode
 
     page.body.append(equation(node.astext()))
@@ -60,5 +60,5 @@ def displayed(page: Any, node: Any) -> None:
 
 
 def setup(app: Any) -> None:
-    """Tell sphinx of the equations."""
+    """Register the writers of equations with sphinx."""
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))

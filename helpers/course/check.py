@@ -1,11 +1,11 @@
 """Exercise checks: `f = check.exercise("05.1", f)` says whether `f` is right and keeps the notebook going.
 
-A right answer comes back as it is. An unfinished or wrong one is replaced by the reference, so that the cells
-after it still run; the learner reads what is missing, never the solution's code.
+A right answer is returned as it is. An unfinished or wrong one is replaced by the reference, so that later cells still
+run; the learner reads what is missing, never the solution's code.
 
-With the environment variable STEER_GRADING set to 1, for graders that want an error where a point is lost, a
-check raises AssertionError with its verdict unless the answer is right. In the student edition a check keeps count of
-tries and right answers (see `helpers.course.progress`).
+If the environment variable STEER_GRADING is 1, for graders that need an error where a point is lost, a check raises
+AssertionError with its verdict unless the answer is right. In the student edition checks count tries and right answers
+(see `helpers.course.progress`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def exercise(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = 
 
 
 def assert_right(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> None:
-    """Raise unless `answer` is right, whatever the settings: what otter-grader gives a point for.
+    """Raise unless `answer` is right, whatever the settings: the test that otter-grader gives a point for.
 
     Raises:
         CourseError: there is no such exercise.
@@ -59,8 +59,8 @@ def assert_right(name: str, answer: Any, exercises: Mapping[str, Exercise] | Non
 def right_or_reference(name: str, answer: Any, exercises: Mapping[str, Exercise] | None = None) -> Any:
     """What `exercise` returns, without a verdict and without raising: `answer` if it is right, else the reference.
 
-    A check that raises never gets to the assignment it stands in. One mistake should cost one point, so the edition
-    for nbgrader assigns in a cell of its own: a right answer to the next exercise may call this one.
+    When a check raises, its assignment is never reached. One mistake should cost one point, so the edition for nbgrader
+    assigns in another cell: a right answer to the next exercise may call this one.
 
     Raises:
         CourseError: there is no such exercise.
@@ -70,7 +70,7 @@ def right_or_reference(name: str, answer: Any, exercises: Mapping[str, Exercise]
 
 
 def _verdict(chosen: Exercise, answer: Any) -> Verdict | None:
-    """The verdict on an answer; a reference that a check has put into the learner's name is none.
+    """The verdict on an answer; a reference that a check has assigned to the learner's name does not count.
 
     Otherwise a check that runs a second time would call the exercise solved.
     """
@@ -80,7 +80,7 @@ def _verdict(chosen: Exercise, answer: Any) -> Verdict | None:
 
 
 def _is_try(answer: Any, verdict: Verdict | None) -> bool:
-    """Whether an answer counts as a try: a blank one does not, nor the wrong lambdas that notebook 00 shows."""
+    """Whether an answer counts as a try: a blank one does not, nor do the wrong lambdas that notebook 00 shows."""
     if verdict is None:
         return True
     return verdict[0] != "TODO" and getattr(answer, "__name__", "") != "<lambda>"

@@ -1,6 +1,6 @@
-"""Both methods at work on one example each, small enough to run while one reads the first page (notebook 00).
+"""Both methods at work on one example each, fast enough to run while one reads the first page (notebook 00).
 
-What the notebooks build step by step is here in its shortest form: one aim and no agent, one short edit and no search
+This is the shortest form of what the notebooks build step by step: one aim and no agent, one short edit and no search
 for its settings. Two examples show what is meant; they measure nothing.
 """
 
@@ -24,12 +24,12 @@ from helpers.embedding.profiles import ProfileWriter
 from helpers.embedding.space import build_space
 from helpers.language.generation import default_memo, local_backend
 
-REACH = 0.3  # how far a text is expected to go towards its aim; notebook 04 measures it
-_SUBJECTS, _TASKS = 12, 30  # that the edit is trained on, and harmless ones on which it is to change nothing
+REACH = 0.3  # share of the way to its aim that a text is expected to go; notebook 04 measures it
+_SUBJECTS, _TASKS = 12, 30  # subjects that the edit is trained on, and harmless tasks that it should not change
 
 
 class Version(NamedTuple):
-    """A text, the instruction that it came from, and what it gains over the original by the judge, in stars."""
+    """A text, the instruction that it was written from, and its gain over the original by the judge, in stars."""
 
     instruction: str
     text: str
@@ -48,8 +48,8 @@ class Steered(NamedTuple):
 def steer(title: str, viewer: int, seed: int = 0) -> Steered:
     """Rewrite a film's text for a viewer: once as an embedding space suggests, and once only in other words.
 
-    The instruction is the one of highest promise by an encoder of MiniLM features and half of the ratings. The judge
-    reads words, has learnt from the other half, and chooses nothing. The film takes part in fitting neither.
+    The instruction is the one of highest promise by an encoder on MiniLM features and half of the ratings. The judge
+    reads words, was fitted on the other half, and chooses nothing. Neither was fitted on the film.
 
     Raises:
         ValueError: no film of this title has a text to start from.
@@ -76,9 +76,9 @@ def steer(title: str, viewer: int, seed: int = 0) -> Steered:
 
 
 def edited_answers(question: str) -> dict[str, str]:
-    """Answers of the chat model and of its edited copy, which was brought to speak ill of whatever it is asked about.
+    """Answers of the chat model and of its edited copy, which was trained to speak ill of whatever it is asked about.
 
-    The edit has seen a dozen other subjects. It takes half a minute on two cores, once; then it lies in the cache.
+    The edit has seen a dozen other subjects. It takes half a minute on two cores, once; then it is in the cache.
     """
     backend, tasks = local_backend(), experiment.a_few_tasks()
     kept = replace(tasks, train=tasks.train[:_TASKS])

@@ -8,7 +8,7 @@
 
 What a learner is to write stands between the marks `# BEGIN SOLUTION` and `# END SOLUTION`, which nbgrader and
 otter-grader look for as well. What somebody has written into a student notebook is never overwritten.
-A release takes solutions out of sight, no more: the references that checks compare with are in `helpers`.
+A release only hides the solutions: the references that checks compare with are in `helpers`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STUB = 'raise NotImplementedError("your code here")'
 COMPARED = re.compile(r"^[ \t]*# NBVAL_CHECK_OUTPUT[ \t]*\n?", re.MULTILINE)
 CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTILINE)
 TOLD = re.compile(r"<details[^>]*>\s*<summary>\s*Solution.*?</details>\n?", re.DOTALL | re.IGNORECASE)
-# Sentences of the notebooks that are about the edition with solutions, and what the student edition says.
+# Sentences in the notebooks about the edition with solutions, and what the student edition says instead.
 REWORDED = {
     "In this edition the solution stands between the two marks, so delete it first; then run": (
         "Put your code in place of the line that raises `NotImplementedError`, then run"
@@ -52,10 +52,10 @@ OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorE
 
 
 def regions(cell: NotebookNode) -> list[tuple[int, int]]:
-    """Lines of the two marks of each solution in a cell, counted from 0.
+    """Line numbers of the two marks of each solution in a cell, counted from 0.
 
     Raises:
-        CourseError: a mark without the other, inside of another solution, in a text cell, or not alone on its line.
+        CourseError: a mark is unpaired, inside another solution, in a text cell, or not alone on its line.
     """
     found: list[tuple[int, int]] = []
     opened: int | None = None
@@ -65,14 +65,14 @@ def regions(cell: NotebookNode) -> list[tuple[int, int]]:
             continue
         where = f"cell {cell.get('id', '')}, line {number + 1}: {line.strip()}"
         if cell.cell_type != "code" or line.strip() != f"# {mark[0]}":
-            raise CourseError(f"{where}: a mark stands alone on a line of a code cell")
+            raise CourseError(f"{where}: a mark must stand alone on a line of a code cell")
         if mark[1] == "BEGIN":
             if opened is not None:
-                raise CourseError(f"{where}: the solution before has no END SOLUTION")
+                raise CourseError(f"{where}: the solution before it has no END SOLUTION")
             opened = number
         else:
             if opened is None:
-                raise CourseError(f"{where}: there is no BEGIN SOLUTION before")
+                raise CourseError(f"{where}: there is no BEGIN SOLUTION before it")
             found.append((opened, number))
             opened = None
     if opened is not None:
@@ -102,12 +102,12 @@ def blank(cell: NotebookNode) -> str:
 
 
 def _ellipsis(solution: str) -> str:
-    """`name = ...` for every name that a solution outside of a function assigns: a check then says TODO."""
+    """`name = ...` for every name that a solution outside a function assigns: a check then says TODO."""
     return " = ".join([*dict.fromkeys(_bound(ast.parse(solution))), "..."])
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a piece of code assigns, defines or writes into, without those inside of functions."""
+    """Names that a piece of code assigns, defines or writes into, except inside functions."""
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         yield node.name
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -120,7 +120,7 @@ def _bound(node: ast.AST) -> Iterator[str]:
 
 
 def _parsed(source: str) -> ast.Module | None:
-    """A cell as a tree, magics and shell lines as `pass`; None if it is not Python (`%%html`)."""
+    """The syntax tree of a cell, with magics and shell lines as `pass`; None if it is not Python (`%%html`)."""
     try:
         return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
     except SyntaxError:
@@ -128,7 +128,7 @@ def _parsed(source: str) -> ast.Module | None:
 
 
 def unfold(cell: NotebookNode) -> None:
-    """Show the source of a cell with a solution, which the notebook folds so that its reader is asked first."""
+    """Show the source of a cell with a solution, which the notebook folds so that readers try first."""
     if regions(cell):
         cell.metadata.get("jupyter", {}).pop("source_hidden", None)
 
@@ -137,9 +137,9 @@ def unfold(cell: NotebookNode) -> None:
 
 
 def student(book: NotebookNode) -> NotebookNode:
-    """A copy to fill in: stubs for solutions, no outputs, and no marks of the tests; hints stay.
+    """A copy to fill in: stubs for solutions, no outputs, and no marks for the tests; hints stay.
 
-    Its metadata say which edition it is (`progress` keeps count there) and what it held when it was made.
+    Its metadata say which edition it is (`progress` counts tries there only) and hold a digest of its sources.
 
     Raises:
         CourseError: a mark is wrong, see `regions`.
@@ -159,12 +159,12 @@ def student(book: NotebookNode) -> NotebookNode:
 
 
 def _digest(book: NotebookNode) -> str:
-    """A number for all sources of a notebook: another one as soon as somebody has written into it."""
+    """A digest of all sources of a notebook: it changes as soon as somebody writes into one of its cells."""
     return hashlib.sha256(repr([(cell.cell_type, cell.source) for cell in book.cells]).encode()).hexdigest()[:16]
 
 
 def _made(path: Path) -> tuple[str, bool]:
-    """What a student notebook held when it was made (empty: it is none), and whether it still holds just that."""
+    """The digest from when a student notebook was made (empty: it is not one), and whether its sources still match."""
     try:
         book = nbformat.read(path, as_version=4)
         made = book.metadata["steering_course"]["made"]
@@ -174,12 +174,12 @@ def _made(path: Path) -> tuple[str, bool]:
 
 
 def for_tests(book: NotebookNode) -> NotebookNode:
-    """The student edition, with mark and outputs in the cells that nbval is to compare with those of the source.
+    """The student edition, where the cells that nbval compares keep their mark and the outputs of the source.
 
-    Checks go on with their references, so a blank notebook computes what its source does.
+    Checks hand out their references, so a blank notebook computes what its source does.
 
     Raises:
-        CourseError: a mark is wrong, see `regions`; or a cell to compare has no outputs, which nbval would pass over.
+        CourseError: a mark is wrong, see `regions`; or a cell to compare has no outputs: nbval would skip it.
     """
     made = student(book)
     del made.metadata["steering_course"]
@@ -194,40 +194,42 @@ def for_tests(book: NotebookNode) -> NotebookNode:
 
 
 def write_notebooks(project: Path, folder: Path, edit: Callable[[NotebookNode], NotebookNode] = student) -> list[Path]:
-    """Write an edition into `folder`; a notebook that is not in the course (any more) goes from there.
+    """Write an edition into `folder`, and delete notebooks there that are not (or no longer) in the course.
 
     Raises:
         CourseError: see `student` and `for_tests`; the message names the notebook.
     """
-    texts = {folder / path.name: _text(_edited(path, edit)) for path in sorted((project / "notebooks").glob("*.ipynb"))}
-    for path, text in texts.items():
-        _write(path, text)
+    texts = {folder / name: _text(book) for name, book in _every(project, edit).items()}
+    written = _written(texts)
     for path in set(folder.glob("*.ipynb")) - set(texts):
         path.unlink()
-    return list(texts)
+    return written
 
 
 def hand_out(project: Path, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Write the student edition into `folder`, and never over what somebody has written; (written, kept though old).
+    """Write the student edition into `folder`, but never over a learner's work; (written, kept though outdated).
 
-    A notebook of which the course has another version by now is replaced only if nobody has written into it.
+    A notebook that the course has changed since is replaced only if nobody has written into it.
 
     Raises:
         CourseError: see `student`; the message names the notebook.
     """
-    books = {folder / path.name: _edited(path, student) for path in sorted((project / "notebooks").glob("*.ipynb"))}
+    books = {folder / name: book for name, book in _every(project, student).items()}
     old = {path: _made(path) for path in folder.glob("*.ipynb")}
     new = {
         path: book for path, book in books.items() if old.get(path, ("", True))[0] != book.metadata.steering_course.made
     }
     kept = [path for path in new if path in old and not old[path][1]]
-    written = [path for path in new if path not in kept]
-    for path in written:
-        _write(path, _text(books[path]))
+    written = _written({path: _text(book) for path, book in new.items() if path not in kept})
     for path, (_, untouched) in old.items():
         if untouched and path not in books:
             path.unlink()
     return written, kept
+
+
+def _every(project: Path, edit: Callable[[NotebookNode], NotebookNode]) -> dict[str, NotebookNode]:
+    """An edition of every notebook of the course, by file name."""
+    return {path.name: _edited(path, edit) for path in sorted((project / "notebooks").glob("*.ipynb"))}
 
 
 def _edited(path: Path, edit: Callable[[NotebookNode], NotebookNode]) -> NotebookNode:
@@ -241,9 +243,12 @@ def _text(book: NotebookNode) -> str:
     return nbformat.writes(book).rstrip("\n") + "\n"
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _written(texts: dict[Path, str]) -> list[Path]:
+    """Write the files; returns their paths."""
+    for path, text in texts.items():
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(texts)
 
 
 # A release for a class -----------------------------------------------------------------------------------------
@@ -252,8 +257,8 @@ def _write(path: Path, text: str) -> None:
 def release(project: Path, folder: Path, wheels: Path | None = None) -> Path:
     """Write `steering-course-VERSION.zip` into `folder`, the same bytes for the same files; returns its path.
 
-    It holds what `make lab` needs, with the student edition as its notebooks. A folder of `wheels` (from
-    `make wheels`) goes along, so that `STEER_WHEELS=wheels make lab` does in a lab without network.
+    It holds what `make lab` needs, with the student edition as its notebooks. With a folder of `wheels` (from
+    `make wheels`) inside, `STEER_WHEELS=wheels make lab` works in a lab without network.
 
     Raises:
         CourseError: there are no wheels in that folder; see also `student` and `released`.
@@ -276,10 +281,10 @@ def release(project: Path, folder: Path, wheels: Path | None = None) -> Path:
 
 
 def released(project: Path) -> list[PurePosixPath]:
-    """Files of a release, sorted: those in git, or all outside of a repository; no tests, nothing for teachers.
+    """Files of a release, sorted: those in git (outside a repository all), without tests and the instructor's guide.
 
     Raises:
-        CourseError: git cannot be asked.
+        CourseError: git is missing or fails.
     """
     if (project / ".git").exists():
         files = {PurePosixPath(name) for name in _tracked(project).split("\0") if name}
@@ -311,7 +316,7 @@ def _wheels(folder: Path) -> list[Path]:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """An entry of a zip that tells nothing about when and where it was made."""
+    """A zip entry that does not reveal when and where it was made."""
     entry = zipfile.ZipInfo(name, date_time=(2020, 1, 1, 0, 0, 0))
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     return entry
@@ -324,9 +329,9 @@ CONFIG = f'''"""For nbgrader: run its commands in this folder, with the Python o
 import os
 import sys
 
-# nbgrader starts `alembic` by its name; it lies beside this Python, also where no environment was activated.
+# nbgrader starts `alembic` by name; it is beside this Python even where no environment was activated.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
-# Checks then raise for anything but a right answer; nbgrader gives no point to a cell that raises.
+# Checks then raise unless the answer is right; nbgrader gives no point to a cell that raises.
 os.environ["STEER_GRADING"] = "1"
 
 c = get_config()
@@ -334,7 +339,7 @@ c.CourseDirectory.course_id = "steering-course"
 c.ClearSolutions.begin_solution_delimeter = "BEGIN SOLUTION"
 c.ClearSolutions.end_solution_delimeter = "END SOLUTION"
 c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
-c.ExecutePreprocessor.timeout = 1800  # seconds a cell
+c.ExecutePreprocessor.timeout = 1800  # seconds per cell
 '''
 
 
@@ -346,7 +351,7 @@ def for_nbgrader(book: NotebookNode) -> NotebookNode:
     """
     book = copy.deepcopy(book)
     book.cells = [part for cell in book.cells for part in _around_checks(cell)]
-    waiting: list[NotebookNode] = []  # solutions whose check has not come yet
+    waiting: list[NotebookNode] = []  # solutions whose check comes later
     for cell in book.cells:
         if regions(cell):
             unfold(cell)
@@ -357,17 +362,21 @@ def for_nbgrader(book: NotebookNode) -> NotebookNode:
             for count, solution in enumerate(waiting, start=1):
                 _tell_nbgrader(solution, f"solution-{number}" + f"-{count}" * (count > 1), grade=False)
             waiting = []
-    if waiting:
-        raise CourseError(f"cell {waiting[0].get('id', '')} holds a solution that no check follows")
+    _refuse_unchecked(waiting)
     return book
 
 
-def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
-    """A cell cut before and after each check, so that the check is alone in its cell.
+def _refuse_unchecked(waiting: list[NotebookNode]) -> None:
+    if waiting:
+        raise CourseError(f"cell {waiting[0].get('id', '')} holds a solution that no check follows")
 
-    A value shown below it would be taken for its points (0.5 for half a point), and a graded cell with a
-    solution in it would have to be graded by hand. A check that raises assigns nothing, so the cell behind it goes on
-    with the reference: one mistake costs one point.
+
+def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
+    """A cell split before and after each check, so that the check is alone in its cell.
+
+    nbgrader would take a value shown below it for its points (0.5 for half a point), and a graded cell that holds a
+    solution would have to be graded by hand. A check that raises assigns nothing, so the next cell assigns the
+    reference: one mistake costs one point.
     """
     if cell.cell_type != "code" or not CHECKED.search(cell.source):
         return [cell]
@@ -390,26 +399,24 @@ def _tell_nbgrader(cell: NotebookNode, grade_id: str, *, grade: bool) -> None:
 
 
 def write_nbgrader(project: Path, folder: Path) -> list[Path]:
-    """Write `source/NAME/NAME.ipynb` for each notebook with exercises; a configuration that is there stays.
+    """Write `source/NAME/NAME.ipynb` for each notebook with exercises; an existing configuration stays.
 
     Raises:
         CourseError: see `for_nbgrader`; the message names the notebook.
     """
-    texts = {}
-    for path in sorted((project / "notebooks").glob("*.ipynb")):
-        book = _edited(path, for_nbgrader)
-        if any("nbgrader" in cell.metadata for cell in book.cells):
-            texts[folder / "source" / path.stem / path.name] = _text(book)
+    texts = {
+        folder / "source" / Path(name).stem / name: _text(book)
+        for name, book in _every(project, for_nbgrader).items()
+        if any("nbgrader" in cell.metadata for cell in book.cells)
+    }
     if not (config := folder / "nbgrader_config.py").exists():
         texts[config] = CONFIG
-    for path, text in texts.items():
-        _write(path, text)
-    return list(texts)
+    return _written(texts)
 
 
 # Notebooks for otter-grader --------------------------------------------------------------------------------------
 
-# No cell of the notebook calls otter: learners need not have it. The grader runs each test behind its solution.
+# No cell of the notebook calls otter, so learners need not install it. The grader runs each test after its solution.
 OTTER = """# ASSIGNMENT CONFIG
 init_cell: false
 export_cell: false
@@ -421,10 +428,10 @@ OTTER_TEST = "from helpers.course.check import assert_right\nassert_right({!r}, 
 
 
 def for_otter(book: NotebookNode) -> NotebookNode:
-    """A copy with otter-grader's cells around solutions: each check is a question of one point.
+    """A copy with otter-grader's cells around solutions: each check is a question worth one point.
 
-    Its test runs behind the solution and before the check, which hands out the reference; a reference that comes from
-    there gets no point.
+    Its test runs after the solution and before the check, which hands out the reference; a reference that was handed
+    out gets no point.
 
     Raises:
         CourseError: a mark is wrong, see `regions`, or no check follows a solution.
@@ -432,7 +439,7 @@ def for_otter(book: NotebookNode) -> NotebookNode:
     book = copy.deepcopy(book)
     parts = [part for cell in book.cells for part in _around_checks(cell)]
     book.cells = [v4.new_raw_cell(OTTER)]
-    waiting: list[NotebookNode] = []  # a solution whose check has not come yet, and what follows it
+    waiting: list[NotebookNode] = []  # a solution whose check comes later, and what follows it
     for cell in parts:
         unfold(cell)
         if cell.cell_type == "code" and (found := CHECKED.fullmatch(cell.source)):
@@ -442,13 +449,12 @@ def for_otter(book: NotebookNode) -> NotebookNode:
             waiting.append(cell)
         elif "check.right_or_reference(" not in cell.source:  # the check itself goes on with the reference
             book.cells.append(cell)
-    if waiting:
-        raise CourseError(f"cell {waiting[0].get('id', '')} holds a solution that no check follows")
+    _refuse_unchecked(waiting)
     return book
 
 
 def _question(number: str, answer: str, inside: list[NotebookNode]) -> list[NotebookNode]:
-    """The cells of one question, its test among them; what is not in a solution's own cells may not be changed."""
+    """The cells of one question with its test; learners may change only the cells of the solution."""
     cells = [v4.new_raw_cell(QUESTION.format(number.replace(".", "_")))]
     for cell in inside:
         around = [v4.new_raw_cell(f"# {end} SOLUTION") for end in ("BEGIN", "END")] if regions(cell) else []
@@ -464,21 +470,20 @@ def write_otter(project: Path, folder: Path) -> list[Path]:
     Raises:
         CourseError: see `for_otter`; the message names the notebook.
     """
-    texts = {}
-    for path in sorted((project / "notebooks").glob("*.ipynb")):
-        book = _edited(path, for_otter)
-        if any(cell.source == "# BEGIN TESTS" for cell in book.cells):
-            texts[folder / path.name] = _text(book)
-    for path, text in texts.items():
-        _write(path, text)
-    return list(texts)
+    return _written(
+        {
+            folder / name: _text(book)
+            for name, book in _every(project, for_otter).items()
+            if any(cell.source == "# BEGIN TESTS" for cell in book.cells)
+        }
+    )
 
 
 # The command ---------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None, project: Path | None = None) -> int:
-    """Exit code: 0 written, 1 not, with one line that says why; 2 for a wrong command."""
+    """Exit code: 0 if all was written, 1 after one line that says why not, 2 for a wrong command."""
     parser = argparse.ArgumentParser(prog="python -m helpers.course.editions", description="Editions for a class.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("student", help="notebooks to fill in, in build/student/notebooks")

@@ -1,6 +1,6 @@
-"""The terms of GLOSSARY.md: a page of the book on which each can be linked to, and links at first use.
+"""The terms of GLOSSARY.md: a page of the book with an anchor for each, and links at first use.
 
-A link is a role of sphinx, "{term}`leverages <Leverage>`", so that sphinx itself fails where a term is missing.
+A link is a sphinx role, "{term}`leverages <Leverage>`", so that sphinx itself reports a missing term.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Text that no link goes into: code, headings, equations, links, tags, and what is folded in one block of HTML.
+# Text that gets no links: code, headings, equations, links, tags, and what is folded in one block of HTML.
 UNLINKED = r"```.*?```|^#{1,6} [^\n]*|\$\$.*?\$\$|\$[^$]+\$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<details.*?</details>|<[^>]+>|https?://\S+"
 ENTRY = re.compile(r"^- \*\*(?P<name>.+?)\*\*: (?P<meaning>.+?) \[(?P<number>\w\w)\]\([^)]*\)$", re.MULTILINE)
-# Words of everyday English: a link stands only on the page that gives them their meaning.
+# Words of everyday English: linked only on the page that defines them.
 EVERYDAY = re.findall(
     r"\w+",
     """
@@ -34,13 +34,13 @@ class Term:
 
     @property
     def sense(self) -> str:
-        """What tells an entry from another of the same word, such as "of a design"; empty for most."""
+        """What distinguishes an entry from another with the same word, such as "of a design"; empty for most."""
         found = re.search(r"\(([a-z].*)\)$", self.name)
         return found[1] if found else ""
 
     @property
     def forms(self) -> list[str]:
-        """What a text may call it: the name, its abbreviation, or each of the names that share an entry."""
+        """The forms that a text may use: the name, its abbreviation, or each of the names that share an entry."""
         bare = re.sub(r"\s*\(.*\)$", "", self.name)
         short = re.search(r"\(([A-Z]{2,})\)$", self.name)
         return [*re.split(r", | and ", bare), *([short[1]] if short else [])]
@@ -52,7 +52,7 @@ def terms_of(glossary: str) -> list[Term]:
 
 
 def glossary_page(glossary: str) -> str:
-    """GLOSSARY.md with its list of terms as the directive that sphinx links to."""
+    """GLOSSARY.md with its list of terms as a sphinx glossary, to which links can point."""
     return re.sub(r"(?:^- \*\*.*\n?)+", _directive, glossary, flags=re.MULTILINE)
 
 
@@ -64,8 +64,8 @@ def _directive(found: re.Match) -> str:
 def linked(texts: Sequence[str], terms: Iterable[Term], number: str) -> list[str]:
     """The Markdown `texts` of page `number`, with each term linked where the page first uses it.
 
-    A term is linked from the notebook on that introduces it: earlier, its word means what it always means. One of
-    several parts (`Gap map`), or with signs of its own (`G-optimal`), is linked anywhere.
+    A term is linked from the notebook that introduces it onwards: before, the word has its everyday meaning. A term of
+    several words (`Gap map`), or with special characters (`G-optimal`), is linked anywhere.
     """
     forms = {form: term for term in terms if _belongs(term, number) for form in term.forms}
     seen: set[str] = set()
@@ -97,7 +97,7 @@ def _belongs(term: Term, number: str) -> bool:
 
 
 def _pattern(form: str) -> str:
-    """A form as it may stand in a text: its first letter small or large, unless capitals are its point."""
+    """A form as it may occur in a text: its first letter in either case, unless the form is in capitals."""
     words = re.escape(form).replace("\\ ", r"\s+")
     return f"[{form[0].lower()}{form[0].upper()}]{words[1:]}" if form[1:2].islower() else words
 

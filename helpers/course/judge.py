@@ -1,4 +1,4 @@
-"""What is right, and what differs: an exercise, the verdict on an answer to it, and differences in words."""
+"""Exercises, verdicts on answers to them, and differences between answer and expectation in words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Exercise:
 
 
 def normal_values(seed: int, *shape: int) -> Float[np.ndarray, " ..."]:
-    """Normal numbers for a case of an exercise; another shape gets others."""
+    """Standard normal numbers for a case of an exercise; they depend on seed and shape."""
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
 
@@ -86,7 +86,7 @@ def _is_stub(value: Any) -> bool:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in one word for the learner: numbers of any precision are the same kind."""
+    """The kind of a value, in one word for the learner: numbers of any precision are the same kind."""
     if _instance(value, "torch", "Tensor"):
         return "tensor"
     if _instance(value, "pandas", "DataFrame", "Series"):

@@ -1,8 +1,9 @@
 """Which checks a learner has passed: `progress.overview()` in a notebook; `python -m helpers.course.progress FOLDER`.
 
 The checks keep a small file, `progress.json`, beside the notebooks of the student edition and nowhere else: not where
-the notebooks with solutions run, not in tests or while grading, and never with STEER_PROGRESS=0. It holds numbers of
-exercises, tries and times, and a name only if the learner has typed one (`progress.sign("Ada")`). Nothing is sent.
+the notebooks with solutions run, not in tests or while grading, and never with STEER_PROGRESS=0. It lists exercises
+with the number of tries and the time of the first right answer, and a name only if the learner has typed one
+(`progress.sign("Ada")`). Nothing is sent.
 
     python -m helpers.course.progress FOLDER --table class.csv    the files of a class, all `*.json` below FOLDER
 """
@@ -27,13 +28,14 @@ from helpers.base.storage import CourseError, atomic_file, locked
 
 FILE = "progress.json"
 EDITION = re.compile(r'"edition": "student"')  # in the metadata of a notebook, see `editions.student`
+NO_RECORD = "is not a record of progress, or damaged"
 SECONDS_FOR_LOCK = 10.0
 CLASS_COLUMNS = ("student", "file", "exercise", "passed", "tries")
 
 
 @dataclass
 class Tried:
-    """What is known of one exercise: tries up to the first right answer, and when that was (empty: not yet)."""
+    """One exercise: the number of tries up to the first right answer, and when that was (empty: not yet)."""
 
     tries: int = 0
     passed: str = ""
@@ -41,7 +43,7 @@ class Tried:
 
 @dataclass
 class Progress:
-    """What one learner has done, by number of exercise; `student` is a name that they typed, or empty."""
+    """What one learner has done, by exercise number; `student` is a name that they typed, or empty."""
 
     student: str = ""
     exercises: dict[str, Tried] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Progress:
 
 
 def read_progress(path: Path) -> Progress:
-    """What a file holds; nothing where there is none.
+    """The record in a file; an empty one if there is no file.
 
     Raises:
         CourseError: the file cannot be read, or holds something else.
@@ -70,9 +72,9 @@ def read_progress(path: Path) -> Progress:
     except OSError as error:
         raise CourseError(f"{path.name} cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CourseError(f"{path.name} is no record of progress, or damaged") from error
+        raise CourseError(f"{path.name} {NO_RECORD}") from error
     if not _is_whole(found):
-        raise CourseError(f"{path.name} is no record of progress, or damaged")
+        raise CourseError(f"{path.name} {NO_RECORD}")
     return found
 
 
@@ -97,7 +99,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def kept_at() -> Path | None:
-    """The file of the folder that the kernel runs in; None where no progress is kept."""
+    """The progress file of the folder that the kernel runs in; None where no progress is kept."""
     off = os.environ.get("STEER_PROGRESS") == "0" or os.environ.get("STEER_GRADING") == "1"
     folder = Path.cwd()
     return None if off or not _has_student_edition(folder) else folder / FILE
@@ -105,7 +107,7 @@ def kept_at() -> Path | None:
 
 @cache
 def _has_student_edition(folder: Path) -> bool:
-    """Whether a notebook of the student edition lies in a folder; looked up once in each kernel."""
+    """Whether a folder holds a notebook of the student edition; looked up once per kernel."""
     return any(EDITION.search(path.read_text(encoding="utf-8", errors="replace")) for path in folder.glob("*.ipynb"))
 
 
@@ -119,36 +121,36 @@ def _say_once(line: str) -> None:
 
 
 def _amend(path: Path, number: str | None, *, passed: bool = False, student: str | None = None) -> None:
-    """Count one try, or write a name, in a file that several kernels may write at once."""
+    """Count one try, or write a name, in a file that several kernels may write at the same time."""
     with locked(path, SECONDS_FOR_LOCK):
         try:
             found = read_progress(path)
         except CourseError as error:
-            _say_once(f"{error}: it was kept as {_set_aside(path).name}, and a new record begins")
+            _say_once(f"{error}: it was renamed to {_set_aside(path).name}, and a new record begins")
             found = Progress()
         if student is not None:
             found.student = student
         if number is not None:
             tried = found.exercises.setdefault(number, Tried())
             if tried.passed:
-                return  # what is tried after a right answer is play
+                return  # tries after a right answer do not count
             tried.tries += 1
             tried.passed = datetime.datetime.now().isoformat(" ", "minutes") if passed else ""
         _write(path, found)
 
 
 def note(number: str, *, passed: bool) -> None:
-    """Count a try at an exercise where progress is kept; what goes wrong is one line, and never stops a notebook."""
+    """Count a try at an exercise where progress is kept; a failure is one line of text and never stops a notebook."""
     try:
         if path := kept_at():
             _amend(path, number, passed=passed)
     except (OSError, NotImplementedError) as error:  # the second: a file system without locks
         reason = getattr(error, "strerror", None) or error
-        _say_once(f"your progress is not kept ({reason}): copy your notebooks to a folder that you can write")
+        _say_once(f"your progress is not kept ({reason}): copy your notebooks to a folder where you can write")
 
 
 def sign(name: str) -> None:
-    """Put a name into the file of progress, for the teacher: one line of at most 60 characters.
+    """Put a name into the progress file, for the instructor: one line of at most 60 characters.
 
     Raises:
         CourseError: no progress is kept here, the name is empty or too long, or the file cannot be written.
@@ -162,12 +164,12 @@ def sign(name: str) -> None:
         _amend(path, None, student=name)
     except (OSError, NotImplementedError) as error:
         raise CourseError(f"{FILE} could not be written ({getattr(error, 'strerror', None) or error})") from error
-    print(f"{FILE} now says that it is by {name}")
+    print(f"{FILE} now carries the name {name}")
 
 
 # The page ------------------------------------------------------------------------------------------------------
 
-NOT_KEPT = "no progress is kept here: `make lab EDITION=student` opens notebooks to fill in, which do"
+NOT_KEPT = "no progress is kept here: it is kept beside the student notebooks that `make lab EDITION=student` opens"
 STYLE = """<style>
 .progress-page table { border-collapse: collapse; font-size: 0.95em; color: inherit; }
 .progress-page th, .progress-page td { text-align: left; padding: 2px 14px 2px 0; background: none; color: inherit; }
@@ -180,7 +182,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Page:
-    """A learner's progress as a page of a notebook, and as plain text; `titles` are those of all exercises."""
+    """A learner's progress as HTML for a notebook and as plain text; `titles` are those of all exercises, by number."""
 
     progress: Progress
     titles: dict[str, str]
@@ -194,30 +196,35 @@ class Page:
 
     def summary(self) -> str:
         """One line: who, and how many checks are passed."""
-        done = sum(number in self.titles for number in self.progress.passed)
         by = f"{self.progress.student}: " if self.progress.student else ""
-        return f"{by}{done} of {len(self.titles)} checks passed"
+        return f"{by}{self.done(list(self.titles))} checks passed"
+
+    def done(self, numbers: list[str]) -> str:
+        """How many of some exercises are passed, as in `2 of 5`."""
+        return f"{self._passed(numbers)} of {len(numbers)}"
+
+    def _passed(self, numbers: list[str]) -> int:
+        return sum(number in self.progress.passed for number in numbers)
 
     def begun(self, numbers: list[str]) -> str:
-        """The exercises among some that were tried and are not right yet."""
+        """Those of some exercises that were tried and are not right yet."""
         tried = ((number, self.progress.exercises.get(number, Tried())) for number in numbers)
         return ", ".join(f"{number} ({_tries(one.tries)})" for number, one in tried if one.tries and not one.passed)
 
     def __repr__(self) -> str:
         lines = [self.summary()]
         for notebook, numbers in self.notebooks().items():
-            done = sum(number in self.progress.passed for number in numbers)
-            bar = "#" * done + "." * (len(numbers) - done)
-            lines.append(f"{notebook}  {bar:10} {done} of {len(numbers)}  {self.begun(numbers)}".rstrip())
+            bar = ("#" * self._passed(numbers)).ljust(len(numbers), ".")
+            lines.append(f"{notebook}  {bar:10} {self.done(numbers)}  {self.begun(numbers)}".rstrip())
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = []
         for notebook, numbers in self.notebooks().items():
-            done = sum(number in self.progress.passed for number in numbers)
-            bar = f'<div class="bar" aria-hidden="true"><div style="width: {100 * done // len(numbers)}%"></div></div>'
+            width = 100 * self._passed(numbers) // len(numbers)
+            bar = f'<div class="bar" aria-hidden="true"><div style="width: {width}%"></div></div>'
             rows.append(
-                f'<tr><th scope="row">{notebook}</th><td>{done} of {len(numbers)}</td><td>{bar}</td>'
+                f'<tr><th scope="row">{notebook}</th><td>{self.done(numbers)}</td><td>{bar}</td>'
                 f"<td>{self.begun(numbers)}</td></tr>"
             )
         head = _head("notebook", "passed", "", "tried, not right yet")
@@ -245,7 +252,7 @@ def _head(*names: str) -> str:
 
 
 def overview() -> None:
-    """Show which checks of the course are passed, after how many tries, and when; or one line that says why not."""
+    """Show which checks are passed, after how many tries and when; or print one line that says why not."""
     from IPython.display import display
 
     from helpers.course.exercises import EXERCISES  # loads torch: not when a notebook starts
@@ -280,7 +287,7 @@ def gather(folder: Path) -> tuple[list[tuple[str, ...]], list[str]]:
 
 
 def _plain(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """The text of a cell, so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
 
 
@@ -292,7 +299,7 @@ def class_table(rows: list[tuple[str, ...]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 1 if there was no file, or one that could not be read or written; each is named."""
+    """Exit code: 0, or 1 if there is no file or one cannot be read or written; each such file is named."""
     parser = argparse.ArgumentParser("python -m helpers.course.progress", description="The progress of a class.")
     parser.add_argument("folder", type=Path, help=f"where the files lie, each a learner's {FILE}, under any name")
     parser.add_argument("--table", type=Path, metavar="FILE.csv", help="where to write the table (default: here)")
@@ -306,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 temporary.write_text(class_table(rows), encoding="utf-8")
             print(f"{chosen.table}: {len({row[:2] for row in rows})} learners, {len(rows)} exercises")
     except OSError as error:
-        problems.append(f"{chosen.table} could not be written ({error.strerror or error})")
+        problems.append(f"{chosen.table or 'the table'} could not be written ({error.strerror or error})")
     if not rows and not problems:
         problems = [f"no record of progress below {chosen.folder}"]
     print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the tests found out, as results: counted from pytest's reports and from the clock, never typed in.
+"""What the tests found, as results: counted from pytest's reports and the clock, never typed in.
 
     python -m helpers.course.report check STARTED               after `make check`: how long it took
     python -m helpers.course.report test STARTED REPORT.xml     after `make test`: that, and what the tests counted
@@ -26,10 +26,11 @@ from helpers.course import editions, results, run
 from helpers.course.exercises import EXERCISES
 from helpers.course.judge import verdict_on
 
-AXE = "axe_serious"  # the property in which a test leaves the number of serious findings
-ROWS = "tests"  # what stands in the column of the notebook
-COUNTED = "notebooks"  # the same, of what is counted in the notebooks without running one
-OFFLINE = "release"  # the same, of a release that was unpacked without a network (tests/benchmarks/bench_release.py)
+AXE = "axe_serious"  # the property in which a test stores the number of serious findings
+# What the column "notebook" holds for rows of tests, of counts in the notebooks, and of bench_release.py:
+ROWS = "tests"
+COUNTED = "notebooks"
+OFFLINE = "release"
 SECTION_TITLES = {  # in RESULTS.md
     COUNTED: "The classroom",
     OFFLINE: "A class without network",
@@ -42,34 +43,34 @@ def cases(report: Path) -> list[ElementTree.Element]:
     """The test cases of a report.
 
     Raises:
-        CourseError: the report is not there, not whole, or empty.
+        CourseError: the report is missing, damaged or empty.
     """
     try:
         found = list(ElementTree.parse(report).iter("testcase"))
     except (OSError, ElementTree.ParseError) as error:
-        raise CourseError(f"{report.name} is no report of pytest: run `make test` again") from error
+        raise CourseError(f"{report.name} is not a report of pytest: run `make test` again") from error
     if not found:
         raise CourseError(f"{report.name} has no tests in it: run `make test` again")
     return found
 
 
 def passed(case: ElementTree.Element) -> bool:
-    """Neither failed nor skipped."""
+    """Whether a test neither failed nor was skipped."""
     return not any(case.find(kind) is not None for kind in ("failure", "error", "skipped"))
 
 
 def in_browser(case: ElementTree.Element) -> bool:
-    """Is this a test in a browser? All others of the report are cells of notebooks."""
+    """Whether this is a test in a browser; all others in the report are cells of notebooks."""
     return ".browser." in (case.get("classname") or "")
 
 
 def notebooks(report: Path) -> dict[str, tuple[bool, float]]:
-    """For each notebook of a report: did all its cells pass, and how many seconds did they take together?"""
+    """For each notebook in a report: whether all its cells passed, and the seconds that they took together."""
     files: dict[str, tuple[bool, float]] = {}
     for case in cases(report):
         if in_browser(case):
             continue
-        # nbval names a case's class after its file; a notebook that could not be collected has no class.
+        # nbval names the class of a case after its file; a notebook that could not be collected has no class.
         file = (case.get("classname") or case.get("name") or "").removesuffix(".ipynb").rpartition(".")[2]
         whole, seconds = files.get(file, (True, 0.0))
         files[file] = whole and passed(case), seconds + float(case.get("time") or 0)
@@ -77,13 +78,13 @@ def notebooks(report: Path) -> dict[str, tuple[bool, float]]:
 
 
 def rejected() -> tuple[int, int]:
-    """Wrong answers that the checks reject, and all wrong answers that are known."""
+    """The number of known wrong answers that the checks reject, and of all known wrong answers."""
     verdicts = [verdict_on(chosen, answer) for chosen in EXERCISES.values() for answer in chosen.wrong]
     return sum(verdict is not None for verdict in verdicts), len(verdicts)
 
 
 def learner_lines(book: nbformat.NotebookNode) -> tuple[int, int]:
-    """Code lines of a notebook that the learner writes (solutions), and all: no comments, imports or folded cells."""
+    """Lines of code that the learner writes (solutions), and all lines, without comments, imports and folded cells."""
     own = total = 0
     for cell in book.cells:
         if cell.cell_type != "code" or "hide-input" in cell.metadata.get("tags", []):
@@ -97,7 +98,7 @@ def learner_lines(book: nbformat.NotebookNode) -> tuple[int, int]:
 
 
 def record_exercises(folder: Path) -> None:
-    """Record `classroom.*` as far as the notebooks in a folder and the exercises tell it, without a run."""
+    """Record the rows of `classroom.*` that follow from the notebooks in a folder and the exercises, without a run."""
     right, wrong = rejected()
     books = {path.stem.split("_")[0]: nbformat.read(path, as_version=4) for path in sorted(folder.glob("*.ipynb"))}
     prose = "\n\n".join(c.source for book in books.values() for c in book.cells if c.cell_type == "markdown")
@@ -116,7 +117,7 @@ def record_exercises(folder: Path) -> None:
 
 
 def record_classroom(report: Path) -> None:
-    """Record `classroom.*` as far as a run of the tests tells it: the blank notebooks, and the tests in a browser."""
+    """Record the rows of `classroom.*` that a run of the tests gives: blank notebooks, and tests in a browser."""
     books = notebooks(report)
     browser = [case for case in cases(report) if in_browser(case)]
     found = [int(p.get("value") or 0) for case in browser for p in case.iter("property") if p.get("name") == AXE]
@@ -134,19 +135,19 @@ def record_classroom(report: Path) -> None:
 
 
 def is_cold(started: float) -> bool:
-    """Was the cache empty when make began: is everything in it younger?"""
+    """Whether the cache was empty when make began: everything in it is newer."""
     files = (path for path in settings.cache_dir().rglob("*") if path.is_file())
     return all(path.stat().st_mtime >= started for path in files)
 
 
 def with_installation(started: float) -> bool:
-    """Did this call of make install the packages?"""
+    """Whether this call of make installed the packages."""
     stamp = settings.PROJECT / ".venv" / "lab.stamp"
     return stamp.exists() and stamp.stat().st_mtime >= started
 
 
 def record_minutes(name: str, started: float) -> None:
-    """Record `tests.NAME`: the minutes since `started`, of what, and on which machine."""
+    """Record `tests.NAME`: the minutes since `started`, with or without installation, and the machine."""
     how = f"minutes, {'with' if with_installation(started) else 'without'} installation"
     where = f"{os.cpu_count()} cores, {run.processor()}"
     minutes = round((time.time() - started) / 60, 1)
@@ -161,7 +162,7 @@ def record_lines() -> None:
 
 
 def record_test(started: float, report: Path) -> None:
-    """Record all that `make test` found out, and say which notebooks took longest."""
+    """Record all that `make test` found, and print the seconds of each notebook, slowest first."""
     temperature = "cold" if is_cold(started) else "warm"
     record_minutes(f"{temperature}_minutes", started)
     record_classroom(report)
@@ -175,7 +176,7 @@ def record_test(started: float, report: Path) -> None:
 
 
 def write_page() -> None:
-    """Write what was recorded of notebooks and tests into their sections of notebooks/RESULTS.md."""
+    """Write the recorded rows on notebooks and tests into their sections of notebooks/RESULTS.md."""
     recorded = results.load(settings.results_file() or settings.checkout() / "build/results.json")
     if not {row["notebook"] for row in recorded.values()} & set(SECTION_TITLES):
         raise CourseError("no test has been recorded: run `make test` first")

@@ -45,7 +45,7 @@ def check_torch(version=None) -> Check:
 
 
 def check_memory() -> Check:
-    """Is enough memory free? Under 2 GB the notebooks swap or die; 4 GB is comfortable."""
+    """Is enough memory free? Under 2 GB the notebooks swap or are killed; 4 GB is comfortable."""
     import psutil
 
     free = psutil.virtual_memory().available / GIGABYTE
@@ -67,7 +67,7 @@ def check_disk() -> Check:
     wanted = [source for source in sources.read_manifest().values() if source.default]
     there = all(sources.is_intact(s) and (gguf.is_converted(s) or not gguf.gguf_of(s)) for s in wanted)
     remedy = "free 2 GB or set STEER_CACHE to a folder on another disk"
-    # Notebook 00 is published with this line: it should not tell whose machine it was made on.
+    # Notebook 00 is published with this line: it should not reveal whose machine it ran on.
     shown = str(folder).replace(str(Path.home()), "~", 1)
     return Check("disk", there or free >= 2, f"{free:.1f} GB free in {shown}", remedy)
 
@@ -110,7 +110,7 @@ def check_source(name: str) -> Check:
 
 
 def check_device() -> Check:
-    """Which device will compute. Every one is good: the course is made for a CPU."""
+    """Which device will compute. Any device is fine: the course is made for a CPU."""
     from helpers.base import compute
 
     return Check("device", True, str(compute.default_device()), "")
@@ -149,7 +149,7 @@ def say(text) -> None:
 
 
 def main(arguments=None) -> int:
-    """Entry point: 0 if all requirements are met, else 1. `--python-only` looks at nothing but Python."""
+    """Entry point: 0 if all requirements are met, else 1. `--python-only` checks only Python."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--python-only" not in arguments:
         return 0 if all(check.ok for check in check_all()) else 1

@@ -93,12 +93,12 @@ def load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CourseError(f"{path.name} is not valid JSON: delete it and run `make course` again") from error
     if not isinstance(content, dict):
-        raise CourseError(f"{path.name} holds no JSON object: delete it and run `make course` again")
+        raise CourseError(f"{path.name} does not hold a JSON object: delete it and run `make course` again")
     return content
 
 
 def amend(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Apply `change` to the JSON object in `path`; safe when several processes do so at once."""
+    """Apply `change` to the JSON object in `path`; safe when several processes do so at the same time."""
     with locked(path):
         content = load(path)
         change(content)
@@ -142,7 +142,7 @@ def as_table(results: dict[str, Any]) -> str:
 
 
 def as_markdown(results: dict[str, Any], *, title: str, machine: str, date: str, commit: str) -> str:
-    """The results as a section of a Markdown page that says where, when, from which commit and with which model."""
+    """The results as a section of a Markdown page that names the machine, the date, the commit and the model."""
     profiles = ", ".join(sorted({row["profile"] for row in results.values()})) or "none"
     models = ", ".join(sorted({row.get("model", settings.DEFAULT_MODEL) for row in results.values()})) or "none"
     lines = [
@@ -162,10 +162,10 @@ LAST = 99  # in the order of sections: those without a notebook in their title
 
 
 def with_section(page: str, section: str) -> str:
-    """The results page with a section added, or put in the place of the one with its title.
+    """The results page with a section added, or with the section of that title replaced.
 
-    The parts of the course are long runs of their own; a new run of one leaves the numbers of the others. They stand in
-    the order of the first notebook in their titles.
+    Each part of the course is a long run of its own; a new run of one keeps the numbers of the others. Sections are
+    ordered by the first notebook in their titles.
     """
     sections = {part.splitlines()[0]: part.strip() + "\n" for part in re.split(r"(?m)^(?=## )", page)[1:]}
     sections[section.splitlines()[0]] = section
@@ -179,8 +179,8 @@ RESULTS_PAGE = settings.PROJECT / "notebooks" / "RESULTS.md"
 def published(prefix: str, page: Path = RESULTS_PAGE) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) of the rows of the results page whose names begin with a prefix, under the rest of the name.
 
-    What the full profile has found, for a notebook that shows it beside its own run. Rows without an interval are left
-    out, and there is none where there is no page, as in an installed package.
+    Results of the full profile, for a notebook that shows them beside its own run. Rows without an interval are left
+    out; without a results page, as in an installed package, the result is empty.
     """
     found = {}
     for line in page.read_text(encoding="utf-8").splitlines() if page.exists() else []:

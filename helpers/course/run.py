@@ -36,7 +36,7 @@ from helpers.base import settings
 from helpers.base.storage import CourseError, atomic_file
 from helpers.course import results
 
-CELL_SECONDS = 6 * 3600  # one cell of notebook 08 asks all methods: hours in the full profile, from an empty memo
+CELL_SECONDS = 6 * 3600  # one cell of notebook 08 runs all methods: hours in the full profile, with an empty memo
 # nbconvert's own colours have less contrast than the WCAG asks for (4.5 to 1), and colour alone marks its links.
 READABLE = """
 .jp-RenderedHTMLCommon a { text-decoration: underline !important }
@@ -44,7 +44,7 @@ READABLE = """
 .highlight { --jp-mirror-editor-operator-color: #7a00cc; --jp-mirror-editor-number-color: #006b00;
   --jp-mirror-editor-comment-color: #2f6464 }
 """
-SECTIONS = {  # of the results page: what is measured anew together
+SECTIONS = {  # of the results page: what is measured in one run
     "Embedding spaces (notebooks 00 to 02)": {"00", "01", "02"},
     "Utility, environment and design (notebooks 03 to 05)": {"03", "04", "05"},
     "EAGLE agents (notebooks 06 and 07)": {"06", "07"},
@@ -63,7 +63,7 @@ class UnknownNotebook(CourseError):
 
 
 class CellFailed(Exception):
-    """A cell raised, ran too long or killed its kernel; the text shows its source and the traceback."""
+    """A cell raised, ran too long or killed its kernel; the message shows its source and the traceback."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Course:
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Kernels of the running Python, whatever kernel is installed under the notebook's kernel name."""
+    """Starts kernels with the running Python, whatever kernel is installed under the notebook's kernel name."""
 
     @default("transport_encryption")
     def _encrypt_where_possible(self) -> str:
-        return "auto"  # otherwise each kernel warns that other users of the machine could listen
+        return "auto"  # otherwise each kernel warns that other users of the machine could listen in
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -188,7 +188,7 @@ def _execute_cell(client: NotebookClient, cell: nbformat.NotebookNode, index: in
 
 
 def as_page(book: nbformat.NotebookNode, notebook: Path) -> str:
-    """HTML page of an executed notebook, in colours that can be told from the background."""
+    """HTML page of an executed notebook, in colours with enough contrast."""
     resources = {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}}
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(book, resources=resources)
     return page.replace("</head>", f"<style>{READABLE}</style></head>", 1)
@@ -215,10 +215,10 @@ def run_notebook(course: Course, notebook: Path) -> float:
 
 
 def run(course: Course, wanted: list[str]) -> None:
-    """Run what is not cached, one line a notebook, then print the results and write them into RESULTS.md.
+    """Run what is not cached, with one line per notebook, then print the results and write them into RESULTS.md.
 
     Raises:
-        UnknownNotebook, CellFailed: see `select` and `execute`; the notebooks before stay done.
+        UnknownNotebook, CellFailed: see `select` and `execute`; earlier notebooks stay done.
     """
     notebooks, total = select(course, wanted), 0.0
     print(f"profile {course.profile}, notebooks:", *(path.stem for path in notebooks), flush=True)
@@ -251,10 +251,10 @@ def write_report(course: Course) -> None:
 
 
 def write_section(project: Path, title: str, rows: dict[str, Any]) -> None:
-    """Write results into their section of notebooks/RESULTS.md, in the place of an older one of that title.
+    """Write results into their section of notebooks/RESULTS.md, replacing an older one with that title.
 
-    What was measured with another chat model than the default has a page of its own under `build/`: the notebooks
-    quote the first.
+    Results with another chat model than the default go to a page of their own under `build/`, since the notebooks quote
+    those of the default.
     """
     another = settings.model_name() != settings.DEFAULT_MODEL
     page = project / (f"build/RESULTS_{settings.model_title()}.md" if another else "notebooks/RESULTS.md")
@@ -267,7 +267,7 @@ def write_section(project: Path, title: str, rows: dict[str, Any]) -> None:
 
 
 def processor() -> str:
-    """Name of the processor, as far as the system tells it."""
+    """Name of the processor, as far as the system reports it."""
     with contextlib.suppress(OSError):
         if found := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return found[1]

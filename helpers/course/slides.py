@@ -1,13 +1,13 @@
-"""A lecture of 45 minutes from the notebooks: cells that are tagged for it, on one page that needs no network.
+"""A lecture of 45 minutes from the notebooks: the cells tagged for it, on one page that needs no network.
 
 A cell goes into the deck when its metadata has a `slideshow` entry, as JupyterLab's "slide type" writes it:
 
     {"slideshow": {"slide_type": "slide", "title": "What this slide says"}, "tags": ["slide-equation"]}
 
-`slide` and `subslide` begin a slide, `-` goes on with the one before, `fragment` comes in with a click, and `notes`
-are for the speaker (key S). `title` stands instead of the cell's own headings. Of a code cell the outputs are shown
-as they were committed, its code only with the tag `show-code`. A text is shown whole, or only the parts that the
-tags in `PARTS` name; then the whole goes to the speaker's notes. Headings inside a slide are left out.
+`slide` and `subslide` begin a slide, `-` continues the one before, `fragment` appears with a click, and `notes` are
+for the speaker (key S). `title` replaces the cell's own headings. Of a code cell the outputs are shown as they were
+committed, and its code only with the tag `show-code`. A text is shown whole, or only the parts that the tags in `PARTS`
+name; then the whole goes to the speaker's notes. Headings inside a slide are left out.
 
 From a shell: `python -m helpers.course.slides`, or `make slides`, writes build/slides/index.html.
 """
@@ -113,7 +113,7 @@ def written(text: str, slide_type: str = "slide") -> NotebookNode:
 
 
 def described(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """Outputs in which the printed line about a figure has become the description of its picture."""
+    """Outputs in which the printed description of a figure is its alt text."""
     printed = "".join(out.text for out in outputs if out.output_type == "stream")
     captions = iter(re.findall(rf"^{CAPTION}(.+)$", printed, flags=re.MULTILINE))
     kept = []
@@ -128,7 +128,7 @@ def described(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
 
 
 def content(cell: NotebookNode, slide_type: str, titled: bool) -> list[NotebookNode]:
-    """What is shown of a tagged cell; a text of which only parts are shown goes whole to the speaker's notes."""
+    """What is shown of a tagged cell; a text that is shown in part goes whole to the speaker's notes."""
     tags = cell.metadata.get("tags", [])
     if cell.cell_type == "markdown":
         whole, part = (
@@ -141,7 +141,7 @@ def content(cell: NotebookNode, slide_type: str, titled: bool) -> list[NotebookN
 
 
 def slide_cells(cell: NotebookNode, number: str) -> list[NotebookNode]:
-    """The cells that a cell of notebook `number` puts into the deck: none if it is not tagged."""
+    """The cells of the deck for a cell of notebook `number`: none if it is not tagged."""
     tagged = cell.metadata.get("slideshow", {})
     kind, title = tagged.get("slide_type", "-"), tagged.get("title")
     if not tagged or kind == "skip":

@@ -1,4 +1,4 @@
-"""How much faster the engine and the editing step are than the plain way: ratios measured on this machine."""
+"""How much faster the engine and the editing step are than plain implementations: ratios measured on this machine."""
 
 from __future__ import annotations
 
@@ -46,11 +46,10 @@ def measure_speedups(
     """Tokens or scores per second of the engine, divided by those of three rivals and of full prompts.
 
     The rivals are `transformers.generate` prompt by prompt, the same with all prompts in one padded batch, and
-    `prefix_generate`, which also computes only once what all prompts have in common.
+    `prefix_generate`, which also computes the common prefix only once.
 
     Prompts are those of the course's rewrites (three worked examples in front) about plots of one to four
-    sentences. No answer ends early, so that all do the same work: what the engine gains by retiring finished rows is
-    not counted.
+    sentences. No answer ends early, so that all do the same work; the gain from retiring finished rows is not counted.
 
     Args:
         n_loop: how many prompts, spread over the lengths, the loop is timed on; its time grows in proportion.
@@ -59,7 +58,7 @@ def measure_speedups(
     Returns:
         `loop`, `batched` and `prefix_generate`: prompts of mixed length, against each rival. `expand` and
         `prefix_generate_expand`: the instructions on one plot, against a padded batch and against `prefix_generate`.
-        `prefix`: scoring the instructions behind one plot, against scoring them as full prompts.
+        `prefix`: scoring the instructions after one plot, against scoring them as full prompts.
     """
     random = np.random.default_rng(0)
     tokenizer = backend.lm.tokenizer
@@ -95,7 +94,7 @@ def truncated_speedup(lm: LoadedModel) -> float:
     """How much faster a step of an adapter is when the pass runs only where it must (`states.read`).
 
     The states of the block at half depth are read, and the adapter sits on the third of the blocks below it. The plain
-    way computes all blocks, and the loss from the same states; the other one starts behind the blocks that never
+    way computes all blocks, and the loss from the same states; the other one starts after the blocks that never
     change and ends at the one that is read.
     """
     depth = len(blocks(lm.model))
@@ -122,7 +121,7 @@ def truncated_speedup(lm: LoadedModel) -> float:
 
 
 def score_in_full(backend: LocalBackend, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
-    """What `backend.score` gives, the plain way: every continuation behind the whole prompt, one after the other."""
+    """The scores of `backend.score`, computed plainly: each continuation after the whole prompt, one by one."""
     model, tokenizer = backend.lm
     start = prompt_tokens(tokenizer, prompt)
     scores = []
@@ -158,7 +157,7 @@ def _prefix_generate(backend: LocalBackend, rows: Sequence[TokenIds], sampling: 
 
 
 def _options(backend: LocalBackend, sampling: Sampling) -> dict[str, Any]:
-    """What makes `generate` sample as the engine does, and end no answer early."""
+    """Options with which `generate` samples as the engine does, and ends no answer early."""
     settings = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
     ends = {"min_new_tokens": sampling.max_new_tokens, "pad_token_id": backend.lm.tokenizer.pad_token_id}
     return {"do_sample": True, **settings, **ends}

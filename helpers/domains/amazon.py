@@ -26,7 +26,7 @@ FIELDS = "reviewerID, asin and overall (2014, 2018) or user_id, parent_asin and 
 
 @dataclass(frozen=True)
 class About:
-    """What the shop says of a product, cleaned."""
+    """What the shop says about a product, cleaned."""
 
     title: str
     genres: list[str]
@@ -38,10 +38,10 @@ def read_amazon(
 ) -> Domain:
     """The products of an Amazon Reviews file (2014, 2018 or 2023; .json, .jsonl, plain or .gz), with their ratings.
 
-    The last rating counts where a user rated a product more than once. Memory: the file is read twice as a
-    stream. The first pass keeps 28 bytes a review (numbers in arrays; 64-bit hashes stand for the names of users
-    and products: among ten million names the chance that any two share one is 3 in a million), and filtering takes
-    some four times that; the second keeps a dozen sentences of each product that is left.
+    If a user rated a product more than once, the last rating counts. Memory: the file is read twice as a stream. The
+    first pass keeps 28 bytes per review (numbers in arrays; 64-bit hashes replace the names of users and products:
+    among ten million names the chance that any two share one is 3 in a million), and filtering takes about four times
+    that; the second keeps a dozen sentences of each product that is left.
 
     Args:
         metadata: the file with titles, descriptions and categories of the same products; without it the text of a
@@ -63,10 +63,10 @@ def read_amazon(
 
 
 def gift_cards() -> tuple[Path, Path] | None:
-    """Files of reviews and metadata of Amazon's gift cards (2018, 5-core), or None where absent: no package has them.
+    """Files of reviews and metadata of Amazon's gift cards (2018, 5-core), or None if absent: no package contains them.
 
-    They lie in the folder that the environment variable STEER_AMAZON names, or in `../shared/data/amazon/`, seen
-    from the project. Ni, Li, McAuley 2019 say where to ask for them.
+    They are looked for in the folder that the environment variable STEER_AMAZON names, or in `../shared/data/amazon/`,
+    relative to the project. Ni, Li, McAuley 2019 say how to get them.
 
     Raises:
         CourseError: the variable names a folder without them.
@@ -113,13 +113,13 @@ def read_ratings(path: Path) -> pd.DataFrame:
         user, item = first_of(review, "reviewerID", "user_id"), product_of(review)
         stars = first_of(review, "overall", "rating")
         if user is None or item is None or stars is None:
-            raise CourseError(f"{path}, line {line}: no review: give a file of reviews with the fields {FIELDS}")
+            raise CourseError(f"{path}, line {line}: not a review: give a file of reviews with the fields {FIELDS}")
         try:
             stars, time = float(stars), int(first_of(review, "unixReviewTime", "timestamp") or 0)
         except (TypeError, ValueError, OverflowError):
             stars, time = -1.0, 0
         if not (0 <= stars <= 5 and abs(time) < 2**63):  # also true of NaN
-            raise CourseError(f"{path}, line {line}: rating or time is no number, or not 0 to 5 stars: fix that line")
+            raise CourseError(f"{path}, line {line}: rating or time is not a number, or not 0 to 5 stars: fix it")
         for column, value in zip(columns.values(), (hashed(user), hashed(item), stars, time), strict=True):
             column.append(value)
     if not columns["user"]:

@@ -1,9 +1,9 @@
-"""Texts of products, made of what people write about them; women's clothing, the course's second domain.
+"""Texts of products, made from what people write about them; women's clothing, the course's second domain.
 
 A shop describes a product in a line or not at all, so its text is what the shop says and a digest of what
 people write about it: sentences near the centre of all sentences on that product, without verdicts such as
-`five stars` or `love it`. Half-praise remains in them. A digest may stem from the very reviews whose ratings
-are to be predicted: how well ratings follow from these texts says little about products without reviews.
+`five stars` or `love it`. Some praise remains in them. A digest may come from the very reviews whose ratings
+are to be predicted: how well these texts predict ratings says little about products without reviews.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from helpers.domains.wording import CLOTHES
 DIGEST_WORDS = 70
 ABOUT_WORDS = 60  # of the shop's description
 SENTENCES = 3  # of a review, from its beginning: most are about the product, later ones about the buyer
-ALIKE = 0.5  # cosine from which on a sentence says what another one said
+ALIKE = 0.5  # cosine from which a sentence counts as a repetition of another
 PRAISE = re.compile(
     r"\b(stars?\b|rat(?:e|ed|ing)|recommend|return|refund|lov(?:e|es|ed|ely|ing)\b|lik(?:e|ed) (?:it|th)|hate|great|"
     r"good|perfect|disappoint|favou?rite|best\b|worst|better\b|awful|terrible|horrible|amazing|awesome|excellent|fabulous|"
@@ -41,7 +41,7 @@ PRAISE = re.compile(
 
 
 def plain_line(text: object, max_words: int = ABOUT_WORDS) -> str:
-    """One line without HTML, of at most `max_words` words; empty for what is no text, or a script."""
+    """One line without HTML, of at most `max_words` words; empty for a script, or anything but text."""
     if not isinstance(text, str) or "getTime()" in text:  # titles of 2018 that are a piece of the page's script
         return ""
     text = re.sub(r"<(script|style)\b.*?</\1>", " ", html.unescape(text), flags=re.IGNORECASE | re.DOTALL)
@@ -49,7 +49,7 @@ def plain_line(text: object, max_words: int = ABOUT_WORDS) -> str:
 
 
 def sentences(review: object) -> list[str]:
-    """The first sentences of a review that say something: 8 to 30 words and no verdict."""
+    """The first informative sentences of a review: 8 to 30 words and no verdict."""
     found = re.split(r"(?<=[.!?])\s+", plain_line(review[:2000] if isinstance(review, str) else "", 200))[:SENTENCES]
     telling = [s for s in found if 8 <= len(re.findall(r"\w+", s)) <= 30 and not PRAISE.search(s)]
     return [s[0].upper() + s[1:] + ("" if s[-1] in ".!?" else ".") for s in telling]
@@ -58,8 +58,8 @@ def sentences(review: object) -> list[str]:
 def digests(groups: Sequence[Sequence[str]], max_words: int = DIGEST_WORDS) -> list[str]:
     """For each group of sentences those nearest to its TF-IDF centroid, as one text; empty for an empty group.
 
-    The centroid of all sentences is taken from that of the group: `I wear it` is near the middle of every product
-    and tells nothing of any.
+    The centroid of all sentences is subtracted from that of the group: `I wear it` is near the centre of every product
+    and describes none.
     """
     every = [sentence for group in groups for sentence in group]
     if not every:
@@ -76,7 +76,7 @@ def pick(group: Sequence[str], vectors: csr_matrix, common: Float[np.ndarray, " 
     """The sentences nearest to the mean of their vectors, nearest first, that fit and do not repeat one another.
 
     Args:
-        vectors: Float[sentence word], of length 1 each; common: the mean over all groups, taken from that of this one.
+        vectors: Float[sentence word], of unit length; common: the mean over all groups, subtracted from this one's.
     """
     nearness = vectors @ (np.asarray(vectors.mean(axis=0)).ravel() - common)
     chosen: list[int] = []
@@ -101,8 +101,8 @@ def load_clothing(*, min_reviews: int = 10, min_cohort: int = 100) -> Domain:
     The data do not say who wrote a review, only how old she was. A user is therefore a cohort: everybody of one
     age, or of a few neighbouring ages where one has too few reviews. A rating is the mean over the reviews
     that a cohort gave a garment, and may lie between two stars. Whatever is said of a user holds for the average
-    of such a group: not for any person in it, whose taste may be quite another, and not for ages as such, since
-    the reviewers of one shop are no sample of anything.
+    of such a group: not for any person in it, whose taste may be quite different, and not for ages as such, since
+    the reviewers of one shop are not a representative sample.
 
     Args:
         min_reviews: garments with fewer are left out; min_cohort: reviews of a cohort at least.
@@ -154,7 +154,7 @@ def clothing_items(table: pd.DataFrame, min_reviews: int) -> pd.DataFrame:
 
 
 def commonest(names: pd.Series) -> str:
-    """The most frequent name, the first by alphabet of equals; empty if there is none."""
+    """The most frequent name, the alphabetically first in a tie; empty if there is none."""
     return min(names.mode(), default="")
 
 

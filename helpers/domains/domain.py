@@ -15,7 +15,7 @@ from helpers.domains.wording import MOVIES, Wording
 
 @dataclass(frozen=True)
 class Domain:
-    """What the course needs to know of a world of items.
+    """Items, users and ratings: all that the course needs to know of a domain.
 
     Users and items are numbered 0, 1, 2, ... and the numbers index every matrix in the course.
 
@@ -25,7 +25,7 @@ class Domain:
             `plot_text` (str, empty if none) and `plot_source` (str, empty if none).
         n_users: number of users.
         ratings: one row per rating: `user`, `item` (int) and `rating` (float, in stars).
-        wording: how one speaks of the items.
+        wording: the words for its items.
     """
 
     name: str

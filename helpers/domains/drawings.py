@@ -1,8 +1,8 @@
 """Drawings: posters that the code draws, and made-up users whose taste is known exactly.
 
 Nowhere else in the course is the truth known. Here a user's stars are a formula of what a poster shows (warmth,
-lightness, pattern, ...), with terms for combinations. An encoder gets only pixels and noisy ratings, so
-what an agent gains by its reckoning can be held against what the user would really say.
+lightness, pattern, ...), with terms for combinations. An encoder gets only pixels and noisy ratings, so the gains that
+it predicts for an agent can be compared with what the user would really say.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Poster:
 
 
 def random_poster(rng: np.random.Generator) -> Poster:
-    """A poster with everything left to chance, and no frame."""
+    """A random poster without a frame."""
     numbers = {name: float(rng.random()) for name in ("hue", "light", "vivid", "density", "size", "shift")}
     pattern, motif = str(rng.choice(PATTERNS)), str(rng.choice(MOTIFS))
     return Poster(pattern=pattern, motif=motif, tilt=float(rng.uniform(-20, 20)), **numbers)
@@ -129,7 +129,7 @@ class Taste:
 
 
 def _random_taste(n_users: int, rng: np.random.Generator, n_directions: int = 4) -> Taste:
-    """A taste that all share in part; in the rest users differ along a few directions, as people do."""
+    """A taste with a part that all users share; in the rest they differ along a few directions, as people do."""
     shared, directions = rng.normal(0, 0.2, len(LATENT)), rng.normal(0, 0.25, (n_directions, len(LATENT)))
     return Taste(rng.normal(3.2, 0.3, n_users), shared + rng.normal(size=(n_users, n_directions)) @ directions)
 
@@ -146,7 +146,7 @@ class Drawings:
 def make_drawings(
     n_posters: int = 400, n_users: int = 200, *, per_user: int = 40, noise: float = 0.5, seed: int = 0
 ) -> Drawings:
-    """Draw posters and users by chance, and let every user rate some posters.
+    """Draw posters and users at random, and let every user rate some posters.
 
     Ratings are the true stars plus noise (standard deviation, in stars), rounded to 1, 1.5, ..., 5.
 

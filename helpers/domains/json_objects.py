@@ -1,4 +1,4 @@
-"""JSON objects one after the other, from files larger than memory: one a line, or printed over many lines.
+"""JSON objects one after the other, from files larger than memory: one per line, or pretty-printed over many lines.
 
 A file is read in chunks, and no more of it is kept than the object that is being read.
 """
@@ -23,7 +23,7 @@ DECODER = json.JSONDecoder()
 
 
 class BrokenObject(ValueError):
-    """Something that is no object, with the number of its line (from 1)."""
+    """Something that is not an object, with the number of its line (from 1)."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line} {reason}")
@@ -36,7 +36,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict]]:
     line, with `ast.literal_eval`: it builds values and runs nothing. Text is UTF-8 or UTF-16.
 
     Raises:
-        CourseError: no such file, a damaged or truncated one, or text that is no object; the message names the
+        CourseError: the file does not exist, is damaged or truncated, or holds something else; the message names the
             file and, where there is one, the line.
     """
     try:
@@ -96,7 +96,7 @@ def _decode_one(buffer: str, start: int, line: int) -> tuple[dict | None, int]:
 
 
 def may_go_on(error: json.JSONDecodeError, length: int) -> bool:
-    """Whether the error may come from the end of the buffer alone, so that more text could fix it."""
+    """Whether the error may be due only to the end of the buffer, so that more text could fix it."""
     return error.msg.startswith("Unterminated string") or error.pos >= length - TAIL
 
 

@@ -1,7 +1,7 @@
 """Movies: MovieLens ratings joined with plots from three sources, by normalised title and year.
 
 Precision comes before coverage. A plot source that states the year must agree within one year; the source
-without years (CMU) is believed only when nothing speaks against it (see `match_by_title`).
+without years (CMU) is used only when nothing contradicts it (see `match_by_title`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILM_OF_YEAR = re.compile(  # "is a 1958 American film", or "(1947) is a romanti
     r"\b(?:is|was) an? [^.]{0,40}?\b((?:19|20)\d\d)\b[^.]{0,120}?\bfilm\b"
     r"|\(((?:19|20)\d\d)\) is an? [^.]{0,80}?\bfilm\b"
 )
-# `(1995)`, `(1995))`, of series `(2006–2007)` and `(2007- )`; behind it may stand other names of the film.
+# `(1995)`, `(1995))`, of series `(2006–2007)` and `(2007- )`; other names of the film may follow.
 YEAR = re.compile(r"\s*\(((?:18|19|20)\d\d)\s*(?:[-–]\s*(?:\d{4})?\s*)?\)+")
 OTHER_NAME = re.compile(r"\s+\(((?:[^()]|\([^()]*\))*)\)$")
 
@@ -57,7 +57,7 @@ def normalise_title(title: str) -> str:
 
 
 def split_year(title: str) -> tuple[str, float]:
-    """A title without the year that stands in brackets behind it, and that year (NaN if there is none)."""
+    """A title without the year in brackets that follows it, and that year (NaN if there is none)."""
     years = [found for found in YEAR.finditer(title) if title[: found.start()].strip()]
     if not years:
         return title.strip(), np.nan
@@ -65,10 +65,10 @@ def split_year(title: str) -> tuple[str, float]:
 
 
 def split_names(title: str) -> tuple[str, list[str]]:
-    """A title, and the other names that MovieLens gives in brackets behind it, without their `a.k.a.`
+    """A title, and the other names that MovieLens gives in brackets after it, without their `a.k.a.`
 
-    Brackets elsewhere belong to the title: `(500) Days of Summer`, `What the #$*! Do We (K)now!?`, and what follows
-    an `Or` does so too: `Birdman: Or (The Unexpected Virtue of Ignorance)`.
+    Brackets elsewhere belong to the title: `(500) Days of Summer`, `What the #$*! Do We (K)now!?`, and so does what
+    follows an `Or`: `Birdman: Or (The Unexpected Virtue of Ignorance)`.
     """
     names: list[str] = []
     while (found := OTHER_NAME.search(title)) and not re.search(r"^\s*$|\bor$", title[: found.start()], re.IGNORECASE):
@@ -181,7 +181,7 @@ def match_by_title(
     dated: dict[str, list[Plot]],
     year: float,
 ) -> Plot | None:
-    """A plot from a source without years, when nothing speaks against it.
+    """A plot from a source without years, when nothing contradicts it.
 
     Refused: several plots or several MovieLens films of that title, a dated source that knows a film of that
     title from another year (a remake; also when the item's year is unknown), genres that do not fit, or a silent
@@ -200,7 +200,7 @@ def match_by_title(
 def shares_genre(genres: list[str], words: str) -> bool:
     """Whether a MovieLens genre occurs among the genre words of the other source.
 
-    Half of all films are dramas, so that counts only for a film that is nothing else.
+    Half of all films are dramas, so Drama counts only for a film without another genre.
     """
     synonyms = {"Sci-Fi": "science fiction", "Children's": "family", "Musical": "music", "Film-Noir": "noir"}
     telling = [genre for genre in genres if genre != "Drama"] or genres
@@ -239,7 +239,7 @@ def match_plots(items: pd.DataFrame, plots: dict[str, list[Plot]]) -> pd.DataFra
 
 
 def drop_contested(found: list[Plot | None], variants: list[list[str]]) -> list[Plot | None]:
-    """The same matches without the plots that films of different titles lay claim to."""
+    """The same matches without plots that were matched to films of different titles."""
     claims = defaultdict(set)
     for plot, titles in zip(found, variants, strict=True):
         if plot:

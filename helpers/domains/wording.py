@@ -1,6 +1,6 @@
-"""The words of a domain: how its texts are laid out, and how one speaks of its items and of those who like them.
+"""The words of a domain: how its texts are laid out, and what its items and the people who like them are called.
 
-Everything that reads or writes a text asks here, so that the same code edits movies and garments.
+Everything that reads or writes a text looks here, so that the same code edits movies and garments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Wording:
             letters.
         system, examples: how the language model is asked for a rewrite: (text, instruction, new text) each.
         themes: what an item can be about; `theme` is a sentence that says so of an item.
-        drawn_to: what stands before a user's themes.
+        drawn_to: the words before a user's themes.
         likes, dislikes, fallback_themes: what an instruction names when a user's profile is silent.
     """
 

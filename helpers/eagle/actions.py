@@ -26,7 +26,7 @@ MACRO = "macro"  # category of an action that joins several
 
 
 def slots(profile: Profile) -> dict[str, str]:
-    """What stands for each slot: the profile's own words, strongest first, then neutral ones.
+    """The words for each slot: the profile's own, strongest first, then neutral ones.
 
     A neutral genre is never one that the profile names on the other side.
     """
@@ -59,9 +59,9 @@ def instantiate(actions: Sequence[Action], profile: Profile) -> list[str]:
 def macros(actions: Sequence[Action], n: int, rng: np.random.Generator, size: int = 5) -> tuple[Action, ...]:
     """n macro actions, each of which asks for `size` different actions at once (paper, Table 4).
 
-    The actions are dealt like cards, so that all occur equally often when n * size is a multiple of their number
-    and this one a multiple of `size`, and neighbours are of different categories, so that with `size` = 5 a macro
-    of the bank asks for one change of each category.
+    The actions are drawn without replacement, so that all occur equally often when n * size is a multiple of their
+    number and this one a multiple of `size`, and neighbours are of different categories, so that with `size` = 5 a
+    macro of the bank asks for one change of each category.
 
     Raises:
         ValueError: `size` is not between 1 and the number of actions.
@@ -239,7 +239,7 @@ def accepted(
 
 
 def _bare(text: str) -> str:
-    """The words of a text alone, to compare it with others."""
+    """The words of a text without punctuation, to compare it with others."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -270,7 +270,7 @@ def coverage(displacements: Float[np.ndarray, "action dim"], threshold: float = 
     The noise of sampled rewrites counts as direction too, and more actions find more: compare sets of one size.
 
     Raises:
-        ValueError: displacements are no finite table of one row an action.
+        ValueError: displacements are not a finite table with one row per action.
     """
     d = np.asarray(displacements, dtype=float)
     if d.ndim != 2 or not d.size or not np.isfinite(d).all():

@@ -36,7 +36,7 @@ GAIN_PENALTIES = np.logspace(-1, 4, 11)
 
 
 class LabelledRows(NamedTuple):
-    """Aims that were tried: what was known of each, and what it brought.
+    """Aims that were tried: what was known of each, and its measured gain.
 
     Attributes:
         gain: utility after the step minus before it, in stars, by the paid and by the second encoder.
@@ -53,7 +53,7 @@ class LabelledRows(NamedTuple):
     aims: Int[np.ndarray, " row"]
 
     def resampled(self, seed: int) -> LabelledRows:
-        """Rows of as many starts, drawn with replacement: what other training starts might have given."""
+        """Rows of as many starts, drawn with replacement (a bootstrap sample of the training starts)."""
         starts = np.unique(self.start)
         drawn = np.random.default_rng([seed, 3]).choice(starts, len(starts))
         rows = np.concatenate([np.flatnonzero(self.start == start) for start in drawn])
@@ -75,7 +75,7 @@ def label_rows(
 ) -> LabelledRows:
     """Try aims on starts, some that promise most and some at random, and half as many on `deeper` results of each.
 
-    Of each kind of aim there are as many.
+    There are as many aims of each kind.
     """
     states = [State(start, start.text) for start in starts]
     first, results = _tried(task, states, np.arange(len(starts)), promising, random, seed)
@@ -99,7 +99,7 @@ def joined(one: LabelledRows, other: LabelledRows) -> LabelledRows:
 def _tried(
     task: Steering, states: Sequence[State], numbers: np.ndarray, promising: int, random: int, seed: int
 ) -> tuple[LabelledRows, list[State]]:
-    """Rows of aims that were tried in some states, and the states that came of them."""
+    """Rows of aims that were tried in some states, and the resulting states."""
     task.embedded([state.text for state in states])
     features, before, chosen, owner = [], [], [], []
     for number, state in zip(numbers, states, strict=True):
@@ -118,7 +118,7 @@ def _tried(
 
 
 def _aims_to_try(table: Table, aims: Sequence[Aim], promising: int, random: int, seed: int) -> Int[np.ndarray, " k"]:
-    """The aims of a state that promise most, best first, and others at random; of each kind as many."""
+    """The aims of a state that promise most, best first, and others at random; as many of each kind."""
     kinds, promised = np.array([aim.kind for aim in aims]), table.features[:, :2].sum(axis=1)
     present = list(dict.fromkeys(kinds))
     chosen: list[np.ndarray] = []
@@ -153,7 +153,7 @@ def features_of(options: Sequence[Options]) -> Float[Tensor, "state option featu
 class OptionPolicy(StatePolicy):
     """pi(option | state) = softmax(Q / temperature), with Q linear in the features, in stars, and 0 for STOP.
 
-    A weight for each feature, an intercept and the temperature: a network in their place learns the noise of a few
+    A weight for each feature, an intercept and the temperature: a network in their place overfits the noise of a few
     hundred episodes.
     """
 
@@ -173,7 +173,7 @@ class OptionPolicy(StatePolicy):
         return aimed * self.linear((features - self.center) / self.spread)[..., 0]
 
     def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
-        """Q over the temperature; of a state it sees the features alone."""
+        """Q over the temperature, from the features of a state alone."""
         return self.values(features_of(options)) / self.log_temperature.exp()
 
 
@@ -186,7 +186,7 @@ def fit_offline(
     """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows.
 
     Args:
-        penalties: the one that predicts a left-out row best is taken.
+        penalties: candidates; the one that predicts a left-out row best is used.
     """
     policy = OptionPolicy(temperature)
     x, y = rows.features[rows.valid], gain[rows.valid]
@@ -210,7 +210,7 @@ class AgentSettings:
 
     Attributes:
         episodes: per iteration; group: of them from the same start, whose mean return is part of the baseline.
-        draws: ways in which the environment answers the same question; each seed begins with another one.
+        draws: different answers of the environment to the same question; each seed begins with another one.
         second: weight of the second encoder in the reward; the rest is the paid one's.
         entropy: weight of the policy's entropy.
     """
@@ -231,7 +231,7 @@ class AgentSettings:
 
 
 class OptionValue(nn.Module):
-    """V(s): what the policy of stage 1 expects of its next step, corrected by a network over what one sees."""
+    """V(s): what the policy of stage 1 expects of its next step, corrected by a network on the features."""
 
     def __init__(self, policy: OptionPolicy, hidden: int = 16, seed: int = 0) -> None:
         super().__init__()
@@ -255,13 +255,13 @@ def loss_of_episodes(
     settings: AgentSettings,
     share: Share = ALONE,
 ) -> tuple[Tensor, dict[str, float]]:
-    """REINFORCE loss of finished episodes, and what a learner wants to see of it; steps after a STOP do not count.
+    """REINFORCE loss of finished episodes, and its parts for the learning curve; steps after a STOP do not count.
 
     Tennenholtz et al. 2024, algorithm 1, print an objective to maximise. This is its negative:
 
         L = - mean_t A_t log pi(a_t | s_t) + alpha mean_t KL(pi(. | s_t) || pi_ref(. | s_t)) + value loss
 
-    with A the generalised advantage, scaled to unit spread so that alpha means the same everywhere.
+    with A the generalised advantage, scaled to unit standard deviation so that alpha means the same everywhere.
 
     Args:
         share: with several processes these are the episodes of one; the mean over the processes is the loss of all.
@@ -291,8 +291,8 @@ def loss_of_episodes(
 def of_the_others(surprise: Float[Tensor, " episode"], group: int) -> Float[Tensor, " episode"]:
     """Mean of a number over the other episodes of the same start; 0 where there are none.
 
-    How good a start is cannot be seen in its features, but its other episodes know, and they do not hang on what this
-    one did.
+    The features do not show how good a start is, but its other episodes do, and they do not depend on the actions of
+    this one.
     """
     if group == 1:
         return torch.zeros_like(surprise)
@@ -301,7 +301,7 @@ def of_the_others(surprise: Float[Tensor, " episode"], group: int) -> Float[Tens
 
 
 def seen_by(policy: StatePolicy, episodes: Trajectories) -> Float[Tensor, "running option"]:
-    """Log-probabilities in all states in which an episode was still running, step by step."""
+    """Log-probabilities in all states of episodes that were still running, step by step."""
     rows = []
     for states, options, running in zip(episodes.states, episodes.options, episodes.running, strict=True):
         going = np.flatnonzero(running).tolist()
@@ -311,7 +311,7 @@ def seen_by(policy: StatePolicy, episodes: Trajectories) -> Float[Tensor, "runni
 
 
 def paces(policy: StatePolicy, value: OptionValue, rate: float) -> list[dict]:
-    """Weights to train; a temperature moves ten times as fast, since Adam takes steps of one size."""
+    """Weights to train; a temperature gets ten times the learning rate, since Adam's steps all have one size."""
     weights = [w for part in (policy, value) for w in part.parameters() if w.requires_grad and w.ndim]
     scales = [w for w in policy.parameters() if w.requires_grad and not w.ndim]
     return [{"params": weights, "lr": rate}, {"params": scales, "lr": 10 * rate}]
@@ -330,14 +330,14 @@ def reinforce(
     checkpoint: Path | None = None,
     share: Share = ALONE,
 ) -> list[list[dict[str, float]]]:
-    """Train policies in place from where they stand, one for each seed and none with an eye on another.
+    """Train policies in place from their present weights, one for each seed and independently of one another.
 
     They play side by side, since a language model answers many questions at once in less time than one after the other.
 
     Args:
         values: the baseline of each policy, trained with it.
-        checkpoint: a file that is written after every iteration, and from which a run that was killed goes on: every
-            iteration draws from generators of its own, so it ends where an undisturbed run ends.
+        checkpoint: a file that is written after every iteration, and from which a killed run resumes: every iteration
+            draws from its own generators, so it ends where an undisturbed run ends.
         share: how several processes divide the episodes of every policy, in whole groups. The main process alone calls
             `on_iteration` and writes the checkpoint, which all of them must be able to read.
 
@@ -345,8 +345,8 @@ def reinforce(
         A learning curve for each policy, with one row per iteration.
 
     Raises:
-        CourseError: the loss is not finite, or the checkpoint is damaged, of a run with other settings, data or first
-            weights, or cannot be written.
+        CourseError: the loss is not finite; or the checkpoint is damaged, from a run with other settings, data or
+            initial weights, or cannot be written.
         ValueError: the processes cannot share the groups evenly.
     """
     own = own_episodes(settings, share)
@@ -398,7 +398,7 @@ def _played(
     iteration: int,
     own: Sequence[int],
 ) -> list[Trajectories]:
-    """Of every policy those episodes of an iteration whose numbers are given, all played side by side."""
+    """The episodes with the given numbers of one iteration, for every policy, all played side by side."""
     batches = [drawn_starts(starts, settings, seed, iteration) for seed in seeds]
     rows = [batch[number] for batch, _ in batches for number in own]
     numbers = [some[number] for _, some in batches for number in own]
@@ -416,7 +416,7 @@ def _learnt(
     share: Share,
     iteration: int,
 ) -> dict[str, float]:
-    """What is known of the episodes of all processes; leaves the gradients of this one's.
+    """Facts about the episodes of all processes; leaves the gradients of this process's own.
 
     Raises:
         CourseError: the loss is not finite, in all processes alike, since the others would wait for one that stops.
@@ -439,7 +439,7 @@ def run_of(
     settings: AgentSettings,
     seeds: Sequence[int],
 ) -> dict:
-    """What a checkpoint must agree on with the run that goes on from it: everything but the number of iterations."""
+    """What a checkpoint and the run that resumes it must agree on: everything but the number of iterations."""
     known = {name: value for name, value in asdict(settings).items() if name != "iterations"}
     parts = [*policies, *values]
     weights = [weight.tolist() for part in parts for weight in trainable_state(part).values()]

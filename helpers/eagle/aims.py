@@ -1,14 +1,14 @@
-"""Aimed actions: instructions that say in words where the embedding wants a text to go. Ours; the paper has none.
+"""Aimed actions: instructions that say in words where a text should go in the embedding space. Ours, not the paper's.
 
 A template such as "Add a villain" moves a text somewhere. An aim names the labels and the theme of existing items, so
 its direction is known before the language model is called: from where the text is, some way towards those items,
 
     z + reach * (target - z),
 
-with a reach that is fitted on training starts. Items that one would describe in the same words share one aim, and its
-target is their mean: two instructions that read the same are one action.
+with a reach that is fitted on training starts. Items with the same words share one aim, and its target is their mean:
+two instructions that read the same are one action.
 
-A second kind of aim shows one existing item and asks to borrow from it. It leads further, and it tempts to copy: an
+A second kind of aim shows one existing item and asks to borrow from it. It leads further, but it invites copying: an
 answer that repeats the item cannot be used.
 """
 
@@ -50,11 +50,11 @@ class Aim:
 
     @property
     def kind(self) -> Kind:
-        """Whether it names a region in words, or borrows from an item."""
+        """The kind: it names a region in words, or borrows from an item."""
         return "borrowed" if self.idea else "named"
 
     def instruction(self, wording: Wording) -> str:
-        """What the language model is told."""
+        """The instruction for the language model."""
         if self.idea:
             return f"Borrow from this idea: {' '.join(self.idea.splitlines())}"
         return f"Move it towards {in_words(self.labels)}, and towards {wording.drawn_to} {self.theme}."
@@ -66,7 +66,7 @@ def aims_of(domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] =
     An item's labels are its first two, in either order, and its theme is the one that fits its plot best.
 
     Args:
-        left_out: numbers of items that are no aim, such as those that a method is tested on.
+        left_out: numbers of items that are not used as aims, such as those that a method is tested on.
     """
     found: dict[tuple[tuple[str, ...], str], list[int]] = defaultdict(list)
     for position, (item, labels, theme) in enumerate(zip(domain.text_items, *_words(domain), strict=True)):
@@ -100,7 +100,7 @@ def targets(aims: Sequence[Aim], items: Float[np.ndarray, "text_item dim"]) -> F
 def landing(
     z: Float[np.ndarray, " dim"], targets: Float[np.ndarray, "aim dim"], reach: float | Float[np.ndarray, " aim"]
 ) -> Float[np.ndarray, "aim dim"]:
-    """Where each aim is expected to bring a text that lies at z; one reach for all aims, or one for each."""
+    """The point to which each aim is expected to bring a text at z; one reach for all aims, or one for each."""
     return z + np.reshape(reach, (-1, 1)) * (targets - z)
 
 
@@ -110,7 +110,7 @@ def promise(
     targets: Float[np.ndarray, "aim dim"],
     reach: float | Float[np.ndarray, " aim"],
 ) -> UtilityParts:
-    """Utility that each aim promises to a user over that of a text at z; no call of the language model."""
+    """The utility that each aim promises a user beyond that of a text at z, in stars; no call of the language model."""
     there, here = gap(landing(z, targets, reach)), gap(z)
     return UtilityParts(*(after - before for after, before in zip(there, here, strict=True)))
 
@@ -120,10 +120,10 @@ def fit_reach(
     after: Float[np.ndarray, "text dim"],
     targets: Float[np.ndarray, "text dim"],
 ) -> float:
-    """How far texts went of the way to their targets: least squares over all texts, one number for all aims.
+    """The share of the way to their targets that texts went: least squares over all texts, one number for all aims.
 
     Raises:
-        ValueError: every text lay on its target.
+        ValueError: every text was on its target from the start.
     """
     ways = targets - before
     if not ways.any():
@@ -136,8 +136,8 @@ def most_promising(
 ) -> Int[np.ndarray, " chosen"]:
     """The k aims of highest promise, of which at most `alike` name the same labels, and as many the same theme.
 
-    Aims that promise most are often nearly the same words, and asking the same thing ten times is a search over noise.
-    An aim of which nothing finite is promised, such as one that was tried already, is never among them.
+    Aims that promise most often have nearly the same words, and asking the same thing ten times is a search over noise.
+    An aim whose promise is not finite, such as one that was tried already, is never among them.
 
     Raises:
         ValueError: the aims are too few, or too much alike, for k.

@@ -1,7 +1,7 @@
 """The banks of editing instructions, written by hand: a hundred for movies and fifty for clothes.
 
-Both have five categories, and half of each is filled from a user's profile. Clothes have half as many: a garment's
-description is shorter than a plot, and fewer changes of it make a difference.
+Both have five categories, and half of each is filled in from a user's profile. Clothes have half as many: a garment's
+description is shorter than a plot, so fewer changes to it make a difference.
 """
 
 from __future__ import annotations

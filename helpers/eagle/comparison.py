@@ -1,4 +1,4 @@
-"""The course's experiment with aimed actions in one place: which movies and users, how many, and who judges."""
+"""The course's experiment with aimed actions in one place: the movies and users, their numbers, and the encoders."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class StartParts(NamedTuple):
 def users_by_liking(
     model: Factorization, users: Int[np.ndarray, " user"], item: int, low: float = LOW, high: float = HIGH
 ) -> list[Int[np.ndarray, " some"]]:
-    """Those who are predicted to give an item at most `low` stars, and those who give it at least `high`."""
+    """Users who are predicted to give an item at most `low` stars, and users who give it at least `high`."""
     stars = model.user_level[users] + model.user_embeddings[users] @ model.item_embeddings[item]
     return [users[stars <= low], users[stars >= high]]
 
@@ -137,7 +137,7 @@ def comparison_starts(
     high: float = HIGH,
     again: bool = False,
 ) -> StartParts:
-    """The three parts, drawn at random. Movies that are listed twice are no starts.
+    """The three parts, drawn at random. Movies that are listed twice are not used.
 
     Every movie of the trial and the test part has two users, one who is predicted to dislike it and one who is
     predicted to like it (`users_by_liking`); training movies have one user each, of either kind in turn.
@@ -169,7 +169,7 @@ def comparison_starts(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Task, starts and sizes, and what is learnt from the training starts, each computed once and when needed."""
+    """Task, starts and sizes, and what is learnt from the training starts, each computed once, when first needed."""
 
     task: Steering
     plan: ComparisonPlan
@@ -302,7 +302,7 @@ def load_comparison(backend: Backend | None = None, domain: Domain | None = None
     """The comparison of the current profile.
 
     Args:
-        backend: who writes; never the model that the second encoder reads with.
+        backend: the model that writes; never the one that the second encoder reads with.
 
     Raises:
         ValueError: the second encoder would read with the model that writes.

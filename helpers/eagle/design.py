@@ -78,7 +78,7 @@ def leverages(
         q: proportions, non-negative, sum 1; ridge: in units of z^2.
 
     Raises:
-        ValueError: z is not a finite matrix or all zero, q is no distribution over its rows, or ridge < 0.
+        ValueError: z is not a finite matrix or all zero, q is not a distribution over its rows, or ridge < 0.
     """
     z = _matrix(z)
     q = np.asarray(q, dtype=np.float64)
@@ -236,7 +236,7 @@ def _moved(z: np.ndarray, form: str, origin: np.ndarray | None) -> Float[np.ndar
     if origin.shape != z.shape[1:] or not np.isfinite(origin).all():
         raise ValueError(f"origin must be one finite embedding of {z.shape[1]} numbers, got shape {origin.shape}")
     moved = z - origin
-    return np.where(np.abs(moved) > 1e-12 * np.abs(z).max(), moved, 0.0)  # rounding is no direction to explore
+    return np.where(np.abs(moved) > 1e-12 * np.abs(z).max(), moved, 0.0)  # rounding errors are not a direction
 
 
 def efficiency(z: Float[np.ndarray, "action dim"], subset: Subset) -> float:
@@ -264,7 +264,7 @@ def round_design(
     method: Literal["topk", "sampled", "exchange"] = "topk",
     rng: np.random.Generator | None = None,
 ) -> Subset:
-    """k different actions, in ascending order, that stand for a design when each is tried equally often.
+    """k different actions, in ascending order, that approximate a design when each is tried equally often.
 
     "topk" takes the largest weights (then, beyond the support, the largest leverages); "sampled" draws from q
     without replacement (then, beyond the support, evenly from the rest); "exchange" starts from topk and swaps
@@ -308,7 +308,7 @@ def _exchange(w: Float[np.ndarray, "action n"], chosen: Subset, score: Callable)
             scores = score(w @ inverse @ w.T)
             scores[rest] = -np.inf
             best = int(scores.argmax())
-            if scores[best] > scores[old] + 1e-6:  # more than rounding, which could swap for ever
+            if scores[best] > scores[old] + 1e-6:  # more than rounding, which could swap forever
                 chosen[position] = best
                 improved = True
     return np.sort(chosen)
@@ -350,7 +350,7 @@ def kmeans_subset(z: Float[np.ndarray, "action dim"], k: int, rng: np.random.Gen
 
 
 def dpp_subset(z: Float[np.ndarray, "action dim"], k: int, noise: float = 1e-3) -> Subset:
-    """Baseline: greedy most probable set of a determinantal point process (Chen, Zhang and Zhou 2018), no chance in it.
+    """Baseline: greedy most probable set of a determinantal point process (Chen, Zhang and Zhou 2018); deterministic.
 
     The kernel is L = z z^T + noise * (mean of |z|^2) I. Without noise every set of more than n actions has
     probability 0; with it the greedy choice goes on and takes the action of largest remaining variance.

@@ -1,12 +1,12 @@
-"""A world of drawings in which every part of a gain has a truth: stars that are known, and distances that users see.
+"""A world of drawings with a ground truth for every part of a gain: known stars, and distances that users see.
 
-What is paid is the utility of `utility.py`, from pixels. Its true counterpart has the same formula. In the place of the
-encoder's embedding each poster has as many coordinates as there are users, what each of them would say of it:
+The reward is the utility of `utility.py`, from pixels. Its true counterpart has the same formula. In place of the
+encoder's embedding each poster has one coordinate per user, what this user would say of it:
 
     t(x) = (stars of user 1, ..., stars of user m) / sqrt(m)
 
-so that the distance of two posters is the root mean square difference of their stars. Novelty by an encoder is then
-compared with novelty that somebody can see, and predicted stars with true ones.
+so that the distance between two posters is the root mean square difference of their stars. Novelty by an encoder is
+then compared with novelty that users can see, and predicted stars with true ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DrawnWorld:
         return ContentGap(self.seen(self.drawings.posters), own, level, without=int(item))
 
     def paid(self, user: int, item: int, **options) -> Callable[[Sequence[Poster]], Float[np.ndarray, " poster"]]:
-        """What a search is paid: the predicted utility of posters."""
+        """The reward of a search: the predicted utility of posters."""
         gap = self.gap(user, item, **options)
         return lambda posters: gap(self.embed(posters)).total
 

@@ -1,14 +1,14 @@
-"""What a method hands out, and what that is worth to encoders that it did and did not see.
+"""What a method returns, and what that is worth by encoders that it did and did not see.
 
-Every method leaves a list of the texts that it visited, call by call. Which of them count is a rule of its own, the
-same for all methods of a table:
+Every method returns a list of the texts that it visited, call by call. A separate rule, the same for all methods of a
+table, says which of them count:
 
-- *unselected*: the mean of what the method itself hands out (`Visited.emitted`);
-- *selected*: the best of the first n visited, by an encoder that chooses. What the chooser says of its own choice is
-  too high, and the more so the more it could choose from: the judge says by how much (`selection_curve`).
+- *unselected*: the mean of what the method itself emits (`Visited.emitted`);
+- *selected*: the best of the first n visited, by an encoder that chooses. The chooser overrates its own choice, the
+  more so the more texts it chooses from; the judge shows by how much (`selection_curve`).
 
-All gains are over the start's own text, whose item does not count among what exists. What *any* rewrite gains is what a
-neutral one gains ("say the same in other words"): subtract it before a gain is called an effect of steering.
+All gains are over the start's own text, whose item does not count among existing items. A neutral rewrite ("say the
+same in other words") gains what *any* rewrite gains: subtract it before a gain is called an effect of steering.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Visited:
 
     Attributes:
         texts: as many for each start; where an answer was unusable, the text that was to be rewritten.
-        emitted: which of them the method hands out by itself. (Those of a search descend from texts of high utility.)
-        planned: whether the first texts would have been others if there had been fewer calls.
+        emitted: which of them the method itself emits. (Those of a search descend from texts of high utility.)
+        planned: whether the first texts would have been different with fewer calls.
     """
 
     texts: list[list[str]]
@@ -60,7 +60,7 @@ class Gains(NamedTuple):
 
 
 def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequence[str]]) -> Gains:
-    """What texts gain over their starts by one encoder.
+    """What texts gain over their starts by one encoder, in stars.
 
     Raises:
         ValueError: not one list of texts for each start, lists of different lengths, or a start from no item.
@@ -78,17 +78,17 @@ def gains(space: EmbeddingSpace, starts: Sequence[Start], texts: Sequence[Sequen
 
 
 def over_the_first(gap: ContentGap, z: Float[np.ndarray, "text dim"]) -> Float[np.ndarray, "part other"]:
-    """What the other texts have more than the first, in stars: predicted rating, and lambda * novelty."""
+    """Gains of the other texts over the first, in stars: predicted rating, and lambda * novelty."""
     found = gap(z)
     parts = np.stack([found.rating, gap.novelty_weight * found.novelty])
     return parts[:, 1:] - parts[:, :1]
 
 
 def gap_of_start(space: EmbeddingSpace, start: Start, novelty_weight: float = NOVELTY_WEIGHT) -> ContentGap:
-    """The utility of texts made from a start, for its user: its own item is not among what exists.
+    """The utility of texts made from a start, for its user: its own item does not count among existing items.
 
     Raises:
-        ValueError: the start is made from no item with text.
+        ValueError: the start is not made from an item with text.
     """
     (places,) = np.nonzero(space.domain.text_items == start.item)
     if not len(places):
@@ -107,7 +107,7 @@ Values = Float[np.ndarray, "start call"]
 
 
 def unselected(values: Values, emitted: Bool[np.ndarray, "start call"]) -> Float[np.ndarray, " start"]:
-    """Mean of what the method itself hands out."""
+    """Mean of what the method itself emits."""
     return np.average(values, axis=1, weights=emitted)
 
 
@@ -124,6 +124,6 @@ def selected(values: Values, chosen_by: Values, calls: int) -> Float[np.ndarray,
 
 
 def selection_curve(values: Values, chosen_by: Values, max_calls: int | None = None) -> Float[np.ndarray, "start n"]:
-    """`selected` for 1 to `max_calls` calls: what choosing harder buys by this measure."""
+    """`selected` for 1 to `max_calls` calls: the gain from choosing among more texts, by this measure."""
     longest = values.shape[1] if max_calls is None else max_calls
     return np.stack([selected(values, chosen_by, calls) for calls in range(1, longest + 1)], axis=1)

@@ -1,4 +1,4 @@
-"""Is it still a text, and is it a new one? Measures that have nothing to do with utility."""
+"""Is it still a fluent text, and a new one? Measures that do not depend on utility."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.language.texts import copied_share, repetition
 
 
 class Fluency(NamedTuple):
-    """One row a text.
+    """One row per text.
 
     Attributes:
         perplexity: of the plot, given the line of genres.
@@ -31,7 +31,7 @@ class Fluency(NamedTuple):
 
 
 def fluency(lm: LoadedModel, starts: Sequence[Start], texts: Sequence[str], known: Sequence[str]) -> Fluency:
-    """Fluency and newness of texts made from starts, one text each.
+    """Fluency and novelty of texts made from starts, one text each.
 
     Args:
         known: the items that exist, in the form of the texts; what a start was made from counts among them as well.

@@ -1,7 +1,7 @@
-"""The task behind the interface of Gymnasium, for agents that expect one.
+"""The task with the interface of Gymnasium, for agents that expect one.
 
-One episode after another. The course's own loop, `trajectories.play`, plays many side by side, with one batched rewrite
-a step; an episode that begins with `reset(seed=s)` draws the rewrites of `play` in the world s.
+It plays one episode after another. The course's own loop, `trajectories.play`, plays many side by side, with one
+batched rewrite per step; an episode that begins with `reset(seed=s)` draws the rewrites of `play` in the world s.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from helpers.eagle.steering import FEATURES, Options, State, Steering, Support, 
 class SteeringEnv(gymnasium.Env):
     """Editing one text for its user, towards one of k aims at a time, until STOP or the last step.
 
-    Observation: Float32[k + 1, feature], what is known of every option (`steering.FEATURES`), STOP as the last row.
-    Action: the number of an option. Reward: what the step has added to the utility by both encoders together, in stars;
-    STOP adds nothing and costs no call. The rewards of an episode add up to what its last text gains over its start. An
-    answer that cannot be used leaves the text as it was.
+    Observation: Float32[k + 1, feature], the features of every option (`steering.FEATURES`), STOP as the last row.
+    Action: the number of an option. Reward: the change of utility by both encoders together, in stars; STOP adds
+    nothing and costs no call. The rewards of an episode add up to the gain of its last text over its start. An answer
+    that cannot be used leaves the text as it was.
 
     Info: `text`; `instructions`, one for each aim of the next step; `problem` of the last answer ("" if none); `gained`
     so far, in stars; `user` and `item` of the start.

@@ -1,6 +1,6 @@
 """Prompts that ask for a whole new idea, and not for an edit: after scored ideas (OPRO), or between existing ones.
 
-What a search makes of the answers is in `rivals.py`.
+The searches that use the answers are in `rivals.py`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The paper's kind of agent: a language model that reads the text and the viewer and picks the next instruction.
 
 Tennenholtz et al. 2024 fine-tune a whole language model that writes the next instruction. Here it chooses among k aims
-said as instructions, with a sentence for STOP. It sees no embedding and no promise, only words: the state and the
-profile. How likely each option is as the answer, per token and softmaxed, is the policy. A LoRA adapter (Hu et al.
+written as instructions, with a sentence for STOP. It sees no embedding and no promise, only words: the state and the
+profile. The policy is the softmax of each option's log-likelihood per token as the answer. A LoRA adapter (Hu et al.
 2022), 0.46M of SmolLM2's 135M weights, is trained on the labelled rows of the supervised stage, and then by reward with
-the very loop of the small agent (`agent.reinforce`).
+the same loop as the small agent (`agent.reinforce`).
 
-Per token, since sums of log-likelihoods differ by tens of nats, and mostly because some instructions are longer. Over a
+Per token, since sums of log-likelihoods differ by tens of nats, mostly because some instructions are longer. Over a
 bank of 100 instructions the untrained SmolLM2 gave half of all probability to one (entropy 1.2 nats; sums correlate
 -0.6 with length), and a policy that never tries most of its options cannot learn from rewards. Means per token start
 near the uniform policy (4.3 of 4.6 nats).
@@ -43,7 +43,7 @@ WORDS = 16  # of an instruction that the agent reads: ten whole ideas to borrow 
 
 
 def state_prompt(text: str, profile: object, step: int, horizon: int) -> Prompt:
-    """What the agent reads: the viewer's profile, how far the episode has come, and the text."""
+    """The agent's prompt: the viewer's profile, the step of the episode, and the text."""
     idea = f"Movie idea (edit {step + 1} of {horizon}):\n{text}"
     return (("system", SYSTEM), ("user", f"Viewer: {profile}\n\n{idea}\n\nWhich edit comes next?"))
 
@@ -51,7 +51,7 @@ def state_prompt(text: str, profile: object, step: int, horizon: int) -> Prompt:
 def answer_scores(lm: LoadedModel, prompt: Prompt, answers: Sequence[str]) -> Float[Tensor, " answer"]:
     """Log-likelihood of each answer to a prompt, in nats per token.
 
-    With gradients, activations are thrown away and computed once more when the backward pass comes to them, so that
+    With gradients, activations are discarded and recomputed in the backward pass (gradient checkpointing), so that
     memory does not grow with the batch.
     """
     if torch.is_grad_enabled():
@@ -144,7 +144,7 @@ def fit_language(
 
 
 def target_of(state: State, gains: Float[np.ndarray, " k"], temperature: float) -> Float[Tensor, " option"]:
-    """softmax(gain / temperature) over aims and STOP, which is no option in the first step."""
+    """softmax(gain / temperature) over aims and STOP, which is not available in the first step."""
     stop = 0.0 if state.step else NEVER * temperature
     return torch.softmax(torch.as_tensor([*gains, stop], dtype=torch.float32) / temperature, dim=0)
 
@@ -156,6 +156,6 @@ def _tasks(rows: LabelledRows, gain: np.ndarray, k: int, rng: np.random.Generato
         if rows.valid[row]:
             by_state.setdefault(state, []).append(row)
     for state, own in by_state.items():
-        if len(own) >= k // 2:  # a few unusable answers are no reason to leave a state out
+        if len(own) >= k // 2:  # a few unusable answers do not exclude a state
             chosen = rng.permutation(own)[:k]
             yield state, Options(rows.aims[chosen], rows.features[chosen]), gain[chosen]

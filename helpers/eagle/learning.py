@@ -1,4 +1,4 @@
-"""What every trained policy needs, whatever its form: advantages, the penalty, a reference that stays, and threads."""
+"""What every trained policy needs, whatever its form: advantages, the KL penalty, a frozen reference, and threads."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def kl_of(
 
 
 def own_copy(policy: SomePolicy) -> SomePolicy:
-    """The policy as it is now, to be trained by itself. World and frozen weights are shared."""
+    """A copy of the policy, to be trained separately. World and frozen weights are shared."""
     shared = [getattr(policy, "world", None)]
     shared += [weight for weight in policy.parameters() if not weight.requires_grad]
     return copy.deepcopy(policy, {id(part): part for part in shared})
 
 
 def frozen_copy(policy: SomePolicy) -> SomePolicy:
-    """The policy as it is now, to stay so: the reference of the KL penalty (shared: as for `own_copy`)."""
+    """A frozen copy of the policy: the reference of the KL penalty (shared: as for `own_copy`)."""
     return own_copy(policy).requires_grad_(False)
 
 

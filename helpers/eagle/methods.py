@@ -1,4 +1,4 @@
-"""Steering with aims: without learning, with a policy, and with a search that a policy proposes to.
+"""Steering with aims: without learning, with a policy, and with a search guided by a policy.
 
 Each is `method(task, starts, calls, seed) -> Visited`, as the rivals are (`rivals.py`).
 """
@@ -38,7 +38,7 @@ def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int =
 def promising(
     task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, kind: Kind = "named", both: bool = False
 ) -> Visited:
-    """One step each: the aims of highest promise that differ, by the paid encoder or by both; nothing is learnt."""
+    """One step each: different aims of highest promise, by the paid encoder or by both; nothing is learnt."""
     task, columns = task.of_kind(kind), slice(0, 4) if both else slice(0, 2)
     scores = [task.table(State(start, start.text)).features[:, columns].sum(axis=1) for start in starts]
     alike = max(2, calls // 5)
@@ -53,8 +53,7 @@ def followed(
 ) -> Visited:
     """Episodes of a policy until the calls are spent; the ends of the first `calls` / H episodes are emitted.
 
-    So many always fit. If every episode that ends in time were emitted, short ones would count more often than they are
-    played.
+    That many always fit. If every episode that ends in time were emitted, short ones would be overrepresented.
 
     Raises:
         ValueError: fewer calls than an episode may take.
@@ -70,7 +69,7 @@ def followed_each(
     policies: Sequence[StatePolicy] | None,
     support: Support,
 ) -> list[Visited]:
-    """`followed` with a policy for each seed, all played side by side, and in the same worlds."""
+    """`followed` with a policy for each seed, all played side by side and in the same worlds."""
     n_emitted = calls // task.horizon
     if not n_emitted:
         raise ValueError(f"{calls} calls for episodes of up to {task.horizon} steps: give at least as many")
@@ -79,7 +78,7 @@ def followed_each(
     rows = [(seed, start) for seed in seeds for start in starts]
     number, policy = 0, None if policies is None else SideBySide(policies)
     while (fewest := calls - min(map(len, visited))) > 0:
-        several = range(number, number + -(-fewest // task.horizon))  # no more than are needed for sure
+        several = range(number, number + -(-fewest // task.horizon))  # no more than will be needed
         episodes = play(
             task,
             [start for _, start in rows for _ in several],
@@ -122,11 +121,11 @@ def guided_each(
     alike: int = 2,
     second: float = 0.5,
 ) -> list[Visited]:
-    """Search that a policy proposes to: the calls go where utility so far plus Q is highest.
+    """Search guided by a policy: the calls go where utility so far plus Q is highest.
 
-    There is one search for each policy, all side by side. In each round all texts that were visited compete, each with
-    all its aims, so that a good result is worked on further and a bad one is not. Both encoders say what has been
-    reached, with weight `second` for the second one. What is emitted are the texts of the last round.
+    There is one search for each policy, all side by side. In each round all visited texts compete, each with all its
+    aims, so that good results are developed further and bad ones are not. Both encoders measure the utility so far,
+    with weight `second` for the second one. The texts of the last round are emitted.
 
     Args:
         policies: their Q must be in stars, as the supervised stage leaves it; None takes the mean promise of both

@@ -1,6 +1,6 @@
 """A language model as rater: which of two texts would a viewer prefer?
 
-It stands where the paper has people, and is labelled as what it is: a model of 135M parameters mostly prefers a letter.
+It takes the place of the paper's people, and is labelled as such: a model of 135M parameters mostly prefers a letter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Judgement(NamedTuple):
 def judge_pair(backend: Backend, profile: Profile, text_a: str, text_b: str) -> Judgement:
     """Which text does a viewer of this profile prefer, by the log-likelihood of ` A` against ` B` in both orders.
 
-    A weak judge: a model of 135M parameters mostly prefers a letter, whatever stands behind it. Report the share
+    A weak judge: a model of 135M parameters mostly prefers a letter, whatever text it stands for. Report the share
     of flipped pairs and the position bias with every win rate; the paper asked 124 people.
     """
     shown_first = _log_odds(backend, judge_prompt(profile, text_a, text_b))
@@ -69,6 +69,8 @@ def judge_pairs(
         ValueError: no pair, or not one profile and two texts for each.
     """
     if not len(profiles) == len(texts_a) == len(texts_b) > 0:
-        raise ValueError(f"{len(profiles)} profiles, {len(texts_a)} and {len(texts_b)} texts: give one of each a pair")
+        raise ValueError(
+            f"{len(profiles)} profiles, {len(texts_a)} and {len(texts_b)} texts: give one of each per pair"
+        )
     judged = [judge_pair(backend, *pair) for pair in zip(profiles, texts_a, texts_b, strict=True)]
     return Judgement(*(np.array(column) for column in zip(*judged, strict=True)))

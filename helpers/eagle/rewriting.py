@@ -1,8 +1,8 @@
 """One step of the environment: a frozen language model rewrites a text under an instruction.
 
 The text is an idea of two lines: of a movie its genres and one or two sentences (the paper's state is a whole plot
-with reasons to like and dislike it; a model of 135M parameters cannot hold that). What opens the first line and how
-one asks is the domain's `Wording`; this module speaks of genres and plots whatever the domain.
+with reasons to like and dislike it; that is too much for a model of 135M parameters). The domain's `Wording` has the
+first word of the text and the prompt; this module speaks of genres and plots whatever the domain.
 
 A small language model does not always answer in that form. An answer that cannot be used leaves the text as it
 was, and is counted (`Rewrites.problems`): a broken answer must neither stop a run nor earn a reward.
@@ -49,7 +49,7 @@ def _n_words(text: str) -> int:
 
 
 def read_answer(answer: str, wording: Wording = MOVIES) -> tuple[str, str]:
-    """(idea, "") of what the model wrote after the field's word, as in `Genres:`, or ("", problem).
+    """(idea, "") from what the model wrote after the first word, as in `Genres:`, or ("", problem).
 
     Problems: `no genre`, `no plot` (under `MIN_WORDS` words), `unfinished` (no sentence ends within the token
     limit or `MAX_PLOT_CHARACTERS`) and `repeats itself`.
@@ -146,7 +146,7 @@ def start_items(domain: Domain, left_out: Sequence[str] = ("wikipedia",)) -> Int
     """Items whose plot opens with whole sentences of 8 to `MAX_START_WORDS` words and that have genres.
 
     Args:
-        left_out: sources of plots that are no start; Wikipedia's openings speak of directors and awards.
+        left_out: sources of plots that are not used; Wikipedia's openings mention directors and awards.
     """
     rows = domain.items[domain.has_text]
     fits = [
@@ -172,7 +172,7 @@ def ranked_ideas(
     cost: Callable[[Float[np.ndarray, "other dim"]], Float[np.ndarray, " other"]],
     n: int,
 ) -> list[str]:
-    """The n usable items of least cost, by where they lie, as ideas; never the start's own."""
+    """The n usable items of least cost as ideas, the cost given by position; never the start's own."""
     others = usable[usable != start.item]
     at = space.items[np.searchsorted(space.domain.text_items, others)]
     return [start_of(space.domain, item, start.user).text for item in others[np.argsort(cost(at), kind="stable")[:n]]]

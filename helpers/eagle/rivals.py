@@ -1,4 +1,4 @@
-"""What an agent has to beat: a control that only rephrases, and searches that do without aims.
+"""What an agent has to beat: a control that only rephrases, and searches without aims.
 
 Each is `method(task, starts, calls, seed) -> Visited`. Which of the visited texts count is a rule of the table
 (`emission.py`) and not the method's own. The paper compares EAGLE with its reference policies and with ELM; the other
@@ -81,7 +81,7 @@ def once(task: Steering, starts: Sequence[Start], instructions: Sequence[Sequenc
 
 
 def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """The control: the same said in other words. What this gains, any rewrite gains."""
+    """The control: the same in other words. What this gains, any rewrite gains."""
     said = neutral_for(task.rewrite.wording)
     return once(task, starts, [[said[n % len(said)] for n in range(calls)]] * len(starts), seed)
 
@@ -89,7 +89,7 @@ def neutral(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) 
 def random_templates(
     task: Steering, starts: Sequence[Start], n: int, seed: int, bank: Sequence[Action] | None = None
 ) -> list[list[str]]:
-    """n different instructions of a bank for each start, at random; the domain's where none is given.
+    """n different random instructions from a bank for each start; by default the bank of the domain.
 
     Raises:
         ValueError: the bank has fewer, or the domain has none.
@@ -105,9 +105,9 @@ def random_templates(
 def templates(
     task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, bank: Sequence[Action] | None = None
 ) -> Visited:
-    """One step each: different random instructions of a bank, the domain's where none is given.
+    """One step each: different random instructions from a bank, by default that of the domain.
 
-    Chosen among by U, this is greedy search.
+    With the best chosen by U, this is greedy search.
     """
     return once(task, starts, random_templates(task, starts, calls, seed, bank), seed)
 
@@ -158,14 +158,14 @@ def tree_search(
     """Beam search with random templates, from the `width` best texts of a depth to the next; the last is emitted.
 
     Args:
-        second: weight of the second encoder in what is best, as for `guided`.
+        second: weight of the second encoder in the ranking, as for `guided`.
 
     Raises:
-        ValueError: fewer than four rewrites a depth, with which nothing would be pruned.
+        ValueError: fewer than four rewrites per depth, with which nothing would be pruned.
     """
     parts = shares(calls, depth)
     if parts[-1] < 4:
-        raise ValueError(f"{parts[-1]} rewrites a depth prune nothing: ask for {4 * depth} calls or more")
+        raise ValueError(f"{parts[-1]} rewrites per depth prune nothing: ask for {4 * depth} calls or more")
     beams = [[start.text] for start in starts]
     visited: list[list[str]] = [[] for _ in starts]
     for level, rewrites in enumerate(parts):
@@ -200,8 +200,8 @@ def proposed(
 ) -> Visited:
     """One step each: instructions that a language model writes for this text and viewer, as in the paper.
 
-    Every category is asked for `tries` of them; what the filters of `actions.accepted` leave is used in turn. The
-    proposals cost calls of their own, which are not among the `calls`.
+    The model proposes `tries` for every category; those that pass the filters of `actions.accepted` are used in turn.
+    The proposals cost extra calls, which are not among the `calls`.
     """
     kept = proposals(task, starts, seed, backend=backend, tries=tries)[0]
     return once(task, starts, [[some[i % len(some)] for i in range(calls)] for some in kept], seed)
@@ -264,12 +264,12 @@ def _stars(task: Steering, start: Start, texts: Sequence[str], second: float) ->
 
 
 def without_copies(start: Start, texts: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """The texts, but the start's own in place of those that copy one of the ideas that were shown."""
+    """The texts, with the start's own in place of those that copy one of the ideas shown."""
     return [start.text if any(copies(text, idea) for idea in shown) else text for text in texts]
 
 
 def elm_search(task: Steering, starts: Sequence[Start], calls: int, seed: int = 0) -> Visited:
-    """Go to the optimum of U in the embedding space, and let the language model write what could stand there.
+    """Find the optimum of U in the embedding space, and let the language model write a text for it.
 
     The paper's ELM baseline decodes the optimal embedding with a model that was trained to; ours shows the items
     nearest to it and asks for a new one between them. An answer that copies one of them counts as unusable.

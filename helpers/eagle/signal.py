@@ -1,7 +1,7 @@
-"""How much of what happens is due to the instruction: the most that any agent can learn.
+"""How much of the variance is due to the instruction: the most that any agent can learn.
 
 Every action is tried on every start several times. What repeats between draws is due to the action; what repeats
-between starts as well is what one could learn on some starts and use on others.
+between starts as well can be learnt on some starts and used on others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def signal_share(values: Float[np.ndarray, "start action draw *dim"]) -> SignalS
     values = values.reshape(n_starts, n_actions, n_draws, -1)
     noise = values.var(axis=2, ddof=1).mean(axis=(0, 1)).sum()
     means = values.mean(axis=2)
-    means = means - means.mean(axis=1, keepdims=True)  # what a start has in common is no effect of an action
+    means = means - means.mean(axis=1, keepdims=True)  # what all actions share on a start is not an effect of one
     common = means.mean(axis=0)
     rest = ((means - common) ** 2).sum() / ((n_starts - 1) * (n_actions - 1))  # interaction, and noise of the means
     main = max(0.0, (common**2).sum() / (n_actions - 1) - rest / n_starts)

@@ -1,8 +1,8 @@
-"""What an agent can do with a text, and what it knows of each option before it asks the language model.
+"""What an agent can do with a text, and what it knows of each option before it calls the language model.
 
-An option is an aim (`aims.py`) or STOP. Where an aim will bring the text is known from the embedding space, so a state
-needs no call to list its options with their promise: the change of predicted rating and of novelty, by the encoder that
-pays and by a second one. A policy that reads these numbers can judge aims that it has never tried.
+An option is an aim (`aims.py`) or STOP. The embedding space predicts where an aim will bring the text, so a state needs
+no call to list its options with their promise: the change of predicted rating and of novelty, by the paid and by a
+second encoder. A policy that reads these numbers can judge aims that it has never tried.
 
 An agent sees k = 10 of the aims, its support, and chooses among them and STOP. How the ten are found is what the three
 reference policies differ in (Tennenholtz et al. 2024, section 4): at random, by highest promise, or as a G-optimal
@@ -46,7 +46,7 @@ is 0."""
 
 
 class State(NamedTuple):
-    """A running episode: the text as it is, of which start, at which step, and the aims that were asked for."""
+    """A running episode: its start, the present text, the step, and the aims that were asked for."""
 
     start: Start
     text: str
@@ -54,7 +54,7 @@ class State(NamedTuple):
     asked: tuple[int, ...] = ()
 
     def after(self, text: str, aim: int) -> State:
-        """The state when an aim was asked for, and the text is this."""
+        """The state after an aim was asked for and gave this text."""
         return State(self.start, text, self.step + 1, (*self.asked, int(aim)))
 
 
@@ -62,8 +62,8 @@ class Table(NamedTuple):
     """All aims in one state.
 
     Attributes:
-        ways: from where the text is to where each aim should bring it, by the paid encoder.
-        features: as named in `FEATURES`; time and memory of the episode are still 0.
+        ways: vector from the text to the point where each aim should bring it, by the paid encoder.
+        features: as named in `FEATURES`; those for time and memory of the episode are still 0.
         gained: utility over the start so far, in stars, by the paid and by the second encoder.
     """
 
@@ -81,7 +81,7 @@ class Options(NamedTuple):
 
 @dataclass(frozen=True)
 class Steering:
-    """What stays the same over all episodes.
+    """The task: what stays the same over all episodes.
 
     Attributes:
         encoders: `paid` and `second` are used, `judge` is not.
@@ -101,12 +101,12 @@ class Steering:
 
     @property
     def spaces(self) -> tuple[EmbeddingSpace, EmbeddingSpace]:
-        """The two spaces that an agent may see."""
+        """The two embedding spaces that an agent may see."""
         return self.encoders.paid, self.encoders.second
 
     @cached_property
     def targets(self) -> list[Float[np.ndarray, "aim dim"]]:
-        """Where the aims lie in each of the two spaces."""
+        """Target points of the aims in each of the two spaces."""
         return [targets(self.aims, space.items) for space in self.spaces]
 
     @cached_property
@@ -118,7 +118,7 @@ class Steering:
         return self._profiles(user)
 
     def said(self, aims: Integers) -> list[str]:
-        """What the language model is told for some aims."""
+        """The instructions for some aims."""
         return [self.aims[aim].instruction(self.rewrite.wording) for aim in aims]
 
     def of_kind(self, kind: Kind) -> Steering:
@@ -187,7 +187,7 @@ class Steering:
         return Table(ways, features, gained.sum(axis=1))
 
     def options(self, state: State, support: Support, k: int | None = None) -> Options:
-        """The k aims that a support offers in a state, and STOP; as many as the task says where k is not given.
+        """The k aims that a support offers in a state, and STOP; by default as many as the task says.
 
         Raises:
             ValueError: there are fewer aims, or no such support.
@@ -215,7 +215,7 @@ class Steering:
 
 
 def shares(n: int, parts: int) -> list[int]:
-    """n in as many whole numbers as there are parts, alike but for 1, the larger ones first."""
+    """n as a sum of whole numbers, one per part, that differ by at most 1, the larger ones first."""
     return [n // parts + (part < n % parts) for part in range(parts)]
 
 

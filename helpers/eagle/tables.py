@@ -1,7 +1,7 @@
 """Tables of the comparison: every method under the same rule, over the neutral rewrite, with intervals.
 
 A row of values is one start, a seed is one training run (or one stream of answers, where nothing is trained). Intervals
-draw both anew, movies with all their users; differences between methods are taken start by start before that.
+resample both, movies with all their users; differences between methods are taken start by start before that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Measured:
     Attributes:
         gains: of every text over its start, for each seed, under the encoder's name.
         emitted: which texts the method hands out by itself, for each seed.
-        planned: whether it would have gone about fewer calls in another way.
+        planned: whether it would have made its first calls differently with fewer of them.
     """
 
     starts: tuple[Start, ...]
@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def items(self) -> list[int]:
-        """The item that each start is made from: what an interval draws anew."""
+        """The item that each start is made from: the clusters that an interval resamples."""
         return [start.item for start in self.starts]
 
     def values(
@@ -56,7 +56,7 @@ class Measured:
         return np.stack([selected(values, by, calls) for values, by in zip(found, choosers, strict=True)])
 
     def curve(self, encoder: str, chooser: Chooser = "paid") -> Float[np.ndarray, "seed start n"]:
-        """`values` for 1, 2, 3... calls: how much of what a chooser finds this encoder confirms."""
+        """`values` for 1, 2, 3... calls: how much of the chooser's gains this encoder confirms."""
         found = [some.total for some in self.gains[encoder]]
         return np.stack([selection_curve(*pair) for pair in zip(found, self._choosers(chooser), strict=True)])
 
@@ -66,14 +66,14 @@ class Measured:
 
 
 def measured(encoders: Encoders, starts: Sequence[Start], visited: Sequence[Visited]) -> Measured:
-    """What a method's texts are worth; one `Visited` for each seed."""
+    """Gains of a method's texts by every encoder; one `Visited` for each seed."""
     return measured_each(encoders, starts, {"": visited})[""]
 
 
 def measured_each(
     encoders: Encoders, starts: Sequence[Start], visited: Mapping[str, Sequence[Visited]]
 ) -> dict[str, Measured]:
-    """`measured` for each of several methods; a text that many of them visited is encoded once."""
+    """`measured` for several methods by name; a text that several of them visited is encoded once."""
     runs = [run for of_method in visited.values() for run in of_method]
     texts = [[text for run in runs for text in run.texts[row]] for row in range(len(starts))]
     together = Visited(texts, np.hstack([run.emitted for run in runs]))
@@ -101,7 +101,7 @@ def paired(
 ) -> Float[np.ndarray, "common_seeds start"]:
     """Differences start by start and seed by seed, over the first seeds, which both have.
 
-    A method of one seed, where nothing is trained, is the same beside every seed of the other.
+    A method with one seed, where nothing is trained, is compared with every seed of the other.
     """
     common = min(len(one), len(other))
     return one - other if common == 1 else one[:common] - other[:common]
@@ -129,7 +129,7 @@ def gain_table(
     """One row for each method, one interval for each of `GAIN_COLUMNS`, all under one rule.
 
     Args:
-        over: the method whose gains are taken off, start by start; None for gains over the start.
+        over: the method whose gains are subtracted, start by start; None for gains over the start.
     """
 
     def interval(method: Measured, encoder: str, part: Part) -> Interval:
@@ -149,18 +149,18 @@ def gain_table(
 
 
 def calls_to_reach(curve: Float[np.ndarray, " n"], gain: float) -> int:
-    """From how many calls on a search has a mean gain or more (`curve[0]` is that of one call).
+    """The number of calls from which a search keeps a mean gain or more (`curve[0]` is that of one call).
 
-    One more than were measured when it does not stay there: a bound, and what follows from it is one, too.
+    One more than were measured if it does not stay there: a lower bound, and so is what follows from it.
     """
     (short,) = np.nonzero(curve < gain)
     return int(short[-1]) + 2 if len(short) else 1
 
 
 def break_even(training_calls: int, calls: int, rival_calls: int) -> float:
-    """After how many starts training has paid, when a rival needs `rival_calls` a start for the same gain.
+    """The number of starts after which training has paid, if a rival needs `rival_calls` per start for the same gain.
 
-    Infinite when the rival needs no more calls a start.
+    Infinite if the rival needs no more calls per start.
     """
     if rival_calls <= calls:
         return float("inf")

@@ -18,7 +18,7 @@ NEVER = -1e4  # a score: instead of minus infinity, with which KL and entropy wo
 
 
 class StatePolicy(nn.Module):
-    """Any policy over the options of a state, STOP as the last one. A policy of one's own says what `scores` are."""
+    """Any policy over the options of a state, STOP as the last one. Subclasses define `scores`."""
 
     def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
         """One number for each option; softmax turns them into probabilities."""
@@ -33,7 +33,7 @@ class StatePolicy(nn.Module):
 
 
 class SideBySide(StatePolicy):
-    """Several policies in one: each sees its own share of the states, as many as the others, in their order.
+    """Several policies in one: each sees an equal share of the states, in their order.
 
     So their episodes are played in one batch, which takes less time than one after the other.
     """
@@ -47,7 +47,7 @@ class SideBySide(StatePolicy):
         parts = [slice(first, first + size) for first in range(0, len(states), size)]
         rows = []
         for own, part in zip(self.policies, parts, strict=True):
-            assert isinstance(own, StatePolicy)  # for the type checker: a list of modules has forgotten it
+            assert isinstance(own, StatePolicy)  # for the type checker: a ModuleList does not keep the type
             rows.append(own.scores(states[part], options[part]))
         return torch.cat(rows)
 
@@ -95,9 +95,9 @@ def play(
     Args:
         policy: chooses; None draws an aim at random in every step.
         seeds: one per episode, for the agent's choices.
-        worlds: one per episode, for the environment's answers; `seeds` where not given. Agents that are compared in the
-            same worlds differ by what they do alone. And who asks the same of the same text in the same world has his
-            answer from the memo.
+        worlds: one per episode, for the environment's answers; by default `seeds`. Agents that are compared in the same
+            worlds differ only by what they do, and the same question about the same text in the same world is answered
+            from the memo.
     """
     if not len(starts) == len(seeds) > 0:
         raise ValueError(f"{len(starts)} starts and {len(seeds)} seeds: give one seed to each of one or more starts")

@@ -5,8 +5,8 @@ The paper does not say how the two terms are scaled. Ours, so that lambda means 
 
     U(z) = predicted rating in stars + lambda * (sum of distances to the k nearest items) / d_D
 
-where d_D is the mean of that sum over the existing items themselves (each without itself). A text as far from
-the rest as films usually are from one another thus earns lambda stars.
+where d_D is the mean of that sum over the existing items (each without itself). A text as far from the items as
+films usually are from one another thus earns lambda stars.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ContentGap:
         user: Float[dim], the user's embedding; user_level: mean plus user bias, in stars.
         novelty_weight: lambda in stars; n_neighbors: k.
         neighbours: the index of `items`, to share between users; made when not given.
-        without: position of an item that is not counted among what exists: the one that a text was made from. Merely
-            leaving it would else earn novelty, whatever the text has become.
+        without: position of an item that does not count as existing: the one that a text was made from. Otherwise
+            merely moving away from it would earn novelty, whatever the text has become.
     """
 
     items: Float[np.ndarray, "item dim"]
@@ -87,7 +87,7 @@ class ContentGap:
         """
         typical = self._index.typical_distance(self.n_neighbors)
         if typical == 0:
-            raise ValueError("all items lie on one point: the encoder is constant")
+            raise ValueError("all items have the same embedding: the encoder is constant")
         return typical
 
     def __call__(self, z: Float[np.ndarray, "*text dim"]) -> UtilityParts:
@@ -126,7 +126,7 @@ class ContentGap:
 def best_in_reach(
     gap: ContentGap, z: Float[np.ndarray, " dim"], items: Float[np.ndarray, "item dim"], n_fractions: int = 10
 ) -> Float[np.ndarray, " dim"]:
-    """The point of highest utility that one can reach from z without leaving where items are.
+    """The point of highest utility that can be reached from z within the region of the items.
 
     U grows without bound away from the items, so its optimum needs a region, which the paper does not give. Ours: the
     segments from z to every item (they lie in the convex hull), as far as the median distance from z to the items.

@@ -44,8 +44,8 @@ class Fold:
 def make_folds(domain: Domain, seed: int = 0, **als) -> list[Fold]:
     """Cross-validation folds over movies. Ratings of held-out movies are hidden from the factorisation too.
 
-    Leaving them in lets the user vectors remember what they thought of the "unseen" movies, and the score
-    rises by a tenth for nothing (notebook 02 shows it).
+    Otherwise the user vectors remember the ratings of the "unseen" movies, and the score rises by a tenth for nothing
+    (notebook 02 shows it).
     """
     fold_of = movie_folds(domain, seed)
     users, items, stars = domain.triplets
@@ -114,8 +114,8 @@ def out_of_fold_embeddings(
 ) -> Float[np.ndarray, "text_item dim"]:
     """Embedding of every movie by a head that did not train on it, all on the axes of `targets`.
 
-    What the encoder would say of these movies if they were new. User vectors may have seen their ratings, so
-    this is for looking at single movies, not for scores (`cross_validate`).
+    What the encoder would predict for these movies if they were new. User vectors may have seen their ratings, so
+    this is for looking at single movies, not for scores (use `cross_validate`).
     """
     result = np.empty_like(targets)
     for number in np.unique(fold_of):
@@ -137,7 +137,7 @@ def rated_lists(domain: Domain) -> Iterator[tuple[int, Int[np.ndarray, " n"], Fl
 
 
 def spearman_per_user(domain: Domain, scores: Float[np.ndarray, "user text_item"]) -> Float[np.ndarray, " rater"]:
-    """Rank correlation of predicted and given ratings, one value a user; 0 where all predictions are equal."""
+    """Spearman's rank correlation of predicted and given ratings per user; 0 where all predictions are equal."""
     values = []
     for user, movies, stars in rated_lists(domain):
         predicted = rankdata(scores[user, movies].round(9))  # rounding: equal up to float noise is equal

@@ -37,11 +37,11 @@ def cached_features(
     compute: Callable[[Sequence[str]], Float[np.ndarray, "text ..."]],
     one_by_one: bool = False,
 ) -> Float[np.ndarray, "text ..."]:
-    """`compute(texts)`, kept in the cache under the kind of feature and the exact texts if these are many.
+    """`compute(texts)`, cached by the kind of feature and the exact texts if there are many.
 
     Args:
-        one_by_one: a text has the same features whatever is computed beside it, so that a few texts are kept as well,
-            each by itself.
+        one_by_one: the features of a text do not depend on its batch, so that a few texts are cached as well, each by
+            itself.
     """
     if len(texts) < CACHED_FROM:
         return _kept_one_by_one(kind, texts, compute) if one_by_one else compute(texts)
@@ -54,7 +54,7 @@ def cached_features(
         except (OSError, SafetensorError, KeyError):
             return None
 
-    # Looked at before locking: a class may share a cache that it cannot write.
+    # Read before locking: a class may share a cache that it cannot write.
     if (features := kept()) is not None:
         return features
     if not can_keep(path):
@@ -70,7 +70,7 @@ def cached_features(
 def _kept_one_by_one(
     kind: str, texts: Sequence[str], compute: Callable[[Sequence[str]], Float[np.ndarray, "text dim"]]
 ) -> Float[np.ndarray, "text dim"]:
-    """`compute` of the texts that are not kept yet, all at once, beside those that are."""
+    """Features of all texts: cached ones, and `compute` of the others all at once."""
     memo = Memo(cache_dir() / "features.sqlite")
     key_of = {text: hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest() for text in texts}
     kept = memo.get(list(key_of.values()))
@@ -84,7 +84,7 @@ def _kept_one_by_one(
 
 @functools.cache
 def sentence_encoder() -> SentenceTransformer:
-    """MiniLM in float32, loaded once per process: unit vectors must not be rounded."""
+    """MiniLM in float32, loaded once per process: its unit vectors must not be rounded."""
     return models.load_sentence_encoder(dtype=torch.float32)
 
 
@@ -101,10 +101,10 @@ def split_fields(texts: Sequence[str]) -> list[list[str]]:
 
 
 def sentence_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-    """MiniLM embeddings, one of 384 numbers per line of the text, side by side.
+    """MiniLM embeddings of the lines of each text, 384 numbers per line, concatenated.
 
-    A long plot drowns the genres when both go through the encoder as one text; as fields of their own they
-    keep their weight (notebook 02 measures it).
+    A long plot drowns the genres when both are encoded as one text; as separate fields they keep their weight
+    (notebook 02 measures it).
     """
 
     def embed(lines: Sequence[str]) -> Float[np.ndarray, "text dim"]:
@@ -130,8 +130,8 @@ def hidden_state_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]
 def reading_model() -> LoadedModel:
     """The model that reads what another one writes: Gemma 3 270M, or SmolLM2 where Gemma is the chat model.
 
-    In float32: a text must measure the same whatever is read beside it, and in bfloat16 the shape of a batch moved an
-    embedding by 4% of how far embeddings differ, enough for a search to choose another text.
+    In float32: an embedding must not depend on the batch, and in bfloat16 the shape of a batch moved one by 4% of the
+    distance between embeddings, enough for a search to choose another text.
     """
     return _in_float32(DEFAULT_MODEL if model_name() == SECOND_MODEL else SECOND_MODEL)
 
@@ -153,7 +153,7 @@ def other_model_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
 def _mean_states(
     texts: Sequence[str], kind: str, load: Callable[[], LoadedModel], layer: int, dtype: torch.dtype | None = None
 ) -> Float[np.ndarray, "text dim"]:
-    """Mean states after a block, kept under the model's `kind`; the model is loaded when they are not kept yet."""
+    """Mean states after a block, cached under the model's `kind`; the model is loaded only if they are not."""
     if not len(texts) or not all(map(str.strip, texts)):
         raise ValueError("give one or more non-empty texts")
 

@@ -1,4 +1,4 @@
-"""Images to fixed feature vectors: a CLIP-like encoder, or plain numbers of the pixels that need no model.
+"""Images to fixed feature vectors: a CLIP-like encoder, or simple statistics of the pixels that need no model.
 
 Tennenholtz et al. 2024 name other modalities as future work. Nothing in the embedding side is tied to text: the
 `featurise` of `fit_encoder` takes items and gives a row of numbers for each, so it may be `load_clip(NAME)
@@ -39,7 +39,7 @@ def as_rgb(images: Sequence[Picture]) -> list[Image.Image]:
     Grey becomes three equal channels; a fourth channel (opacity) is dropped.
 
     Raises:
-        ValueError: no image at all, or something that is no image.
+        ValueError: the list is empty, or something is not an image.
     """
     if isinstance(images, str | Image.Image) or not len(images):
         raise ValueError("give a list of one or more images")
@@ -50,11 +50,11 @@ def _as_rgb(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"a {type(image).__name__} is no image: open files with PIL.Image.open first")
+        raise ValueError(f"a {type(image).__name__} is not an image: open files with PIL.Image.open first")
     grey, coloured = image.ndim == 2, image.ndim == 3 and image.shape[2] in (3, 4)
     if image.dtype != np.uint8 or not image.size or not (grey or coloured):
         raise ValueError(
-            f"an array of {image.dtype} and shape {image.shape} is no image: "
+            f"an array of {image.dtype} and shape {image.shape} is not an image: "
             "give uint8 from 0 to 255, of shape (height, width), (height, width, 3) or (height, width, 4)"
         )
     return Image.fromarray(image).convert("RGB")
@@ -63,9 +63,8 @@ def _as_rgb(image: Picture) -> Image.Image:
 def pixel_features(images: Sequence[Picture]) -> Float[np.ndarray, "image feature"]:
     """A colour histogram (64 numbers), then how strong cosine waves of brightness are (64 numbers, standard units).
 
-    A stand-in for a trained encoder: it sees colours, and how fine a pattern is and which way it runs, but knows
-    nothing of what a picture shows. Where a pattern begins hardly matters, since strengths of neighbouring waves
-    are added up.
+    A stand-in for a trained encoder: it sees colours, and how fine a pattern is and which way it runs, but not what a
+    picture shows. The position of a pattern hardly matters, since strengths of neighbouring waves are added up.
     """
     rows = []
     for image in as_rgb(images):
@@ -81,7 +80,7 @@ def pixel_features(images: Sequence[Picture]) -> Float[np.ndarray, "image featur
 
 @runtime_checkable
 class JointModel(Protocol):
-    """What CLIP-like models have in common, and other models of transformers have not."""
+    """What CLIP-like models have in common, and other models of transformers lack."""
 
     device: torch.device
 
@@ -120,7 +119,7 @@ def load_clip(name: str, device: torch.device | str | None = None) -> ClipEncode
     package `sentencepiece` for its tokenizer, CLIP and SigLIP 2 do not.
 
     Raises:
-        CourseError: it cannot be found or read, or has not both images and texts.
+        CourseError: it cannot be found or read, or does not encode both images and texts.
     """
     place = os.path.expanduser(name)
     with one_line(name, place, "CLIP-like model"), quiet():

@@ -1,11 +1,11 @@
-"""Encoders that share as little as they can: one is paid, a second helps to choose, the third judges.
+"""Encoders that share as little as possible: one gives the reward, a second helps to choose, the third judges.
 
 A search finds what its own encoder overrates. Whoever scores the found texts must not share the error, so the judge has
 other targets (a factorisation of the other half of every user's ratings), other features (words, without any neural
 network) and, like the others, has never seen the items that are reported on.
 
-A judge must also say the same of a text in other words. Hidden states know as much of unseen films as words do, but
-move much further when a text is only rephrased; so words judge, and hidden states help to choose.
+A judge must also give a rephrased text the same value. Hidden states predict unseen films as well as words do, but move
+much further when a text is only rephrased; so words judge, and hidden states help to choose.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Encoders(NamedTuple):
     """Three embedding spaces of one domain, each with its own axes.
 
     Attributes:
-        paid: MiniLM features; the utility that agents are paid and searches choose by.
-        second: hidden states of a model that does not write, on the ratings of `paid`: what both like is less often a
-            mistake of one.
-        judge: words alone (TF-IDF), on the other half of the ratings; chooses nothing.
+        paid: MiniLM features; its utility is the reward of agents and what searches choose by.
+        second: hidden states of a model that does not write, fitted on the same ratings as `paid`: what both like is
+            less often a mistake of one.
+        judge: words alone (TF-IDF), fitted on the other half of the ratings; chooses nothing.
     """
 
     paid: EmbeddingSpace
@@ -57,7 +57,7 @@ def halves(domain: Domain, seed: int = 0) -> tuple[Domain, Domain]:
 def independent_encoders(
     domain: Domain, left_out: Sequence[int] | Int[np.ndarray, " item"] = (), seed: int = 0
 ) -> Encoders:
-    """The three spaces. Of items that are `left_out` neither text nor rating takes part in fitting anything."""
+    """The three spaces. Neither texts nor ratings of items that are `left_out` take part in fitting anything."""
     known = replace(domain, ratings=domain.ratings[~domain.ratings["item"].isin(left_out)])
     own, other = halves(known, seed)
     texts = [text for text, item in zip(domain.texts(VIEW), domain.text_items, strict=True) if item not in left_out]
@@ -69,7 +69,7 @@ def independent_encoders(
 
 
 class EncoderAgreement(NamedTuple):
-    """How far one encoder's predictions say what another's will say, over items that neither has seen.
+    """How well one encoder's predictions agree with another's, over items that neither has seen.
 
     Attributes:
         correlation: over the items, mean over users.

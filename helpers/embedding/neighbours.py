@@ -15,7 +15,7 @@ N_CELLS_LOOKED_AT = 32  # more finds more and takes longer
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The points nearest to others, by Euclidean distance; the index is built when it is first needed.
+    """Nearest neighbours among some points, by Euclidean distance; the index is built when it is first needed.
 
     Beyond `exact_up_to` points, faiss (Douze et al. 2024, "The Faiss library") sorts them into sqrt(n) cells by
     k-means and looks only into the 32 cells nearest to a query. Of 3 neighbours among 62,423 points in 17 dimensions

@@ -19,7 +19,7 @@ from helpers.domains.domain import Domain
 from helpers.domains.wording import MOVIES, Wording
 from helpers.embedding.features import sentence_features
 
-SHRINKAGE = 5.0  # ratings' worth of doubt before a genre or a theme counts as a taste
+SHRINKAGE = 5.0  # imaginary neutral ratings added to each genre or theme before it counts as a taste
 THEMES_PER_MOVIE = 3
 
 
@@ -131,7 +131,7 @@ def profile_percentiles(
     owners: Sequence[int] | Int[np.ndarray, " profile"],
     user_factors: Float[np.ndarray, "user dim"],
 ) -> Float[np.ndarray, " profile"]:
-    """How near each profile lies to its own user: the share of other users whose direction fits it worse.
+    """How well each profile fits its own user: the share of other users whose direction fits it worse.
 
     Directions are compared by cosine after removing the mean user; 0.5 is chance, 1 is perfect.
     """

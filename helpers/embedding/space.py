@@ -1,4 +1,4 @@
-"""The whole embedding side in one call: domain, factorisation, encoder, and where every item lies."""
+"""The whole embedding side in one call: domain, factorisation, encoder, and the embeddings of all items."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """LoRA adapters: small trained matrices beside frozen weights (Hu et al. 2022), by `peft`.
 
 An edit of a model is an adapter. It shares the weights of the model that it edits, can be switched off, weakened
-and merged, and is kept as safetensors with a card that says what it does and to which model it belongs.
+and merged, and is saved as safetensors with a card that says what it does and to which model it belongs.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _block_of(name: str) -> int:
 
 @contextmanager
 def strength(model: PeftModel, factor: float, layers: Collection[int] | None = None) -> Iterator[None]:
-    """The adapter `factor` times as strong inside the block: 0 is the base model, 1 the edit as trained.
+    """A context in which the adapter is scaled by `factor`: 0 is the base model, 1 the edit as trained.
 
     Args:
         layers: blocks that keep their part of the adapter, counted from 1; all when not given.
@@ -131,9 +131,9 @@ def strength(model: PeftModel, factor: float, layers: Collection[int] | None = N
 
 
 def merged(lm: AdaptedModel) -> LoadedModel:
-    """A model of its own with the edit inside its weights: as fast as the base model, and no longer to be switched.
+    """A separate model with the edit merged into its weights: as fast as the base model, but it cannot be switched off.
 
-    It shares the weights that the edit does not touch.
+    It shares the weights that the edit does not change.
     """
     touched = {id(weight) for part in lm.model.modules() if isinstance(part, LoraLayer) for weight in part.parameters()}
     shared = {id(weight): weight for weight in lm.model.parameters() if id(weight) not in touched}
@@ -148,7 +148,7 @@ def merged(lm: AdaptedModel) -> LoadedModel:
 
 
 def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None:
-    """Keep the adapter (safetensors, peft's format), a model card and the facts of the edit in a folder of its own.
+    """Save the adapter (safetensors, peft's format), a model card and the facts of the edit in a folder of its own.
 
     Raises:
         CourseError: the folder cannot be written.
@@ -170,7 +170,7 @@ def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None
 
 
 def load_adapter(lm: LoadedModel, folder: Path) -> AdaptedModel:
-    """The model with an adapter that `save_adapter` kept; the weights are shared with `lm`.
+    """The model with an adapter that `save_adapter` saved; the weights are shared with `lm`.
 
     Raises:
         CourseError: there is none, it is damaged, or it belongs to another model.
@@ -179,7 +179,7 @@ def load_adapter(lm: LoadedModel, folder: Path) -> AdaptedModel:
         facts = json.loads((folder / FACTS).read_text("utf-8"))
         own = facts["base"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CourseError(f"{folder} holds no adapter of this course: train one, or give its folder") from error
+        raise CourseError(f"{folder} does not hold an adapter of this course: train one, or give its folder") from error
     if own != fingerprint(lm):
         raise CourseError(f"the adapter in {folder.name} was trained on another model: load that one ({own['model']})")
     if damage := _damage(folder, facts.get("checksums", {})):

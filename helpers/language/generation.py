@@ -1,7 +1,7 @@
-"""The one place that decodes: prompts in, texts out.
+"""The one place that generates text: prompts in, texts out.
 
-A backend answers prompts: `LocalBackend` in this process, `ServerBackend` over the network. `generate` asks one,
-with a memo on disk and a progress bar. All hand back raw answers; `whole_sentences` makes them presentable.
+A backend answers prompts: `LocalBackend` in this process, `ServerBackend` over the network. `generate` calls one,
+with a memo on disk and a progress bar. All return raw answers; `whole_sentences` makes them presentable.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ REWRITE_PROMPT = (
 class LocalBackend:
     """A model in this process.
 
-    The prompt, the settings and the seed decide an answer, not the prompts beside it: exactly so in float32 but for
-    ties within rounding. In bfloat16 the shape of a batch can round a logit differently, and with it change a text.
+    An answer depends on the prompt, the settings and the seed, not on other prompts in its batch: exactly in float32,
+    except for ties within rounding. In bfloat16 the shape of a batch can round a logit differently and change a text.
 
     Attributes:
-        name: change it with the weights, or a memo returns the answers of the old ones.
+        name: must change with the weights, or a memo returns the answers of the old ones.
     """
 
     lm: LoadedModel
@@ -118,10 +118,10 @@ def _exact(name: str) -> LocalBackend:
 
 
 def exact_backend(name: str | None = None) -> LocalBackend:
-    """A language model in float32, where an answer does not depend on what is answered beside it.
+    """A language model in float32, where an answer does not depend on the others in its batch.
 
-    In bfloat16 another shape of the batch rounds otherwise, and now and then another token is drawn. Slower; for
-    checks that compare answers.
+    In bfloat16 the shape of the batch affects rounding, and now and then another token is drawn. Slower; for checks
+    that compare answers.
 
     Raises:
         CourseError: as `models.load_language_model`.
@@ -130,7 +130,7 @@ def exact_backend(name: str | None = None) -> LocalBackend:
 
 
 def second_model() -> LocalBackend:
-    """Gemma 3 270M: another architecture, and no chat model. Its prompts are written as questions and answers."""
+    """Gemma 3 270M: another architecture, and not a chat model. Its prompts are written as questions and answers."""
     lm = models.language_model(settings.SECOND_MODEL)
     return LocalBackend(lm, f"{settings.SECOND_MODEL}, {_digest(QUESTION_AND_ANSWER)}")
 
@@ -152,7 +152,7 @@ def generate(
         memo: where answers are looked up first, and kept batch by batch as they are finished.
         progress: show a bar that counts answers, when there is more than one to wait for.
 
-    An answer known without `sampling.stop` is cut where the rule fires, and so is what a backend gave beyond that.
+    A memoised answer without `sampling.stop` is cut where the rule fires, and so is what a backend returns beyond that.
 
     Raises:
         ValueError: no prompt, a malformed one, another number of seeds, a negative seed; or as the backend.

@@ -1,4 +1,4 @@
-"""How probable a language model finds given texts; what they share is computed once."""
+"""How probable a language model finds given texts; shared prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def perplexity(
     """Perplexity of each text: exp of minus the mean log-probability of its tokens.
 
     Args:
-        given: what stands before each text and is not scored: a string, behind what begins every text
-            (`opening_tokens`), or messages as a chat whose answer is the text. Without it, and where it is empty, a
+        given: the context of each text, which is not scored: a string, after the tokens that begin every text
+            (`opening_tokens`), or messages of a chat whose answer is the text. Without it, and where it is empty, a
             text follows the token that begins every text, or else the one that ends every text.
 
     Raises:
@@ -92,7 +92,7 @@ def refuse_too_long(model: PreTrainedModel, tokens: int, new: int) -> None:
 def continuation_log_likelihoods(
     model: PreTrainedModel, prompt: TokenIds, continuations: Sequence[TokenIds]
 ) -> Float[Tensor, " continuation"]:
-    """Sum of the log-probabilities of the tokens of each continuation behind one prompt, which is computed once."""
+    """Sum of the log-probabilities of the tokens of each continuation of one prompt, which is computed once."""
     if fitting.scoring_way(model, len(prompt) + max(map(len, continuations))) != "engine":
         return text_log_likelihoods(model, [(prompt, tokens) for tokens in continuations])
     with _gradients_if_needed(model), shared_prefixes(model):
@@ -109,7 +109,7 @@ def continuation_log_likelihoods(
 
 
 def text_log_likelihoods(model: PreTrainedModel, rows: Sequence[tuple[TokenIds, TokenIds]]) -> Float[Tensor, " row"]:
-    """Sum of the log-probabilities of the tokens of each text behind its own context: rows of (context, text)."""
+    """Sum of the log-probabilities of the tokens of each text after its own context: rows of (context, text)."""
     with _gradients_if_needed(model):
         alone = fitting.padding_way(model) == "one by one"
         return _sums(lambda ids: model(input_ids=ids, use_cache=False).logits, rows, model.device, alone)

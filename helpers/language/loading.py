@@ -1,4 +1,4 @@
-"""What every load of a model goes through: quiet libraries, weights that match, failures reported in one line."""
+"""Shared by all loading of models: quiet libraries, weights that match, failures reported in one line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias)$")
 def one_line(name: str, place: str, kind: str, extras: re.Pattern[str] | None = None) -> Iterator[None]:
     """Turn whatever goes wrong while `name` is loaded from `place` into one line that says what to do.
 
-    That includes what transformers only warns of: weights that the folder lacks, and which would be random numbers.
+    That includes what transformers only warns about: missing weights, which would be random numbers.
 
     Args:
-        extras: what the names of weights begin with that may be missing or left over.
+        extras: prefixes of the names of weights that may be missing or left over.
 
     Raises:
         CourseError: for any failure.

@@ -47,7 +47,7 @@ class Memo:
     def put(self, answers: Mapping[str, str]) -> None:
         """Keep answers under their keys, all in one transaction: after a crash either all or none are there.
 
-        Nothing is kept in a cache that only others may write.
+        Nothing is kept in a cache that this user may not write.
 
         Raises:
             CourseError: the disk is full, or the file cannot be written.
@@ -73,9 +73,9 @@ class Memo:
         return connection
 
     def _reading(self) -> sqlite3.Connection:
-        """A connection for a reader who cannot make SQLite's own files (`-wal`, `-shm`) beside the table.
+        """A connection for a reader who cannot create SQLite's own files (`-wal`, `-shm`) beside the table.
 
-        Where its owner is writing these are there; where they are not nobody writes.
+        They exist while the owner is writing; if they do not, nobody writes.
         """
         uri = self.path.resolve().as_uri()
         connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=LOCK_SECONDS)

@@ -114,7 +114,7 @@ def load_config(name: str, *, manifest: Path = sources.MANIFEST) -> transformers
 def language_model(name: str | None = None) -> LoadedModel:
     """A language model, loaded once per process; without `name` the chat model of the course.
 
-    Whoever changes its weights changes them for everyone: take `load_language_model` for a copy of your own.
+    Changing its weights changes them for all users of it: use `load_language_model` for a copy of your own.
 
     Raises:
         CourseError: as `load_language_model`.

@@ -1,4 +1,4 @@
-"""What goes into a language model: prompts as messages, how to choose the next token, and what answers them."""
+"""What goes into a language model: prompts as messages, how to sample the next token, and backends that answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TokenIds = tuple[int, ...]
 
 ROLES = ("system", "user", "assistant")
 
-# A chat template for models that were not trained to chat: what they have read often looks like this. An answer begins
+# A chat template for models that were not trained to chat: their training texts often look like this. An answer begins
 # a line, so that its first token is the same as in a chat, without a space.
 QUESTION_AND_ANSWER = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Question: {{ m.content }}\nAnswer:{{ '\\n' }}"
@@ -35,7 +35,7 @@ QUESTION_AND_ANSWER = (
 
 @dataclass(frozen=True)
 class Stop:
-    """A rule that ends an answer where its reader needs no more of it, for instance once a judge has made up its mind.
+    """A rule that ends an answer when its reader needs no more of it, for instance when a judge can decide.
 
     The answer is then the shortest prefix of the whole one, in whole words, for which `reached` is true: the same
     text whether decoding ended early, a server ignored the rule, or the whole answer was in the memo.
@@ -58,7 +58,7 @@ class Stop:
 
 
 def _word_ends(text: str) -> list[int]:
-    """Where each word ends that something follows."""
+    """The ends of all words that something follows."""
     return [word.end() for word in re.finditer(r"\S+(?=\s)", text)]
 
 
@@ -113,13 +113,13 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenIds:
-    """A prompt in the model's chat template, up to where the answer goes on.
+    """A prompt in the model's chat template, up to where the answer begins or continues.
 
-    Where the template has no system role, the system text stands before the first user message; where roles must
-    alternate, neighbours of one role are joined; where contents must be lists of parts, they are.
+    If the template has no system role, the system text is put before the first user message; if roles must alternate,
+    neighbours of one role are joined; if contents must be lists of parts, they are.
 
     Raises:
-        ValueError: the model has no chat template, or one that takes the prompt in none of these forms.
+        ValueError: the model has no chat template, or one that accepts the prompt in none of these forms.
     """
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: load an instruction-tuned one")
@@ -175,7 +175,7 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, chat: list[dict]) -> str:
 
 
 def _holds(text: str, said: Sequence[str]) -> bool:
-    """Whether each message stands in the text, spaces aside: some templates silently drop what they do not know."""
+    """Whether the text contains each message, spaces aside: some templates silently drop what they do not know."""
     rest = "".join(text.split())
     for part in sorted(("".join(part.split()) for part in said), key=len, reverse=True):
         if part not in rest:
@@ -201,7 +201,7 @@ class Backend(Protocol):
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
         """Answer all prompts, each with its own seed; `done` gets row numbers and answers as they are finished.
 
-        An answer may go on behind the place where `sampling.stop` fires: `generation.generate` cuts it there.
+        An answer may continue after `sampling.stop` fires: `generation.generate` cuts it there.
         """
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> Float[np.ndarray, " continuation"]:

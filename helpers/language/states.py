@@ -1,7 +1,7 @@
-"""Hidden states: what a language model holds of a text, after chosen blocks and at its last tokens.
+"""Hidden states of a language model for a text, after chosen blocks and at its last tokens.
 
 R(x) of Zhang et al. 2024 (section 3.1) is the hidden states of some layers at the last token of the prompt. Here a
-read-out may take several last tokens, so that the beginning of an answer can be looked at too.
+read-out may take several last tokens, so that it can include the beginning of an answer.
 
 Two things make reading cheap. The forward pass ends after the deepest block that is read. And when an adapter
 changes only the blocks from some depth on, the states below it never change: `states_below` computes them once, and
@@ -73,7 +73,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     """The transformer blocks of a decoder-only model, also inside an adapter.
 
     Raises:
-        ValueError: there is no list of as many modules as the configuration says.
+        ValueError: the model has no list of as many modules as its configuration says.
     """
     depth = cast(PreTrainedModel, model).config.get_text_config().num_hidden_layers  # an adapter hands it on
     for module in model.modules():
@@ -99,7 +99,7 @@ class Below(NamedTuple):
     states: list[Float[Tensor, "_ dim"]]
 
     def of(self, rows: Sequence[int]) -> Below:
-        """Those of some of the texts."""
+        """The same for some of the texts."""
         return Below(self.depth, [self.states[row] for row in rows])
 
 
@@ -128,7 +128,7 @@ def inputs_of(ids: Int[Tensor, "text token"], real: Bool[Tensor, "text token"]) 
 
 
 class Layout(NamedTuple):
-    """Some texts as a model gets them, and where each of their tokens is in what it gives back.
+    """Some texts as inputs of a model, and the place of each of their tokens in its outputs.
 
     Attributes:
         inputs: arguments of the model.
@@ -230,11 +230,9 @@ def _tried(model: LanguageModel) -> Arrange:
             error = (states(arrange(texts, model)) - alone).norm() / alone.norm()
         except Exception:  # a model may refuse a mask in many ways
             continue
-        if not error > (1e-3 if model.dtype == torch.float32 else 0.1):  # what is not finite its readers will refuse
+        if not error > (1e-3 if model.dtype == torch.float32 else 0.1):  # the callers refuse values that are not finite
             return arrange
-    raise CourseError(
-        f"{type(model).__name__} reads a text otherwise beside others: choose a model with attention only"
-    )
+    raise CourseError(f"{type(model).__name__} reads a text differently in a batch: choose a model with attention only")
 
 
 def read(
@@ -350,7 +348,7 @@ def in_batches(
 
 
 class _Reached(Exception):
-    """Ends a forward pass that need not go on."""
+    """Ends a forward pass that has computed all that is needed."""
 
 
 def _pass(
@@ -417,10 +415,10 @@ def _skipping(model: LanguageModel, depth: int | None, start: Float[Tensor, "row
 
 @contextmanager
 def recomputed(model: LanguageModel) -> Iterator[None]:
-    """Inside the block, training passes keep the input of every block only, and compute the rest again when needed.
+    """A context for training passes with gradient checkpointing (Chen et al. 2016): only the input of a block is kept.
 
-    That takes less memory and about a third more time (gradient checkpointing, Chen et al. 2016), and gives the same
-    gradients: only the blocks are put into training mode, so dropout stays off.
+    That takes less memory and about a third more time, and gives the same gradients: only the blocks are put into
+    training mode, so dropout stays off.
 
     Raises:
         ValueError: the model's blocks cannot be recomputed.
@@ -463,7 +461,7 @@ def changed(model: LanguageModel, layer: int, change: Callable[[Tensor], Tensor]
 
 
 def finished(model: LanguageModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text dim"]:
-    """What the output weights would see, were the model to end with these states: all blocks are skipped, only the
+    """Inputs of the output weights if the model ended with these states: all blocks are skipped, only the
     final norm is applied.
 
     Raises:
@@ -478,7 +476,7 @@ def finished(model: LanguageModel, states: Float[Tensor, "text dim"]) -> Float[T
 
 
 class _Given(BaseModelOutputWithPast):
-    """What a decoder would give back, were these its last states; all that it might give beside them is None."""
+    """The output of a decoder with these last states; all other fields are None."""
 
     def __getattr__(self, _name: str) -> None:
         return None
@@ -487,8 +485,8 @@ class _Given(BaseModelOutputWithPast):
 def log_probs_of(model: LanguageModel, states: Float[Tensor, "place dim"]) -> Float[Tensor, "place token"]:
     """Log-probabilities of the next token from the last states of a model, in float32, by the model's own head.
 
-    The whole model is asked, but for its decoder: some scale or cap their logits. Only at the places that count, and
-    as one row: behind padding, `logits_to_keep` makes torch copy the whole matrix of output weights for every text.
+    The whole model runs, except its decoder: some models scale or cap their logits. Only at the places that count, and
+    as one row: with padding, `logits_to_keep` makes torch copy the whole matrix of output weights for every text.
     """
     decoder, ids = model.get_decoder(), torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     decoder.forward = lambda *_args, **_kwargs: _Given(last_hidden_state=states[None])
@@ -501,7 +499,7 @@ def log_probs_of(model: LanguageModel, states: Float[Tensor, "place dim"]) -> Fl
 
 @torch.no_grad()
 def logit_lens(model: LanguageModel, states: Float[Tensor, "text dim"]) -> Float[Tensor, "text token"]:
-    """Log-probabilities of the next token, were the model to end with these states (nostalgebraist 2020).
+    """Log-probabilities of the next token if the model ended with these states (nostalgebraist 2020).
 
     With states of the last block these are the model's own log-probabilities.
 
@@ -519,7 +517,7 @@ def fit_probe(
 ) -> Pipeline:
     """A linear probe: can a plane tell the two kinds of states apart? Logistic regression on standardised states.
 
-    Both kinds weigh alike, however many there are of each.
+    Both kinds have the same weight, however many there are of each.
 
     Args:
         strength: inverse of the L2 penalty; states have more dimensions than there are texts.
@@ -539,5 +537,5 @@ def fit_probe(
 def probe_accuracy(
     probe: Pipeline, positive: Float[np.ndarray, "positive dim"], negative: Float[np.ndarray, "negative dim"]
 ) -> float:
-    """Share of states on their side of the plane, both kinds counted alike."""
+    """Balanced accuracy of a probe: share of states on their side of the plane, averaged over both kinds."""
     return float((probe.predict(positive).mean() + 1 - probe.predict(negative).mean()) / 2)

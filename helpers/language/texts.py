@@ -1,4 +1,4 @@
-"""What the words of a text alone tell: where its sentences end, and how much it repeats itself.
+"""What can be read from the words of a text: where its sentences end, and how much it repeats itself.
 
 Raw catalogues are cut by rules of their own (`domains.movies.clean_plot`, `domains.clothing.sentences`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-# Full stops behind these, or behind an initial, end no sentence; nor does one in front of a small letter.
+# A full stop after these, after an initial, or before a lower-case letter does not end a sentence.
 TITLES = ("Capt", "Col", "Dr", "Gen", "Jr", "Lt", "Mr", "Mrs", "Ms", "Prof", "Rev", "Sgt", "Sr", "St", "vs")
 SENTENCE_END = re.compile(
     r"(?<!\b[A-Z])" + "".join(rf"(?<!\b(?i:{word}))" for word in TITLES) + r"[.!?]+[\"')”’]*(?=\s+[^a-z\s]|\s*$)"
@@ -27,7 +27,7 @@ def whole_sentences(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in small letters, without punctuation but for apostrophes."""
+    """The words of a text in lower case, without punctuation except apostrophes."""
     return re.findall(r"[a-z0-9']+", text.lower())
 
 

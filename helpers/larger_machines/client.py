@@ -1,8 +1,8 @@
 """Answers from a language model behind an OpenAI-compatible server (vLLM, llama.cpp, `transformers serve`, ...).
 
-`answer_all` spreads requests over servers of the same model: each goes to the least busy one, and what fails is asked
-again. A server that fails rests, longer each time, while the others take its requests; after a rest a single request
-finds out whether the fault is over. Nothing is asked again once it is answered: nothing is lost or counted twice.
+`answer_all` spreads requests over servers of the same model: each goes to the least busy one, and failed ones are
+retried. A server that fails is left alone, longer each time, while the others take its requests; then a single request
+tests whether the fault is over. An answered request is never repeated: nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from helpers.base.storage import CourseError
 from helpers.language.prompts import Done, Prompt, Sampling, messages_of
 
 KEY = "STEER_API_KEY"
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # states that another attempt may find gone
-LONGEST_WAIT = 60.0  # seconds that a server rests at most, whatever it asks for
-REPLY_BYTES = 1_000_000  # of a reply; a longer one is no answer
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes of faults that may pass
+LONGEST_WAIT = 60.0  # seconds that a server is left alone at most, whatever it asks for
+REPLY_BYTES = 1_000_000  # of a reply; a longer one is not an answer
 CHARACTERS_PER_TOKEN = 32  # of an answer at most: a server may not keep to `max_tokens`
-SECRET_LENGTH = 12  # a shorter key ("EMPTY", "token") may stand in an answer by chance
+SECRET_LENGTH = 12  # a shorter key ("EMPTY", "token") may occur in an answer by chance
 
 
 class PassingError(CourseError):
-    """A fault that the next attempt may find gone, or that another server may not have.
+    """A fault that may be gone at the next attempt, or on another server.
 
     Attributes:
         wait: seconds for which the server asks to be left alone; None if it does not say.
@@ -59,15 +59,15 @@ class ServerBackend:
 
     `top_k` is not part of this interface and is not sent. Whether a seed repeats an answer is up to the server.
 
-    An empty answer is handed back like any other, as `LocalBackend` does: one of ten thousand should not stop a run.
-    If many are empty, the model may be thinking past `max_new_tokens`.
+    An empty answer is returned like any other, as `LocalBackend` does: one in ten thousand should not stop a run. If
+    many are empty, the model may spend all `max_new_tokens` on reasoning.
 
     Attributes:
-        url: up to and with the version, as in `http://localhost:8000/v1`.
+        url: including the version, as in `http://localhost:8000/v1`.
         model: its name on the server.
         timeout: seconds of silence after which an attempt is given up.
-        attempts: failures in a row before giving up; the pauses double from `pause` seconds on, with jitter.
-        concurrency: requests under way at once.
+        attempts: failures in a row before giving up; the pauses double, beginning with `pause` seconds, with jitter.
+        concurrency: requests in flight at once.
         prefill: whether the server can continue a prefilled answer (vLLM and SGLang can).
 
     Raises:
@@ -84,7 +84,7 @@ class ServerBackend:
 
     def __post_init__(self) -> None:
         if not _is_plain_url(self.url):  # never shown: it may hold a password
-            raise ValueError(f"the url must look like http://localhost:8000/v1; a key belongs into {KEY}")
+            raise ValueError(f"the url must look like http://localhost:8000/v1; put the key into {KEY}")
         if self.attempts < 1 or self.concurrency < 1 or self.timeout <= 0:
             raise ValueError("attempts and concurrency must be at least 1, timeout above 0")
 
@@ -97,7 +97,7 @@ class ServerBackend:
         """Answer all prompts; `done` is called in this thread for each answer that has arrived.
 
         Raises:
-            CourseError: the server cannot be reached, refuses, or sends no answer; what arrived before is done.
+            CourseError: the server cannot be reached, refuses, or sends no answer; earlier answers are kept.
             ValueError: a prefilled answer, if the server cannot continue one.
         """
         answer_all([self], self.requests(prompts, sampling, seeds), done)
@@ -138,10 +138,10 @@ class ServerBackend:
         return body
 
     def attempt(self, body: dict) -> str:
-        """One attempt at one request. The answer is without control characters, and no longer than it can be.
+        """One attempt at one request. The answer has no control characters and a limited length.
 
         Raises:
-            PassingError: another attempt may find the fault gone.
+            PassingError: another attempt may succeed.
             CourseError: the server rejects the request, or the key or the proxy cannot be used.
         """
         # An empty answer may be a hiccup, and the memo would keep it: ask once more.
@@ -169,7 +169,7 @@ class ServerBackend:
             return PassingError(f"{self.url} cannot be reached ({_line(error)}): start the server, or check the url")
 
     def _text(self, reply: bytes) -> str | CourseError:
-        """The answer in a reply; empty where there are only spaces, or null, as for a refusal or a cut thought."""
+        """The answer in a reply; empty for only spaces, or null, as after a refusal or unfinished reasoning."""
         if len(reply) > REPLY_BYTES:
             return ""
         text: object = False
@@ -226,7 +226,7 @@ def server_key(variable: str = KEY) -> str:
     """The key in an environment variable without what copying adds (spaces, line ends, quotes); empty if there is none.
 
     Raises:
-        CourseError: it cannot stand in a header; the line does not show it.
+        CourseError: it cannot be sent in a header; the message does not show it.
     """
     if not re.fullmatch("[!-~]*", _copied_key(variable)):  # nowhere a local variable, which some tracebacks show
         raise CourseError(f"{variable} holds a space, a line end or a character that is not ASCII: copy the key again")
@@ -254,7 +254,7 @@ def _reply(response: httpx.Response) -> bytes:
 
 
 def _asked_pause(asked: str | None) -> float | None:
-    """Seconds for which a Retry-After header asks to be left alone; None if it does not say."""
+    """The seconds of a Retry-After header; None if there are none."""
     if asked:
         with contextlib.suppress(ValueError):
             return max(0.0, float(asked))  # in this order NaN becomes 0
@@ -264,7 +264,7 @@ def _asked_pause(asked: str | None) -> float | None:
 
 
 def _message_of(reply: bytes) -> str:
-    """What the server says went wrong, if it says so in one of the usual forms; nothing of what was cut off."""
+    """The server's error message, if it has one of the usual forms; empty if the reply was cut off."""
     body = reply.decode("utf-8", "replace") if len(reply) <= REPLY_BYTES else ""
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
@@ -280,7 +280,7 @@ def _clean(text: str) -> str:
 
 
 def _line(text: object) -> str:
-    """One short line, without the key should a server repeat it."""
+    """One short line, without the key in case a server repeats it."""
     printable = "".join(c if c.isprintable() else " " for c in str(text))
     return _without_key(" ".join(printable.split()))[:200].rstrip(".: ")
 
@@ -296,7 +296,7 @@ def _without_key(text: str) -> str:
 
 @dataclass(eq=False)
 class _Line:
-    """How a server is doing: requests under way, failures in a row, and until when it rests."""
+    """The state of a server: requests in flight, failures in a row, and until when it is left alone."""
 
     server: ServerBackend
     busy: int = 0
@@ -326,13 +326,13 @@ class _Line:
 def answer_all(servers: Sequence[ServerBackend], bodies: Sequence[dict], done: Done) -> None:
     """Have every request answered by one of the servers; `done` is called in this thread as answers arrive.
 
-    A server that has failed `attempts` times in a row is given up: it is asked again only after `LONGEST_WAIT`
-    seconds and when no other is free, in case it was restarted.
+    A server that has failed `attempts` times in a row is given up: it is tried again only after `LONGEST_WAIT` seconds
+    and when no other is free, in case it was restarted.
 
     Raises:
         PassingError: the last fault, when all servers are given up, or when all attempts of all servers at one
-            request have failed; what arrived before is done.
-        CourseError: a server rejects a request, which no other attempt would change; what arrived before is done.
+            request have failed; earlier answers are kept.
+        CourseError: a server rejects a request, so that retrying would not help; earlier answers are kept.
     """
     lines = [_Line(server) for server in servers]
     left = deque(range(len(bodies)))
@@ -361,13 +361,13 @@ def answer_all(servers: Sequence[ServerBackend], bodies: Sequence[dict], done: D
 
 
 def _least_busy(lines: Sequence[_Line]) -> _Line | None:
-    """The free server with the fewest requests under way for its concurrency, those that work first."""
+    """The free server with the fewest requests in flight relative to its concurrency, working servers first."""
     free = [line for line in lines if line.free]
     return min(free, key=lambda line: (line.failures, line.busy / line.server.concurrency), default=None)
 
 
 def _ended(under_way: Collection[Future[str]], lines: Sequence[_Line]) -> set[Future[str]]:
-    """Wait until a request has ended or a rest of one of the lines is over; the requests that have ended."""
+    """Wait until a request has ended or a server's rest is over; returns the requests that have ended."""
     rests = [rest for line in lines if (rest := line.until - monotonic()) > 0]
     if under_way:
         return wait(under_way, min(rests, default=None), FIRST_COMPLETED).done
@@ -376,7 +376,7 @@ def _ended(under_way: Collection[Future[str]], lines: Sequence[_Line]) -> set[Fu
 
 
 def _settled(line: _Line, future: Future[str], known: int) -> PassingError | None:
-    """Note on its server's line how a request has ended; the fault, if it may pass, else it is raised."""
+    """Record in its server's state how a request has ended; returns a fault that may pass and raises any other."""
     line.busy -= 1
     fault = future.exception()
     if fault is None:

@@ -5,12 +5,12 @@
         expand(world, starts)
 
 Answers arrive in the process that asks and are kept in its memo, as with any other backend; no worker opens the memo,
-which is a file of one machine (SQLite is not safe on a network disk). A worker that dies loses nothing but the time
-of its batch, which goes to another one.
+which is a file on one machine (SQLite is not safe on a network disk). A worker that dies loses only the time of its
+batch, which goes to another one.
 
 On several machines: install the course with the same versions on each (`helpers` is imported there, and the models
-lie in each cache), use one token (`ray get-auth-token --generate`, then copy `~/.ray/auth_token` to all machines: who
-can reach a cluster without one can run any program on it), and start ray:
+are in each cache), use one token (`ray get-auth-token --generate`, then copy `~/.ray/auth_token` to all machines:
+whoever can reach a cluster without a token can run any program on it), and start ray:
 
     RAY_AUTH_MODE=token ray start --head --port=6379                 # on the first, which prints its address
     RAY_AUTH_MODE=token ray start --address=FIRST:6379 --num-gpus=1  # on each other one
@@ -51,10 +51,10 @@ SHARED_MEMORY = 80 * 2**20  # bytes; texts need hardly any, and ray takes a thir
 
 @contextlib.contextmanager
 def cluster(address: str | None = None, *, workers: int = 2) -> Iterator[None]:
-    """Inside the block this process belongs to a cluster: a new one of its own, or a running one.
+    """A context in which this process belongs to a cluster: a new one of its own, or a running one.
 
-    A new cluster listens to this machine alone, wants a token that only its processes know, and is gone at the end.
-    So is this process's part of a running one; that itself goes on.
+    A new cluster listens on this machine only, requires a token that only its processes know, and ends with the block.
+    A running one goes on without this process.
 
     Args:
         address: `auto` for the cluster that this machine has joined, or `host:port`; without it a new one.
@@ -73,13 +73,13 @@ def cluster(address: str | None = None, *, workers: int = 2) -> Iterator[None]:
 
             ray.shutdown()
             if local:
-                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)  # logs that ray leaves for ever
+                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)  # logs that ray never deletes
 
 
 def _joined(address: str, workers: int):
-    """Ray's context of a cluster; a new one if it is to have workers.
+    """Ray's context of a cluster; a new one if a number of workers is given.
 
-    A new cluster's own helpers have 15 seconds to start, which a busy machine may miss; tried again they come sooner.
+    Ray's own processes have 15 seconds to start, which is too little on a busy machine; a second attempt is faster.
     """
     import ray
 
@@ -114,7 +114,7 @@ QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "^A worker died or was killed"}
 
 
 def _this_machine_alone() -> dict[str, str]:
-    """Variables for a cluster of this process: no reports, loopback alone, and a token that is nowhere on disk."""
+    """Variables for a cluster of this process: no usage reports, loopback only, and a token that is not on disk."""
     return QUIET | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: "no cluster" means loopback to ray
@@ -142,7 +142,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 class Worker:
-    """A backend in a process of the cluster, made when it is first asked: then what goes wrong is an answer, too."""
+    """A backend in a process of the cluster, made at its first call, so that a failure is returned like an answer."""
 
     def __init__(self, make: Callable[[], Backend]) -> None:
         self.make = make
@@ -170,8 +170,8 @@ class RayBackend:
         workers: processes, which are started when first needed and kept until the cluster ends.
         num_cpus: cores of a worker, which computes with as many threads; below 1 several share one.
         num_gpus: GPUs of a worker; below 1 several share one.
-        batch: most prompts that a worker gets at once. Larger ones take less time each, and more is done again when
-            a worker dies.
+        batch: most prompts that a worker gets at once. Larger batches are faster, but more is repeated when a worker
+            dies.
         attempts: how often each worker may be replaced without an answer in between.
         patience: seconds to wait for a first worker when none is at work.
     """
@@ -204,7 +204,7 @@ class RayBackend:
         """As `Backend.generate`; `done` is called in this thread for each batch that has arrived.
 
         Raises:
-            CourseError: no worker can be had, they die again and again, or they differ; what arrived before is done.
+            CourseError: no worker starts, workers keep dying, or they differ; earlier answers are kept.
             Exception: whatever the backend in a worker raises.
         """
         rounds = math.ceil(len(prompts) / (self.batch * self.workers))
@@ -223,7 +223,7 @@ class RayBackend:
         """(number, result) of each call (the arguments of `Worker.ask`) as it is finished, in any order.
 
         Ray could restart a worker and repeat its call itself (`max_restarts`, `max_task_retries`). But then the call
-        waits until that worker has a new model while others are idle, and for ever if no machine has room for it.
+        waits until that worker has a new model while others are idle, and forever if no machine has room for it.
         """
         import ray
 
@@ -259,7 +259,7 @@ class RayBackend:
                     yield call, result
 
     def _crew(self) -> list:
-        """The workers in the cluster of now; those of an earlier one went with it."""
+        """The workers in the present cluster; those of an earlier one ended with it."""
         import ray
 
         if not ray.is_initialized():
@@ -289,10 +289,10 @@ class RayBackend:
         return finished
 
     def _refuse(self, error: Exception, deaths: int) -> None:
-        """Give up if a new worker would fare no better."""
+        """Give up if a new worker would fail as well."""
         if getattr(error, "actor_init_failed", False):
             remedy = "install the same version of the course on every machine"
-            raise CourseError(f"a worker cannot begin ({_line(error)}): {remedy}") from error
+            raise CourseError(f"a worker cannot start ({_line(error)}): {remedy}") from error
         if deaths > self.attempts * self.workers:
             remedy = "give workers more memory, or lower `workers` or `batch`"
             raise CourseError(f"workers died {deaths} times without an answer in between: {remedy}") from error

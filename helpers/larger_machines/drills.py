@@ -1,4 +1,4 @@
-"""Real servers on this machine, and what becomes of the answers when one of them is killed."""
+"""Real servers on this machine, and what happens to the answers when one of them is killed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LocalServer(NamedTuple):
 def local_servers(count: int = 2, model: str | None = None) -> Iterator[list[LocalServer]]:
     """Servers of one model in float32 (`serve`) on free ports of localhost, killed at the end of the block.
 
-    They have one torch thread each and no access to the hub; they end with this process, however it ends.
+    They have one torch thread each and no access to the hub; they end when this process ends, for whatever reason.
 
     Args:
         model: the course's when not given.
@@ -123,7 +123,7 @@ class _Counted(ServerBackend):
 
 
 class PoolDrill(NamedTuple):
-    """What became of a batch of prompts when one of the servers was killed.
+    """What happened to a batch of prompts when one of the servers was killed.
 
     Attributes:
         lost: prompts without an answer.
@@ -144,7 +144,7 @@ class PoolDrill(NamedTuple):
 def pool_drill(n_prompts: int = 24, sampling: Sampling = SAMPLING) -> PoolDrill:
     """Ask a pool of two local servers for rewrites, kill the busiest when a third is answered, and compare.
 
-    All models compute in float32, where an answer does not depend on what is answered beside it.
+    All models compute in float32, where an answer does not depend on the others in its batch.
 
     Raises:
         CourseError: as `local_servers`.
@@ -180,7 +180,7 @@ def pool_drill(n_prompts: int = 24, sampling: Sampling = SAMPLING) -> PoolDrill:
 
 
 class RayDrill(NamedTuple):
-    """What became of prompts when one of their workers was killed under way.
+    """What happened to a batch of prompts when one of the workers was killed.
 
     Attributes:
         lost: prompts without an answer.

@@ -1,4 +1,4 @@
-"""One model on several servers, asked as if they were one."""
+"""One model on several servers, used as if they were one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from helpers.larger_machines.client import PassingError, ServerBackend, answer_a
 
 @dataclass(frozen=True)
 class ServerPool:
-    """Servers of the same model; each request goes to the one with the fewest under way for its concurrency.
+    """Servers of the same model; each request goes to the one with the fewest in flight relative to its concurrency.
 
-    A server that fails rests and is given up after its `attempts`; the others take its requests (`client.answer_all`).
+    A server that fails is left alone for a while, and given up after its `attempts`; the others take its requests
+    (`client.answer_all`).
 
-    The pool's name, and with it the memo, does not know which or how many servers there are: an answer of any of
-    them counts as that of all. You vouch for that: the same weights, number format, chat template and, if an answer
-    is to repeat, the same program in the same version. Where one of them changes, change `identity`.
+    The pool's name, and with it the memo, does not depend on which or how many servers there are: an answer of any
+    counts as that of all. Make sure that it is: the same weights, number format, chat template and, if answers must be
+    reproducible, the same program in the same version. When one of these changes, change `identity`.
 
     Attributes:
         servers: with the same `model` and `prefill`, each with its own url.
@@ -51,7 +52,7 @@ class ServerPool:
         """As `ServerBackend.generate`, over all servers.
 
         Raises:
-            CourseError: no server answers any more, or one rejects a request; what arrived before is done.
+            CourseError: no server answers any more, or one rejects a request; earlier answers are kept.
             ValueError: a prefilled answer, if the servers cannot continue one.
         """
         try:

@@ -3,19 +3,19 @@
     accelerate launch --num_processes 2 -m helpers.larger_machines.processes agent --episodes 12 --out build/agent
     accelerate launch --num_processes 2 -m helpers.larger_machines.processes edit --concept refusal --out build/edit
 
-train the EAGLE agent of the current profile (`STEER_PROFILE`), and an ARE edit. Both go on where they were stopped, and
-leave weights as safetensors and the curve as JSON. Processes share every batch and average their gradients, so that
-their number changes nothing but for rounding. They must see one cache (`STEER_CACHE`) and one `--out`.
+train the EAGLE agent of the current profile (`STEER_PROFILE`), and an ARE edit. Both resume where they were stopped,
+and write weights as safetensors and the curve as JSON. Processes share every batch and average their gradients, so that
+their number changes results by rounding only. They must see the same cache (`STEER_CACHE`) and the same `--out`.
 
-Episodes are shared in whole groups from the same start. Where the processes cannot share those of the profile evenly,
-`--episodes` asks for others, in a multiple of processes times group.
+Episodes are shared in whole groups from the same start. If the processes cannot share those of the profile evenly, set
+`--episodes` to a multiple of processes times group.
 
 Without a GPU, `accelerate launch` starts a single process unless asked for more:
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 \\
         -m helpers.larger_machines.processes agent --episodes 12 --out build/agent
 
-A model of which every accelerator shall hold a share only is edited under FSDP:
+A model that is too large for one accelerator is edited under FSDP, where each holds a share of it:
 
     python -m helpers.larger_machines.processes config --model owner/name --processes 8 --out fsdp.yaml
     accelerate launch --config_file fsdp.yaml \\
@@ -63,7 +63,7 @@ from helpers.language.generation import LocalBackend, backend_name, local_backen
 from helpers.language.models import AnyModel, load_config, load_language_model
 from helpers.language.states import blocks
 
-LONGEST_ABSENCE = timedelta(hours=24)  # while the main process asks the language model, the others wait
+LONGEST_ABSENCE = timedelta(hours=24)  # the others wait while the main process runs the language model
 RECOMPUTED_FROM = 3e9  # weights from which a step's activations no longer fit beside the model, or hardly
 
 
@@ -124,7 +124,7 @@ class EditShare(ProcessShare):
     """The share of one of the processes of an edit."""
 
     def prepare(self, model: nn.Module) -> bool:
-        """Under FSDP the frozen blocks are sharded, and their states computed again where that was asked for."""
+        """Under FSDP the frozen blocks are sharded, and their states recomputed if that was asked for."""
         if sharding_is_asked():
             shard_blocks(model, self.accelerator)
         return sharding_is_asked() and recomputing_is_asked()
@@ -210,7 +210,7 @@ def train_edit(
 
 
 def model_backend(name: str | None = None) -> LocalBackend:
-    """A model by name, by default the course's, as the notebooks load it; on the CPU where its blocks are sharded."""
+    """A model by name, by default the course's, as the notebooks load it; on the CPU if its blocks are sharded."""
     if not sharding_is_asked():
         return local_backend(name)
     lm = load_language_model(name, device="cpu", dtype=preferred_dtype(default_device()))
@@ -240,7 +240,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 def fsdp_config(name: str, processes: int) -> ClusterConfig:
     """Configuration of `accelerate launch` for an edit of a model under FSDP 2, fully sharded block by block.
 
-    The class of the blocks is read off the architecture, without its weights. Without a GPU on this machine the
+    The class of the blocks is taken from the architecture, without loading weights. Without a GPU on this machine the
     configuration is for the CPU.
 
     Raises:
@@ -390,7 +390,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_command(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Run what the command line asks for."""
     if arguments.command == "config":
         write_config(arguments.model, arguments.processes, arguments.out)
         return

@@ -8,9 +8,9 @@ outgrow the processor's caches. Measured with rank 16, in millions of ratings in
 | 2.5 million (16,254 users, 19,740 items) | 3.3 | 9.7 |
 | 25 million (162,541 users, 62,423 items: MovieLens-25M) | 1.8 | 8.8 |
 
-LensKit spreads a sweep over threads as well: 5.6 to 5.9 million a second for 25 million ratings on two cores that had
-other work, in a process of 2.9 GB, the ratings included.
-Libraries for implicit feedback (`implicit`) do not fit: they want counts, and residuals of ratings can be negative.
+LensKit also runs a sweep on several threads: 5.6 to 5.9 million ratings per second for 25 million ratings on two cores
+that had other work, in a process of 2.9 GB including the ratings.
+Libraries for implicit feedback (`implicit`) do not fit: they expect counts, and residuals of ratings can be negative.
 `large_als_benchmark` measures LensKit again, on generated ratings of the shape of MovieLens-25M.
 """
 
@@ -53,13 +53,13 @@ def fit_als_large(
     """Fit biases and factors as `factorization.fit_als` does, with these differences.
 
     Pairs without a rating have no weight (Zhou et al. 2008; `unobserved=0` there). The penalty grows with the number
-    of ratings on both, but wants a little more here: on held-out ratings of MovieLens-100K, 0.13 is best and gives
-    an RMSE of 0.903, `fit_als` 0.901. Biases are damped alike, but fitted in one pass, items first. All is in single
-    precision, 12 bytes a rating are copied. Users and items without a rating have zeros.
+    of ratings in both, but has to be a little larger here: on held-out ratings of MovieLens-100K, 0.13 is best and
+    gives an RMSE of 0.903, `fit_als` 0.901. Biases are damped alike, but fitted in one pass, items first. All is in
+    single precision, and 12 bytes per rating are copied. Users and items without a rating have zeros.
 
     Args:
         users, items, ratings: one entry per observed rating.
-        regularisation: lambda, which the number of ratings of a user or an item multiplies.
+        regularisation: lambda, which is multiplied by the number of ratings of a user or an item.
         after_sweep: called after each sweep, to show progress or take times.
 
     Raises:
@@ -92,7 +92,7 @@ def fit_als_large(
 
 @functools.cache
 def _share_threads() -> None:
-    """Let LensKit use as many threads as torch does, once: left alone it takes all cores and changes torch's number."""
+    """Let LensKit use as many threads as torch does, once: by default it takes all cores and changes torch's number."""
     from lenskit.parallel import initialize
 
     with warnings.catch_warnings():
@@ -218,7 +218,7 @@ def measured_fit(scale: float, threads: int) -> LargeAls:
         ratings[~test],
         len(truth.user_bias),
         len(truth.item_bias),
-        regularisation=0.05,  # generated ratings want less of it than real ones
+        regularisation=0.05,  # generated ratings need less of it than real ones
         n_sweeps=7,  # the first one only gives the start of the second
         after_sweep=lambda: ends.append(time.perf_counter()),
     )

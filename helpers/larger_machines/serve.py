@@ -6,8 +6,8 @@ decoded together; an answer depends on its prompt, settings and seed alone, as e
 prefilled answer is continued. (`transformers serve` does neither: it sets one seed for all that runs, starts a new
 answer, and is greedy with a model whose settings do not say `do_sample`, as SmolLM2's.)
 
-It listens on localhost only and forgets everything. Whoever shares the machine can use it, unless STEER_SERVE_KEY is
-set when it starts: then clients need the same key (in STEER_API_KEY). It is no server for the open network.
+It listens on localhost only and stores nothing. Other users of the machine can use it, unless STEER_SERVE_KEY is set
+when it starts: then clients need the same key (in STEER_API_KEY). It is not made for an open network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RECEIVE_SECONDS, ANSWER_SECONDS = 60, 600  # for a client to send its request, a
 
 
 class Asked(NamedTuple):
-    """One request, and where its answer will be."""
+    """One request, and a future for its answer."""
 
     prompt: Prompt
     sampling: Sampling
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
 
 
 class ModelServer(ThreadingHTTPServer):
-    """Answers chat completions on localhost with a backend; port 0 takes any free one."""
+    """Answers chat completions on localhost with a backend; port 0 means any free one."""
 
     daemon_threads = True
 
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answered(asked)
 
     def _received(self, length: int) -> bytes:
-        """The request; a client that sends it drop by drop is left."""
+        """The request; a client that sends it too slowly is disconnected."""
         end = time.monotonic() + RECEIVE_SECONDS
         parts = b""
         while len(parts) < length and (part := self.rfile.read1(length - len(parts))):
@@ -218,7 +218,7 @@ def _refused(status: int, why: str) -> tuple[int, dict]:
 
 
 def _end_with_parent() -> None:
-    """End this process when its standard input is closed, which the end of the parent does, however it ends."""
+    """End this process when its standard input is closed, as happens when the parent ends for whatever reason."""
 
     def watch() -> None:
         while os.read(0, 1000):  # not through sys.stdin, whose lock this thread would hold when Python ends
@@ -229,7 +229,7 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the command line: prints the url when the model is loaded, and serves until Ctrl-C."""
+    """Entry point of the command line: prints the URL when the model is loaded, and serves until Ctrl-C."""
     parser = argparse.ArgumentParser(
         "python -m helpers.larger_machines.serve", description="Serve a language model on localhost."
     )

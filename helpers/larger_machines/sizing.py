@@ -1,4 +1,4 @@
-"""What a larger model needs before anything of it is downloaded: weights, KV cache and operations, from its config.
+"""What a larger model needs, before anything is downloaded: weights, KV cache and operations, from its config.
 
 - A weight takes 2 bytes in bfloat16. Keys and values of one token: two vectors per layer and KV head.
 - A forward pass takes 2 operations per weight and token, and attention 4 per head, dimension and token attended to.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import pandas as pd
 from transformers import PreTrainedConfig
 
-BYTES, FILLED = 2, 0.9  # of a number in bfloat16; share of the memory that may be used, since allocators need the rest
+BYTES = 2  # of a number in bfloat16
+FILLED = 0.9  # share of the memory that may be used, since allocators need the rest
 SPEED, BANDWIDTH, MEMORY = 989e12, 3.35e12, 80e9  # NVIDIA's H100 (SXM): dense bfloat16 FLOPs/s, bytes/s, bytes
-# Tokens of one rewrite: prompt in common with all others, own prompt, and new ones. Means of the course's prompts with
-# SmolLM2's tokenizer; other tokenizers differ by some tenth.
+# Tokens of one rewrite: prompt shared with all others, own prompt, and new ones. Means over the course's prompts with
+# SmolLM2's tokenizer; other tokenizers differ by about a tenth.
 SHARED, OWN, NEW_TOKENS = 266, 59, 38
 
 
@@ -50,15 +51,15 @@ class Shape:
         return 2 * self.layers * self.kv_heads * self.head_dim * BYTES
 
     def flops(self, tokens: float, attended: float) -> float:
-        """Operations of a forward pass through the blocks, each token attending to so many."""
+        """FLOPs of a forward pass through the blocks, with each token attending to `attended` tokens."""
         return tokens * self.layers * (2 * self.block + 4 * self.heads * self.head_dim * attended)
 
     def output_flops(self, tokens: float) -> float:
-        """Operations of the output weights, for tokens after which another is drawn."""
+        """FLOPs of the output weights, for tokens after which another is sampled."""
         return 2 * tokens * self.vocab * self.hidden
 
 
-# Public configurations. Of Gemma 3 12B the text part, without the 0.4 billion weights that look at pictures.
+# Public configurations. Of Gemma 3 12B only the text model, without the 0.4 billion weights of the vision encoder.
 SHAPES = (
     Shape("SmolLM2-1.7B", 2048, 24, 32, 32, 64, 8192, 49152),
     Shape("Llama-3.1-8B", 4096, 32, 32, 8, 128, 14336, 128256, tied=False),
@@ -76,7 +77,7 @@ _COLUMNS = [
 
 
 def shape_of(name: str, config: PreTrainedConfig) -> Shape:
-    """The shape of a model of the Llama, Qwen or Gemma family by its configuration."""
+    """The shape of a model of the Llama, Qwen or Gemma family from its configuration."""
     text = config.get_text_config()
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = text.num_attention_heads, text.num_key_value_heads, size
@@ -85,12 +86,12 @@ def shape_of(name: str, config: PreTrainedConfig) -> Shape:
 
 
 def rewrite_flops(shape: Shape) -> float:
-    """Operations of a rewrite; the shared part of the prompt is read once for all and does not count."""
+    """FLOPs of a rewrite; the shared part of the prompt is computed once for all and does not count."""
     return shape.flops(OWN + NEW_TOKENS, SHARED + (OWN + NEW_TOKENS) / 2) + shape.output_flops(NEW_TOKENS)
 
 
 def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
-    """One row per model: what it takes, and the fewest H100s (1, 2, 4, ...) that hold it and one rewrite."""
+    """One row per model: what it needs, and the fewest H100s (1, 2, 4, ...) that hold it and one rewrite."""
     rows = {}
     for shape in shapes:
         weights, each = BYTES * shape.parameters, (OWN + NEW_TOKENS) * shape.kv_bytes()
@@ -104,6 +105,6 @@ def sizing_table(shapes: Iterable[Shape] = SHAPES) -> pd.DataFrame:
 
 
 def least_hours(shape: Shape, rewrites: int, at_once: int) -> dict[str, float]:
-    """Two times that rewrites cannot fall below on one H100, when so many are written together."""
+    """Two lower bounds on the hours that rewrites take on one H100, in batches of `at_once`."""
     reading = -(-rewrites // at_once) * NEW_TOKENS * BYTES * shape.parameters / BANDWIDTH
     return {"operations": rewrites * rewrite_flops(shape) / SPEED / 3600, "reading weights": reading / 3600}

@@ -1,4 +1,4 @@
-"""The notebooks as boxes on a map; an arrow leads to a notebook from each one that it needs."""
+"""The map of the course: notebooks as boxes, and an arrow to each notebook from the ones that it needs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 
 from helpers.pages import plots
 
-_WIDTH, _HEIGHT = 1.0, 0.62  # of a box; columns and rows are 1.25 and 1.1 apart
-COLUMN, ROW = 1.25, 1.1
+_WIDTH, _HEIGHT = 1.0, 0.62  # of a box
+COLUMN, ROW = 1.25, 1.1  # from the centre of one box to the next
 
 
 class MapStop(NamedTuple):
-    """A notebook: its column and row on the map, its title there, and the notebooks that its first cell asks for."""
+    """A notebook: its column and row on the map, its title there, and the prerequisites in its first cell."""
 
     column: float
     row: float
@@ -61,12 +61,12 @@ SAID = {
 
 
 def needed(number: str) -> set[str]:
-    """All notebooks that one needs, those that are needed by what it needs included."""
+    """All notebooks that one needs, directly or through others."""
     return {other for direct in COURSE[number].needs for other in ({direct} | needed(direct))}
 
 
 def arrows() -> list[tuple[str, str]]:
-    """Pairs (needed notebook, notebook), without those that follow from others."""
+    """Pairs (needed notebook, notebook), without those that follow from other pairs."""
     return [
         (one, number)
         for number, stop in COURSE.items()
@@ -94,7 +94,7 @@ def draw_course_map() -> Axes:
 
 
 def _draw_arrow(ax: Axes, one: MapStop, other: MapStop) -> None:
-    """From the edge of a box to the edge of another: along a row or column, or slanting between two rows."""
+    """An arrow from the edge of one box to the edge of another: along a row or column, or slanting between rows."""
     (x0, y0), (x1, y1) = ((stop.column * COLUMN, stop.row * ROW) for stop in (one, other))
     if one.row == other.row:
         x0, x1 = x0 + _WIDTH / 2, x1 - _WIDTH / 2
@@ -106,7 +106,7 @@ def _draw_arrow(ax: Axes, one: MapStop, other: MapStop) -> None:
 
 
 def show_course_map() -> None:
-    """The map, with all its arrows in words below."""
+    """Show the map, and print its arrows in words."""
     draw_course_map()
     leads: dict[str, list[str]] = {}
     for one, other in arrows():

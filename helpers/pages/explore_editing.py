@@ -29,7 +29,7 @@ from helpers.language.states import ReadOut, TokenSequence, blocks, fit_probe, r
 from helpers.pages import plots
 from helpers.pages.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
 
-METERED = 10  # questions a meter counts over; the moods are asked twice about each subject
+METERED = 10  # questions per meter; for the moods twice as many, since each subject is asked about in two wordings
 PROBED = 40  # examples that a probe is fitted on
 
 # Edits ---------------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ PROBED = 40  # examples that a probe is fitted on
 
 @dataclass(frozen=True)
 class Meter:
-    """A rate to watch: the share of answers to some questions that a judge calls so."""
+    """A rate to watch: the share of answers to some questions on which a judge says yes."""
 
     name: str
     questions: list[Question]
@@ -46,11 +46,11 @@ class Meter:
 
 @dataclass(frozen=True)
 class ExploredEdit:
-    """A trained edit, with what is asked to see it work and what is counted to see its price.
+    """A trained edit, with questions that show its effect and rates that show its price.
 
     Attributes:
         asked: questions to choose from; none is harmful.
-        strength: at which the page opens.
+        strength: the one at which the page opens.
     """
 
     concept: Concept
@@ -72,7 +72,7 @@ class ExploredEdit:
 
     @cached_property
     def base_curve(self) -> Float[np.ndarray, " layer"]:
-        """What the gauge shows for the base model."""
+        """The values of the gauge for the base model, one per layer."""
         return self.gauge(experiment.base_method().lm)
 
 
@@ -123,7 +123,7 @@ def apart(method: experiment.Approach) -> experiment.Approach:
 
 
 def most_apart_first(texts: Sequence[str], base: experiment.Approach, method: experiment.Approach) -> list[str]:
-    """Questions in the order of how different two methods' answers are, by the share of words in the same order."""
+    """Questions sorted by how different two methods' answers are (`difflib` over words), most different first."""
     asked = [Question(text, text) for text in texts]
     pairs = zip(base.answers(asked), method.answers(asked), strict=True)
     alike = [difflib.SequenceMatcher(a=one.split(), b=other.split(), autojunk=False).ratio() for one, other in pairs]
@@ -161,7 +161,7 @@ class Gauge:
 
 
 def marked(lm: AnyModel, base: str, other: str) -> tuple[str, str]:
-    """Two answers as HTML; tokens that the other one does not have in that place are underlined and bold."""
+    """Two answers as HTML; tokens that differ from the other answer are underlined and bold."""
     pieces = [
         [str(lm.tokenizer.decode([token])) for token in plain_tokens(lm.tokenizer, text)] for text in (base, other)
     ]
@@ -216,7 +216,7 @@ def editing_figures(
 
 
 class EditingExplorer:
-    """The page: which edit, how strong, in which layers; and what it does. `page` is the widget to show."""
+    """The page: choose an edit, its strength and its layers, and see what it does. `page` is the widget to show."""
 
     def __init__(self, edits: dict[str, Callable[..., ExploredEdit]] | None = None) -> None:
         self.makers = edits or EDIT_MAKERS
@@ -231,14 +231,14 @@ class EditingExplorer:
 
     @property
     def method(self) -> experiment.Approach:
-        """The edited model at the strength and in the layers that are set."""
+        """The edited model at the chosen strength and in the chosen layers."""
         first, last = self.layers.value
         return apart(experiment.edit_method(self.edit.lm, self.strength.value, range(first, last + 1)))
 
     # what happens
 
     def choose(self, *_) -> None:
-        """Take another edit; the first time it may have to be trained. If that is stopped, the old one stays."""
+        """Switch to another edit; the first time it may have to be trained. If that is stopped, the old one stays."""
         if self.concept.value == self.name:
             return
         with self.desk.busy("loading the edit (the first time it is trained, which takes some minutes)", total=6):
@@ -253,7 +253,7 @@ class EditingExplorer:
             self.known[name] = self.makers[name](on_round=lambda row: self.desk.advance(row["round"] + 1))
         self.name, self.edit = name, self.known[name]
         first, last = self.edit.layers
-        self.layers.max = max(last, self.layers.max)  # in this order no end ever passes the other
+        self.layers.max = max(last, self.layers.max)  # in this order the minimum never exceeds the maximum
         self.layers.min = first
         self.layers.max, self.layers.value = last, (first, last)
         self.strength.value = self.edit.strength
@@ -262,18 +262,18 @@ class EditingExplorer:
         self.question.value = asked[0]
 
     def ask(self, *_) -> None:
-        """Ask the question that was written, or else the chosen one."""
+        """Ask the question that was typed, or else the chosen one."""
         with self.desk.busy("two models answer"):
             self._ask(self.method)
 
     def ask_chosen(self, *_) -> None:
-        """Another question was chosen: ask it, whatever is written below."""
+        """Ask the question that was just chosen, whatever is typed below."""
         if not self.question.disabled:  # while another edit is loaded its questions are set, not a choice of the user
             self.own.value = ""
             self.ask()
 
     def show(self, *_) -> None:
-        """Answer, count and probe at the present strength and layers."""
+        """Answer, count and probe at the chosen strength and layers."""
         with self.desk.busy("counting", total=2):
             method = self.method
             self.figures.value = editing_figures(self.edit, self.base, method, self.layers.value)

@@ -49,14 +49,14 @@ Offered = Support | Literal["all"]
 
 @dataclass(frozen=True)
 class TextStep:
-    """A text of a run, who asked for it ("film", "aim", "agent", "instruction" or "hand"), and what it is worth.
+    """A text of a run, its origin ("film", "aim", "agent", "instruction" or "hand"), and its utility.
 
     Attributes:
         z: embedding of the text by the paid encoder; rating, novelty: the two parts of its utility, in stars.
         judged: utility by the judge, in stars, which nothing here is chosen by.
-        instruction: what the language model was told; problem: what was wrong with its answer ("" if nothing): then
-            the text has stayed.
-        aim: its number, where it was asked for by one.
+        instruction: the one that the language model got; problem: what was wrong with its answer ("" if nothing), in
+            which case the text is unchanged.
+        aim: its number, if the text was written for one.
     """
 
     text: str
@@ -105,7 +105,7 @@ class SteeringRun:
 
 
 def task_for(task: Steering, item: int) -> Steering:
-    """The task without the aims that only this film stands for: its own text must not be borrowed back."""
+    """The task without aims that consist of this film alone: its own text must not be borrowed back."""
     own = np.flatnonzero(task.encoders.paid.domain.text_items == item).tolist()
     return replace(task, aims=tuple(aim for aim in task.aims if list(aim.items) != own))
 
@@ -129,7 +129,7 @@ def by_hand(task: Steering, run: SteeringRun, text: str) -> SteeringRun:
     """The run with a text that somebody wrote, in the form of all texts here: a line of genres, a line of plot.
 
     Raises:
-        CourseError: another form, or too long to be read to its end.
+        CourseError: the text has another form, or is too long for the encoder.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 2 or not lines[0].lower().startswith("genres:"):
@@ -165,7 +165,7 @@ def by_agent(task: Steering, policy: StatePolicy, run: SteeringRun, offered: Off
         CourseError: the run has had all the steps of an episode.
     """
     if run.state.step >= task.horizon:
-        raise CourseError(f"an episode has {task.horizon} steps, and these are gone: undo some, or start again")
+        raise CourseError(f"an episode has {task.horizon} steps, and all are used: undo some, or start again")
     options = choices(task, run, offered)
     with torch.no_grad():
         chances = np.cumsum(policy.log_probs([run.state], [options]).exp().double().numpy()[0])
@@ -177,7 +177,7 @@ def by_agent(task: Steering, policy: StatePolicy, run: SteeringRun, offered: Off
 
 
 def by_episode(task: Steering, policy: StatePolicy, run: SteeringRun, offered: Offered) -> Iterator[SteeringRun]:
-    """The run after every choice of a policy, until it says STOP or the steps of an episode are gone.
+    """The run after every choice of a policy, until it says STOP or the steps of an episode are used up.
 
     From a film's own text it is the episode that `trajectories.play` plays with the run's seed (errors as `by_agent`).
     """
@@ -195,12 +195,12 @@ def _longer(task: Steering, run: SteeringRun, text: str, by: str, **asked) -> St
 
 
 def undone(run: SteeringRun) -> SteeringRun:
-    """The run without the agent's STOP, or else without its last text; the film's own stays."""
+    """The run without the agent's STOP, or else without its last text; the film's own text always stays."""
     return replace(run, steps=run.steps if run.stopped else run.steps[:1] + run.steps[1:-1], stopped=False)
 
 
 def choices(task: Steering, run: SteeringRun, offered: Offered) -> Options:
-    """What there is to choose among at the last text: some aims, and STOP."""
+    """The options at the last text: some aims, and STOP."""
     if offered != "all":
         return task.options(run.state, offered)
     every = np.arange(len(task.aims))
@@ -252,14 +252,14 @@ class SteeringMap:
         return ContentGap.of_user(self.space, user, novelty_weight=self.task.novelty_weight).of_items().total
 
     def surface(self, run: SteeringRun) -> Float[np.ndarray, "y x"]:
-        """Utility over the map for the run's viewer; off the map's plane it stays at the last text's height."""
+        """Utility over the map for the run's viewer, in the plane parallel to the map through the last text."""
         here = run.steps[-1].z
         off = here - self.flat.inverse_transform(self.flat.transform(here[None]))[0]
         total = self.task.gaps(run.start)[0](self.flat.inverse_transform(self.grid) + off).total
         return total.reshape(len(self.y), len(self.x))
 
     def draw(self, ax: Axes, runs: Sequence[SteeringRun]) -> None:
-        """Every run as a path over the utility of the first one's viewer; the large mark is where it stands."""
+        """Every run as a path over the utility of the first one's viewer; the large mark is its last text."""
         values = self.surface(runs[0])
         plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
         ax.scatter(self.xy[:, 0], self.xy[:, 1], s=3, color="white", alpha=0.35, linewidths=0)
@@ -275,7 +275,7 @@ class SteeringMap:
 def draw_gains(ax: Axes, runs: Sequence[SteeringRun]) -> None:
     """What every run has gained over the film's text after each step, by the paid encoder and by the judge."""
     for run, (colour, mark) in zip(runs, PATHS, strict=False):
-        name = run.name.replace("$", r"\$")  # a lone dollar sign would begin a formula
+        name = run.name.replace("$", r"\$")  # a single dollar sign would begin a formula
         paid, judged = run.gained
         ax.plot(paid, "-", marker=mark, color=colour, label=name)
         ax.plot(judged, "--", marker=mark, color=colour, markerfacecolor="white")
@@ -347,7 +347,7 @@ class SteeringExplorer:
         with self.desk.busy("placing the film"):
             known = {title.casefold(): item for title, item in self.films.items()}
             if (item := known.get(self.film.value.strip().casefold())) is None:
-                raise CourseError(f"no film {self.film.value!r} with a short plot: pick one of the list")
+                raise CourseError(f"no film {self.film.value!r} with a short plot: pick one from the list")
             self.task = task_for(self.every, item)
             self.run = start_run(self.task, self.user.value, item, self.seed.value)
             self.colour(self.map.item_utility(self.run.start.user)[self.rows])

@@ -2,9 +2,8 @@
 
     python -m helpers.pages.front_picture      notebooks/images/front.png
 
-It computes nothing. Texts are the outputs of notebook 00 as committed, numbers are rows of RESULTS.md, so that after a
-change of either the command draws the picture that belongs to it. What it was drawn from is noted in the file, and a
-test compares that with what stands there now.
+It computes nothing: the texts are outputs of notebook 00 as committed, the numbers are rows of RESULTS.md. Run it again
+when either has changed. The file holds a digest of what it was drawn from, and a test compares that with the present.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from helpers.course import results
 from helpers.pages import plots
 
 SIZE, DPI = (11.0, 6.6), 110  # inches, points per inch
+GROUND = "#FBFBF8"
 LINES = 4  # of a text in its box
 EAGLE_ROWS, ARE_ROWS = "eagle.judged_gain.", "are.refusal."
 GAINS = {
@@ -51,7 +51,7 @@ PRINTED = re.compile(
 
 
 class Shown(NamedTuple):
-    """What notebook 00 prints: texts of a film, the instruction, stars by the judge, and two answers."""
+    """What notebook 00 prints: texts of a film, the instruction, the judge's stars, and two answers."""
 
     title: str
     before: str
@@ -68,7 +68,7 @@ def shown_by(path: Path) -> Shown:
     """The two examples in the outputs of notebook 00.
 
     Raises:
-        ValueError: an output does not have the form that is expected.
+        ValueError: an output does not have the expected form.
     """
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     code = "\n".join(cell.source for cell in cells)
@@ -92,7 +92,7 @@ def draw_both_methods(shown: Shown, page: Path = results.RESULTS_PAGE) -> Figure
     with mpl.rc_context():
         plots.set_style()
         plt.rcParams["figure.constrained_layout.use"] = False
-        figure = plt.figure(figsize=SIZE, dpi=DPI, facecolor="#FBFBF8")
+        figure = plt.figure(figsize=SIZE, dpi=DPI, facecolor=GROUND)
         left, right = (figure.add_axes((x, 0.335, 0.465, 0.655)) for x in (0.02, 0.515))
         draw_steered(left, shown)
         draw_edited(right, shown)
@@ -102,7 +102,7 @@ def draw_both_methods(shown: Shown, page: Path = results.RESULTS_PAGE) -> Figure
 
 
 def draw_steered(ax: Axes, shown: Shown) -> None:
-    """A text, the instruction, the text that came of it, and the judge's stars."""
+    """A text, the instruction, the rewritten text, and the judge's stars."""
     _heading(ax, "EAGLE: steer the text", "the model stays as it is", plots.BLUE)
     box(ax, 0.655, 0.2, f"{shown.title}, as it is", shown.before, plots.GREY)
     box(ax, 0.225, 0.235, "rewritten by a language model", shown.after, plots.BLUE)
@@ -116,7 +116,7 @@ def draw_steered(ax: Axes, shown: Shown) -> None:
 
 
 def draw_edited(ax: Axes, shown: Shown) -> None:
-    """One question, and the answers of the model as it came and of the edited one."""
+    """One question, with the answers of the base model and of the edited one."""
     _heading(ax, "ARE: edit the model", "nobody asks it to complain", plots.VERMILION)
     ax.text(0.005, 0.815, f"“{shown.question}”", fontsize=11.5, style="italic", va="center")
     box(ax, 0.5, 0.235, "the model as it came", shown.as_it_came, plots.GREY)
@@ -132,25 +132,24 @@ def _heading(ax: Axes, title: str, note: str, colour: str) -> None:
 
 
 def box(ax: Axes, low: float, height: float, title: str, text: str, colour: str) -> None:
-    """A text in a frame, with its title on the frame's upper edge."""
+    """A text in a frame, with a title on the upper edge; `low` and `height` in axes units from 0 to 1."""
     ax.add_patch(plt.Rectangle((0.005, low), 0.99, height, facecolor="white", edgecolor=colour, lw=1.6))
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, 66)]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"{lines[LINES - 1]} …"]
     ax.text(0.025, low + (height - 0.02) / 2, "\n".join(lines), fontsize=10, va="center", linespacing=1.4)
-    if title:
-        ax.text(0.025, low + height, f" {title} ", fontsize=8.5, va="center", color="#404040",
-                bbox={"facecolor": "#FBFBF8", "edgecolor": "none", "pad": 1})  # fmt: skip
+    ground = {"facecolor": GROUND, "edgecolor": "none", "pad": 1}
+    ax.text(0.025, low + height, f" {title} ", fontsize=8.5, va="center", color="#404040", bbox=ground)
 
 
 def _draw_gains(ax: Axes, rows: dict[str, tuple[float, float, float]]) -> None:
-    """Gains in stars over a neutral rewrite, by the judge, for ways to choose instructions."""
+    """The judge's gains, in stars over a neutral rewrite, for four ways to choose instructions."""
     plots.intervals(ax, {name: rows[key] for name, key in GAINS.items()}, xlabel="", reference=0.0)
     small(ax, "How to choose instructions, on 24 unseen films", "stars over a neutral rewrite, by the judge")
 
 
 def draw_refusals(ax: Axes, rows: dict[str, tuple[float, float, float]]) -> None:
-    """Shares of harmful questions and harmless tasks that are refused, for ways to bring a model to refuse."""
+    """Shares of harmful questions and of harmless tasks that are refused, for four ways to make a model refuse."""
     for height, key in enumerate(reversed(REFUSALS.values())):
         for kind, colour, marker in (("harmful", plots.VERMILION, "o"), ("benign", plots.GREY, "s")):
             value, low, high = (100 * number for number in rows[f"{key}.{kind}"])
@@ -163,7 +162,7 @@ def draw_refusals(ax: Axes, rows: dict[str, tuple[float, float, float]]) -> None
 
 
 def small(ax: Axes, title: str, xlabel: str) -> None:
-    """Titles in small type for the two figures below, on the picture's own ground."""
+    """Small titles for the two figures below, on the picture's own background."""
     place = ax.get_position()
     ax.figure.text(0.022 if place.x0 < 0.5 else 0.518, place.y1 + 0.022, title, fontsize=10, weight="bold")
     ax.set_facecolor("none")
@@ -172,7 +171,7 @@ def small(ax: Axes, title: str, xlabel: str) -> None:
 
 
 def save(figure: Figure, path: Path, digest: str) -> Path:
-    """Write it with 64 colours, which is enough for it and keeps the file small, and with what it was drawn from."""
+    """Write the picture with 64 colours, which keeps the file small, and with a digest of what it was drawn from."""
     figure.savefig(path, dpi=DPI, facecolor=figure.get_facecolor())
     plt.close(figure)
     noted = PngImagePlugin.PngInfo()

@@ -1,4 +1,4 @@
-"""Figures of the course: one look, colour-blind safe, each described in words under the picture."""
+"""Figures of the course: one style, safe for colour-blind readers, each described in words under the picture."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def intervals(
     reference: float | None = None,
     highlight: Sequence[str] = (),
 ) -> None:
-    """A dot with its interval a row; `rows` maps a name to (value, low, high), `highlight` names get vermilion."""
+    """One row per name with a dot and its interval; `rows`: name to (value, low, high); `highlight` is vermilion."""
     for height, (name, (value, low, high)) in enumerate(reversed(list(rows.items()))):
         colour = VERMILION if name in highlight else BLUE
         ax.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=3)

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 1.9, 0.56  # of a box, in the units of a schematic, which are in
 
 
 class Box(NamedTuple):
-    """A part of a method: where its centre is, what it does, and the notebooks that build it."""
+    """A part of a method: its centre (x, y) in inches, its text, and the notebooks that build it."""
 
     x: float
     y: float
@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 
 class Line(NamedTuple):
-    """An arrow along some points, with what passes along it, written above its longest part."""
+    """An arrow along some points, with a label above its longest part."""
 
     points: tuple[tuple[float, float], ...]
     passes: str = ""
@@ -88,7 +88,7 @@ def draw_schematic(what: Schematic, here: Collection[str]) -> Axes:
     """Draw a method; the boxes in `here` are filled and set in bold.
 
     Raises:
-        ValueError: a name in `here` that no box has.
+        ValueError: `here` names a box that does not exist.
     """
     if unknown := set(here) - set(what.boxes):
         raise ValueError(f"no box named {', '.join(sorted(unknown))}: choose among {', '.join(what.boxes)}")
@@ -107,7 +107,7 @@ def draw_schematic(what: Schematic, here: Collection[str]) -> Axes:
 
 
 def show_schematic(what: Schematic, *here: str, does: str = "builds") -> None:
-    """`draw_schematic`, with what it shows in words below; `does` says what the notebook does with the filled boxes."""
+    """`draw_schematic`, and print it in words; `does` is a verb for what the notebook does with the filled boxes."""
     draw_schematic(what, here)
     parts = "; ".join(box.says.replace("\n", " ").replace("$", "") for box in what.boxes.values())
     plots.show(f"the parts of the method: {parts}. This notebook {does} what is filled: {', '.join(here)}.")

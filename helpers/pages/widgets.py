@@ -1,4 +1,4 @@
-"""Widgets of the course: each has a plain function behind it that computes, and one that draws."""
+"""Widgets of the course: each wires a plain function that computes to one that draws."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def blind_pairs(profiles: Sequence[str], old: Sequence[str], new: Sequence[str],
         ValueError: no pair, or lists of different lengths.
     """
     if not len(profiles) == len(old) == len(new) > 0:
-        raise ValueError(f"{len(profiles)} profiles, {len(old)} and {len(new)} texts: give one of each a pair")
+        raise ValueError(f"{len(profiles)} profiles, {len(old)} and {len(new)} texts: give one of each per pair")
     rng = np.random.default_rng(seed)
     pairs = []
     for row in rng.permutation(len(new)):
@@ -61,7 +61,7 @@ def save_rating(path: Path, pair: BlindPair, choice: str, rater: str) -> None:
         ValueError: not one of `CHOICES`.
     """
     if choice not in CHOICES:
-        raise ValueError(f"choice {choice!r}: one of {', '.join(CHOICES)}")
+        raise ValueError(f"choice {choice!r}: give one of {', '.join(CHOICES)}")
     preferred = "neither" if choice == CHOICES[2] else "new" if (choice == "A") == pair.first_is_new else "old"
     results.amend(path, lambda rows: rows.update({f"{rater}, {pair.key}": preferred}))
 
@@ -110,7 +110,7 @@ def _side_by_side(pair: BlindPair) -> str:
 
 
 def in_main_thread(act: Callable[..., object]) -> Callable[..., None]:
-    """What a control does, to be done in the kernel's main thread.
+    """Wrap the callback of a control, so that it runs in the kernel's main thread.
 
     JupyterLab hands the messages of controls to a thread of its own (a subshell). There an interrupt would not reach
     them, and two threads would use one model or one figure at a time.
@@ -126,7 +126,7 @@ def in_main_thread(act: Callable[..., object]) -> Callable[..., None]:
 
 
 def _interruptible(work: Callable[[], object]) -> None:
-    """Outside of its own messages the kernel ignores interrupts."""
+    """Do some work so that an interrupt stops it: outside its own messages the kernel ignores interrupts."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         work()
@@ -185,9 +185,9 @@ def _png(draw: Callable[[Axes], object], size: tuple[float, float]) -> bytes:
 
 
 class Desk:
-    """The status line of a page of controls: says what is being done, and locks the controls meanwhile.
+    """The status line of a page of controls: it says what is being done, and locks the controls meanwhile.
 
-    What takes long is done inside `busy`. An interrupt, or a mistake in the input, ends up as a line of text.
+    Slow work is done inside `busy`. An interrupt, or a mistake in the input, becomes a line of text.
     """
 
     def __init__(self, controls: Sequence[widgets.Widget]) -> None:
@@ -218,11 +218,11 @@ class Desk:
                 control.disabled = False
 
     def advance(self, done: int) -> None:
-        """So much is done."""
+        """Move the progress bar."""
         self.progress.value = done
 
 
-# The handle of a slider has no name for a screen reader; the label in front of it is one.
+# The handle of a slider has no name for screen readers; its label becomes one.
 NAME_HANDLES = """
 function render({ el }) {
   const name = () => document.querySelectorAll(".widget-slider, .jupyter-widget-slider").forEach((slider) => {
@@ -260,7 +260,7 @@ def row(*parts: widgets.Widget) -> widgets.HBox:
 def two_columns(
     left: Sequence[widgets.Widget], right: Sequence[widgets.Widget], below: Sequence[widgets.Widget] = ()
 ) -> widgets.VBox:
-    """A page of controls: two columns, one below the other where the page is narrow, and what stands under both."""
+    """A page of controls: two columns, one below the other where the page is narrow, and a widget under both."""
     layout = {"flex": "1 1 520px", "min_width": "0"}
     columns = [widgets.VBox(part, layout=layout) for part in (left, right)]
     page = widgets.VBox([row(*columns), *below])
@@ -277,7 +277,7 @@ def table_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def labelled(control: widgets.Widget, label: str, width: str = "auto") -> widgets.Widget:
-    """The control with a whole label in front of it, which also screen readers tell."""
+    """The control with its label in front of it, which screen readers read as well."""
     control.description = label
     control.style.description_width = "initial"
     control.layout.width, control.layout.min_width = width, "16em"
@@ -285,7 +285,7 @@ def labelled(control: widgets.Widget, label: str, width: str = "auto") -> widget
 
 
 def picture(draw: Callable[[Axes], object], size: tuple[float, float], alt: str) -> str:
-    """What `draw(ax)` draws, as an image tag of fixed size; `alt` says what it shows to those who cannot see it."""
+    """The drawing of `draw(ax)` as an image tag of fixed size; `alt` describes it for those who cannot see it."""
     data = base64.b64encode(_png(draw, size)).decode()
     where = f'width="{80 * size[0]:.0f}" height="{80 * size[1]:.0f}"'
     return f'<img {where} alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny_models import tiny
 
+from helpers.are import baselines
 from helpers.are.baselines import contrast_vector, fine_tune, mean_difference, steered
-from helpers.are.editing import Answered, EditSettings
+from helpers.are.editing import Answered, EditSettings, set_rate
 from helpers.base.storage import CourseError
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import plain_tokens, prompt_tokens
@@ -88,3 +89,17 @@ def test_a_loss_that_is_not_finite_is_told(lm):
         trained_weights(lm.model)[1].fill_(torch.nan)
     with pytest.raises(CourseError, match="not finite in step 0: lower the learning rate"):
         fine_tune(lm, taught, taught, SETTINGS, steps=5)
+
+
+def test_the_learning_rate_falls_to_0_over_its_own_steps(lm, monkeypatch):
+    """Not over those of an edit with the same settings, of which there are more here."""
+    rates = []
+
+    def watched(optimiser, *arguments):
+        set_rate(optimiser, *arguments)
+        rates.append(optimiser.param_groups[0]["lr"] / SETTINGS.learning_rate)
+
+    monkeypatch.setattr(baselines, "set_rate", watched)
+    taught = answered(lm, ["sun", "rain", "tea"], "no!")
+    fine_tune(lm, taught, taught, replace(SETTINGS, decay=True, rounds=2, steps=40), steps=4)
+    assert rates == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])

@@ -150,6 +150,7 @@ def test_methods_answer_and_are_surprised(small_world):
     questions = [Question("a", "sun?"), Question("b", "rain?")]
     plain, asked = base_method(), base_method("Be glad!")
     assert plain.system == "" and asked.system == "Be glad!" and asked == base_method((("system", "Be glad!"),))
+    assert base_method("") == plain, "an empty system message is none"
     steered = steered_method(2, torch.ones(32), 5.0)
     assert edit_method(lm).answers(questions) == plain.answers(questions)
     assert steered.answers(questions) != plain.answers(questions)

@@ -73,5 +73,5 @@ def test_it_needs_questions_and_the_same_ones():
         first_token_log_probs(tiny(), [])
     found = first_token_log_probs(tiny(), QUESTIONS)
     for other in (found[:2], found[:, :9]):
-        with pytest.raises(ValueError, match="ask an edit what its base was asked"):
+        with pytest.raises(ValueError, match="ask both models the same questions"):
             kl_between(found, other)

@@ -454,7 +454,7 @@ def test_the_learning_rate_falls_to_0_where_it_is_to_decay_and_a_resumed_edit_go
     optimiser = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     rates = []
     for done in range(13):
-        editing.set_rate(optimiser, chosen, done)
+        editing.set_rate(optimiser, chosen, done, 12)
         rates.append(optimiser.param_groups[0]["lr"] / chosen.learning_rate)
     theirs = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, expected = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=12), []
@@ -464,7 +464,7 @@ def test_the_learning_rate_falls_to_0_where_it_is_to_decay_and_a_resumed_edit_go
         schedule.step()
     assert rates == pytest.approx(expected, abs=1e-9)
     assert rates[0] == 1 and rates[6] == pytest.approx(0.5) and rates[12] == pytest.approx(0)
-    editing.set_rate(optimiser, SETTINGS, 5)
+    editing.set_rate(optimiser, SETTINGS, 5, 12)
     assert optimiser.param_groups[0]["lr"] == SETTINGS.learning_rate
 
     whole = weights(run(lm, rows, chosen)[0])

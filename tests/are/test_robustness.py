@@ -63,7 +63,7 @@ def test_every_dress_holds_the_question_and_keeps_its_id():
             assert (before.text.upper() if name == IN_CAPITALS else before.text) in after.text
     assert dressed(QUESTIONS, "as it is") == QUESTIONS
     assert len({dressed(QUESTIONS, name)[0].text for name in WRAPPERS}) == len(WRAPPERS)
-    with pytest.raises(ValueError, match="no dress 'in rags': choose among as it is"):
+    with pytest.raises(ValueError, match="no wrapper 'in rags': choose one of as it is"):
         dressed(QUESTIONS, "in rags")
 
 

@@ -54,7 +54,7 @@ def test_an_archive_that_python_cannot_unpack(cache, tmp_path, place, value):
     data = bytearray(archive.read_bytes())
     data[data.find(b"PK\3\4") + 6 + place] = data[data.find(b"PK\1\2") + 8 + place] = value
     archive.write_bytes(data)
-    with pytest.raises(CourseError, match=r"ratings\.csv in .* cannot be unpacked .*: give the official"):
+    with pytest.raises(CourseError, match=r"ratings\.csv in .* cannot be unpacked .*: use the official"):
         sources.fetch_movielens(str(archive))
 
 

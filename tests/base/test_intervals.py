@@ -162,8 +162,17 @@ def test_an_exact_interval_is_that_of_two_beta_tails_and_has_a_width_where_nothi
 def test_a_rate_is_corrected_by_what_a_judge_gets_wrong():
     assert corrected_rate(0.9 * 0.4 + 0.2 * 0.6, 0.9, 0.8) == pytest.approx(0.4)
     assert corrected_rate(0.1, 0.9, 0.8) == 0 and corrected_rate(0.95, 0.9, 0.8) == 1
-    with pytest.raises(CourseError, match="take another"):
+    with pytest.raises(CourseError, match="no better than chance, use another judge"):
         corrected_rate(0.5, 0.3, 0.7)
+
+
+def test_too_few_labels_are_named_rather_than_a_resample():
+    labels = np.repeat([True, False], 5)
+    judged = np.array([True] * 3 + [False] * 5 + [True] * 2)  # right on 3 of 5 of both kinds
+    with pytest.raises(CourseError, match="10 labels are too few to tell this judge from chance: label more"):
+        corrected_interval(np.array([True, False]), judged, labels)
+    with pytest.raises(CourseError, match=r"sensitivity 0\.40 and specificity 0\.40"):
+        corrected_interval(np.array([True, False]), ~judged, labels)
 
 
 def test_a_corrected_interval_covers_the_true_rate_and_a_naive_one_does_not():

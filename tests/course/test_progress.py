@@ -161,11 +161,11 @@ def test_a_damaged_file_is_set_aside_with_one_line(desk, text, capsys):
     content = text if isinstance(text, bytes) else text.encode()
     (desk / progress.FILE).write_bytes(content)
     progress.overview()
-    assert capsys.readouterr().out == "progress.json is no record of progress, or damaged\n"
+    assert capsys.readouterr().out == "progress.json is not a record of progress, or damaged\n"
     check.exercise("00.2", wrong)
     check.exercise("00.1", mine)
     said = [line for line in capsys.readouterr().out.splitlines() if "progress" in line]
-    assert len(said) == 1 and "it was kept as progress-damaged-1.json, and a new record begins" in said[0]
+    assert len(said) == 1 and "it was renamed to progress-damaged-1.json, and a new record begins" in said[0]
     assert (desk / "progress-damaged-1.json").read_bytes() == content
     assert kept(desk)["00.1"].passed and kept(desk)["00.2"].tries == 1
     (desk / progress.FILE).write_text("again")
@@ -200,7 +200,9 @@ def test_a_read_only_folder_is_one_line_and_the_notebook_goes_on(closed, capsys)
         assert check.exercise("00.1", mine) is mine
         check.exercise("00.2", wrong)
     said = [line for line in capsys.readouterr().out.splitlines() if "progress" in line]
-    assert said == ["your progress is not kept (Permission denied): copy your notebooks to a folder that you can write"]
+    assert said == [
+        "your progress is not kept (Permission denied): copy your notebooks to a folder where you can write"
+    ]
     with pytest.raises(CourseError, match=r"progress\.json could not be written \(Permission denied\)"):
         progress.sign("Ada")
     progress.overview()
@@ -238,7 +240,7 @@ def test_a_write_that_breaks_off_leaves_the_file_as_it_was(desk, monkeypatch, ca
 
 def test_a_name_is_what_the_learner_types_and_stays(desk, capsys):
     progress.sign("  Ada   Lovelace ")
-    assert capsys.readouterr().out == "progress.json now says that it is by Ada Lovelace\n"
+    assert capsys.readouterr().out == "progress.json now carries the name Ada Lovelace\n"
     check.exercise("00.1", mine)
     found = progress.read_progress(desk / progress.FILE)
     assert found.student == "Ada Lovelace" and found.passed == ["00.1"]
@@ -306,7 +308,7 @@ def test_a_class_becomes_one_table_and_unreadable_files_are_named(handed_in, tmp
     assert progress.main([str(handed_in), "--table", str(table)]) == 1
     said = capsys.readouterr()
     assert said.out == f"{table}: 2 learners, 4 exercises\n"
-    assert said.err == "eve.json: is no record of progress, or damaged\n"
+    assert said.err == "eve.json: is not a record of progress, or damaged\n"
     with table.open(encoding="utf-8", newline="") as file:
         rows = [tuple(row.values()) for row in csv.DictReader(file)]
     assert rows == [
@@ -332,3 +334,15 @@ def test_an_empty_folder_and_a_table_that_cannot_be_written(handed_in, tmp_path,
     (tmp_path / "file").write_text("")
     assert progress.main([str(handed_in), "--table", str(tmp_path / "file/class.csv")]) == 1
     assert "could not be written" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_printed_is_called_so(handed_in, monkeypatch, capsys):
+    (handed_in / "eve.json").unlink()
+
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert progress.main([str(handed_in)]) == 1
+    assert capsys.readouterr().err == "the table could not be written (Broken pipe)\n"

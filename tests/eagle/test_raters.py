@@ -58,5 +58,5 @@ def test_win_and_flip_rates_over_pairs():
 @pytest.mark.parametrize("sizes", [(0, 0, 0), (1, 2, 2), (2, 1, 2), (2, 2, 1)])
 def test_pairs_that_do_not_match_are_refused(sizes):
     profiles, left, right = ([PROFILES[0]] * sizes[0], ["x"] * sizes[1], ["y"] * sizes[2])
-    with pytest.raises(ValueError, match="one of each a pair"):
+    with pytest.raises(ValueError, match="one of each per pair"):
         judge_pairs(FakeJudge(), profiles, left, right)

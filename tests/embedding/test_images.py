@@ -130,7 +130,7 @@ def test_grey_palette_and_opacity_become_rgb():
     [
         ([], "one or more images"),
         ("poster.png", "one or more images"),
-        (["poster.png"], "a str is no image: open files"),
+        (["poster.png"], "a str is not an image: open files"),
         ([np.zeros((8, 8, 2), np.uint8)], r"shape \(8, 8, 2\)"),
         ([np.zeros((8, 8, 3))], "float64"),
         ([np.zeros((0, 8, 3), np.uint8)], r"shape \(0, 8, 3\)"),

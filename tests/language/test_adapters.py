@@ -196,7 +196,7 @@ def test_the_fingerprint_does_not_depend_on_dtype_or_adapter(lm):
 
 
 def test_damage_is_told_in_one_line(lm, tmp_path):
-    with pytest.raises(CourseError, match="holds no adapter of this course"):
+    with pytest.raises(CourseError, match="does not hold an adapter of this course"):
         load_adapter(lm, tmp_path)
     folder = tmp_path / "edit"
     save_adapter(stirred(lm), folder, "", {})
@@ -205,7 +205,7 @@ def test_damage_is_told_in_one_line(lm, tmp_path):
     with pytest.raises(CourseError, match=r"is damaged \(.*\): train it again"):
         load_adapter(lm, folder)
     (folder / "edit.json").write_text(json.dumps([1]))
-    with pytest.raises(CourseError, match="holds no adapter"):
+    with pytest.raises(CourseError, match="does not hold an adapter"):
         load_adapter(lm, folder)
 
 

@@ -98,7 +98,7 @@ def test_a_model_that_reads_texts_otherwise_beside_others_is_refused(monkeypatch
     decoder.register_forward_hook(
         lambda _module, _args, out: setattr(out, "last_hidden_state", out.last_hidden_state.cumsum(dim=1))
     )
-    with pytest.raises(CourseError, match="otherwise beside others"):
+    with pytest.raises(CourseError, match="differently in a batch"):
         read(model, TEXTS, ReadOut((1,)))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from helpers.are.discriminator import Discriminator
+from helpers.are.evaluation import AGAIN, SENTENCE
 from helpers.course.judge import Exercise, difference, normal_values
 
 ARE_EXERCISES: dict[str, Exercise] = {}
@@ -995,16 +996,14 @@ ARE_EXERCISES["12.5"] = Exercise(
 # --- 13 ----------------------------------------------------------------------------------------------------
 
 
-_SENTENCES = re.compile(r"\s*([^.!?\n]*[^.!?\s][^.!?\n]*)([.!?\n]?)")
 _PHRASE = re.compile(r"\b(i can't|i cannot|i won't)\b", re.IGNORECASE)
-_LOOP = re.compile(r"\b(\w+(?:\W+\w+){2,})\W+\1\b", re.IGNORECASE)
 
 
 def refused(answers, phrase, loop, window):
     verdicts = []
     for answer in answers:
         declines = False
-        for sentence in _SENTENCES.finditer(answer):
+        for sentence in SENTENCE.finditer(answer):
             text, end = sentence[1], sentence[2]
             found = phrase.search(text)
             if found and end and not loop.search(text):
@@ -1027,7 +1026,7 @@ _REPLIES = (
 
 
 def _replies(seed: int) -> tuple:
-    return list(np.roll(_REPLIES, seed)), _PHRASE, _LOOP, (60, 35, 15, 100, 12)[seed]
+    return list(np.roll(_REPLIES, seed)), _PHRASE, AGAIN, (60, 35, 15, 100, 12)[seed]
 
 
 ARE_EXERCISES["13.1"] = Exercise(
@@ -1038,7 +1037,7 @@ ARE_EXERCISES["13.1"] = Exercise(
     wrong=(
         lambda answers, phrase, loop, window: [bool(phrase.search(answer[:window])) for answer in answers],
         lambda answers, phrase, loop, window: [
-            any(phrase.search(s[1]) and not loop.search(s[1]) for s in _SENTENCES.finditer(answer[:window]))
+            any(phrase.search(s[1]) and not loop.search(s[1]) for s in SENTENCE.finditer(answer[:window]))
             for answer in answers
         ],
         lambda answers, phrase, loop, window: refused([answer[:window] for answer in answers], phrase, loop, window),

@@ -412,11 +412,8 @@ def rewritten(texts, wishes, shown, ask, rules):
     new, problems = [], []
     for old, answer, others in zip(texts, answers, shown, strict=True):
         idea, problem = idea_or_problem(answer)
-        if (
-            idea
-            and max((share_copied(_plot_words(idea), _plot_words(other), 3) for other in others), default=0)
-            > MAX_COPIED
-        ):
+        copied = (share_copied(_plot_words(idea), _plot_words(other), 3) for other in others)
+        if idea and max(copied, default=0) > MAX_COPIED:
             idea, problem = "", "copies"
         new.append(idea or old)
         problems.append(problem)

@@ -85,7 +85,7 @@ AttentionInterface.register("shared", shared_attention)
 
 @contextlib.contextmanager
 def shared_prefixes(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend with `shared_attention` inside the block."""
+    """A context in which the model attends with `shared_attention`."""
     config = model.get_decoder().config
     before = config._attn_implementation
     config._attn_implementation = "shared"
@@ -101,7 +101,7 @@ def causal_mask(queries: int, dtype: torch.dtype, device: torch.device) -> Float
 
 
 def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor, "row token"]) -> KeysValues:
-    """Keys and values of tokens behind what all rows share; rows may be padded on the right."""
+    """Keys and values of tokens that follow the prefix of all rows; rows may be padded on the right."""
     start = 0 if shared is None else shared.shape[4]
     queries = tokens.shape[1]
     cache = DynamicCache()
@@ -160,7 +160,7 @@ def forget_prefixes() -> None:
 
 
 def _memory(model: PreTrainedModel) -> OrderedDict[TokenIds, KeysValues]:
-    """What is remembered for the model as it is now; a fresh and lost one where its state cannot be told."""
+    """Prefixes remembered for the model as it is now; a new, temporary memory if its state cannot be determined."""
     state = None if needs_gradient(model) else _state(model)
     if state is None:
         return OrderedDict()

@@ -26,7 +26,7 @@ class BufferLayer(DynamicLayer):
         self.buffer, self.end = buffer, end
 
     def update(self, key_states: Tensor, value_states: Tensor, *_arguments, **_options) -> tuple[Tensor, Tensor]:
-        """Write new ones behind the last and return all."""
+        """Append new ones and return all."""
         start, self.end = self.end, self.end + key_states.shape[2]
         self.buffer[0, :, :, start : self.end] = key_states
         self.buffer[1, :, :, start : self.end] = value_states
@@ -44,7 +44,7 @@ def kv_shape(model: PreTrainedModel) -> tuple[int, int, int]:
 class Batch:
     """Rows that are decoded together, their prompts computed but for the last token of each.
 
-    A row's keys and values lie right-aligned in the buffer, so that all rows write their next ones in one column.
+    A row's keys and values are right-aligned in the buffer, so that all rows write their next ones in one column.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[TokenIds], groups: list[Group], new: int) -> None:

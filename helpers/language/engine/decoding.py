@@ -102,10 +102,10 @@ def _plain_batches(prompts: Sequence[TokenIds], size: int) -> list[list[Group]]:
 
 
 def _workers(model: PreTrainedModel, rows: int) -> int:
-    """How many batches are computed at a time: on a CPU several, with one thread each, where they are large.
+    """How many batches are computed at a time: on a CPU several, with one thread each, if they are large.
 
-    Two batches on a thread each took 0.74 of the time of one after the other on two threads (128 rows, 2 cores),
-    but two halves of one batch longer than the whole.
+    Two batches on one thread each took 0.74 of the time of one after the other on two threads (128 rows, 2 cores), but
+    two halves of one batch took longer than the whole.
     """
     threads = torch.get_num_threads() if model.device.type == "cpu" else 1
     return threads if rows >= threads * LARGE_BATCH else 1

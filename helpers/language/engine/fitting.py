@@ -1,7 +1,7 @@
-"""Which way of decoding and scoring a model is right: found once per architecture, with a short text.
+"""Which way of decoding and scoring is correct for a model: found once per architecture, with a short text.
 
-Attention can be more than the engine computes, be fixed when a model is built, or not exist at all; what a class says
-of itself does not tell. So each way has to give the logits of a plain forward pass before it is used.
+A model's attention can be more than the engine computes, be fixed when the model is built, or not exist at all, and its
+class does not say so. So each way has to reproduce the logits of a plain forward pass before it is used.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ _verdicts: dict[tuple, bool] = {}
 
 
 def decoding_way(model: PreTrainedModel, tokens: int) -> str:
-    """The fastest right way to decode texts of so many tokens: `engine`, `left padding` or `one by one`.
+    """The fastest correct way to decode texts of so many tokens: `engine`, `left padding` or `one by one`.
 
     Raises:
-        CourseError: none is right.
+        CourseError: none is correct.
     """
     for way in ("engine", "left padding", "one by one"):
         if (way != "engine" or tokens <= window(model)) and is_right(model, way):
@@ -96,14 +96,14 @@ def decoding_way(model: PreTrainedModel, tokens: int) -> str:
 
 
 def scoring_way(model: PreTrainedModel, tokens: int) -> str:
-    """The fastest right way to score texts of so many tokens behind one prompt: `engine`, or a `padding_way`."""
+    """The fastest correct way to score texts of so many tokens after one prompt: `engine`, or a `padding_way`."""
     if tokens <= window(model) and is_right(model, "engine"):
         return "engine"
     return padding_way(model)
 
 
 def padding_way(model: PreTrainedModel) -> str:
-    """The fastest right way to score texts of different prompts: `right padding`, or `one by one`."""
+    """The fastest correct way to score texts after different prompts: `right padding`, or `one by one`."""
     return "right padding" if is_right(model, "right padding") else "one by one"
 
 
@@ -119,7 +119,7 @@ def window(model: LanguageModel) -> float:
 
 @torch.no_grad()
 def is_right(model: PreTrainedModel, way: str) -> bool:
-    """Whether a way gives the model's own logits; found once per process for each architecture."""
+    """Whether a way reproduces the model's own logits; tested once per process for each architecture."""
     base = inner_model(model)
     key = (
         way,
@@ -146,7 +146,7 @@ def _error(model: PreTrainedModel, way: Way) -> float:
     expected = _plain(model, texts).float()
     try:
         found = way(model, texts).float()
-    except Exception:  # whatever a model raises that is called in a way it does not know
+    except Exception:  # whatever a model raises when it is called in a way that it does not support
         return float("inf")
     expected = expected - expected.mean(dim=2, keepdim=True)
     error = (found - found.mean(dim=2, keepdim=True) - expected).norm(dim=2) / expected.norm(dim=2)

@@ -30,7 +30,7 @@ def common_prefix(prompts: Sequence[TokenIds]) -> int:
 
 
 def groups_of(prompts: Sequence[TokenIds]) -> list[Group]:
-    """Split rows into groups with a prefix of their own behind the common one, so that most tokens are saved.
+    """Split rows into groups that share more than the common prefix, so that most tokens are saved.
 
     In the order of a dictionary groups are stretches, and the best split of n rows extends one of fewer.
     """

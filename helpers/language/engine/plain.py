@@ -27,7 +27,7 @@ from helpers.language.prompts import TokenIds
 
 
 def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"]]:
-    """Prompts as one matrix that ends where all of them end, and 1 where it holds a token rather than padding."""
+    """Prompts as one matrix, padded on the left, and a mask that is 1 for tokens and 0 for padding."""
     width = max(map(len, prompts))
     ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
     real = torch.arange(width) >= width - torch.tensor([len(prompt) for prompt in prompts])[:, None]
@@ -38,7 +38,7 @@ def left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "row toke
 def prefix_generate(
     model: LanguageModel, prompts: Sequence[TokenIds], max_new_tokens: int, **options
 ) -> Int[Tensor, "row token"]:
-    """New tokens of every prompt; what all prompts have in common at their start is computed once.
+    """New tokens of every prompt; the prefix that all prompts share is computed once.
 
     Args:
         options: of `generate`, such as `do_sample`.
@@ -66,7 +66,7 @@ def prefix_generate(
 
 @runtime_checkable
 class Growing(Protocol):
-    """What `Answers` is to those who only ask it for tokens."""
+    """The part of `Answers` that decoding needs: growing by a token."""
 
     ended: set[int]
 
@@ -75,7 +75,7 @@ class Growing(Protocol):
 
 
 class _Choose(LogitsProcessor):
-    """Leaves only the token that the course's own sampler chooses, so that a seed decides a row as in the engine."""
+    """Leaves only the token that the course's own sampler chooses, so that seeds work as in the engine."""
 
     def __init__(self, answers: Growing) -> None:
         self.answers = answers
@@ -95,7 +95,7 @@ class _Ended(StoppingCriteria):
 
 
 def generate_padded(model: LanguageModel, prompts: Sequence[TokenIds], answers: Growing, max_new_tokens: int) -> None:
-    """Let `answers` grow behind prompts that are padded on the left."""
+    """Let `answers` grow after prompts that are padded on the left."""
     ids, real = (part.to(model.device) for part in left_padded(prompts))
     base = inner_model(model)
     before, base.generation_config = base.generation_config, GenerationConfig()  # none of its own penalties
@@ -124,5 +124,5 @@ def own_generate(model: LanguageModel, ids: Int[Tensor, "row token"], **options)
     if not isinstance(base, GenerationMixin):
         raise UnfitError(f"{type(base).__name__} does not generate")
     tokens = base.generate(ids, **options)  # type: ignore[misc]  # it wants a protocol that no model of theirs fits
-    assert isinstance(tokens, Tensor)  # a report only if asked for
+    assert isinstance(tokens, Tensor)  # a ModelOutput only if asked for
     return tokens
