@@ -59,6 +59,7 @@ from helpers.language.generation import (
     prompt_tokens,
 )
 from helpers.language.likelihood import perplexity
+from helpers.language.memo import VERSION
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, language_model
 from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, as_deep, blocks
@@ -416,14 +417,24 @@ class Approach(NamedTuple):
         return {kind: share(refuses, [next(answers) for _ in part]) for kind, part in parts.items()}
 
     def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
-        """Perplexity of given answers to questions."""
-        with self.inside():
-            return perplexity(self.lm, answers, [(*self.before, ("user", question.text)) for question in questions])
+        """Perplexity of given answers to questions, kept in the memo."""
+        given = [(*self.before, ("user", question.text)) for question in questions]
+        return self._measured("perplexity", [given, list(answers)], lambda: perplexity(self.lm, answers, given))
 
     def knows(self, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
-        """Whether the true statement of each pair is the likelier answer to `TELL`, per token."""
-        with self.inside():
-            return knows(self.lm, facts, (*self.before, ("user", TELL)))
+        """Whether the true statement of each pair is the likelier answer to `TELL`, per token; kept in the memo."""
+        given, pairs = (*self.before, ("user", TELL)), [(fact.true, fact.false) for fact in facts]
+        return self._measured("knows", [given, pairs], lambda: knows(self.lm, facts, given)).astype(bool)
+
+    def _measured(self, what: str, about: list, measure: Callable[[], np.ndarray]) -> np.ndarray:
+        """Numbers about the model, from the memo where it has them: notebooks ask for those of dozens of strengths."""
+        key = hashlib.sha256(json.dumps([VERSION, self.backend.name, what, about]).encode()).hexdigest()
+        known = default_memo().get([key])
+        if key not in known:
+            with self.inside():
+                known = {key: json.dumps(measure().tolist())}
+            default_memo().put(known)
+        return np.array(json.loads(known[key]))
 
     @property
     def system(self) -> str:

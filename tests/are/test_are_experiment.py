@@ -12,7 +12,7 @@ import torch
 from tiny_models import tiny
 
 from helpers.are import experiment
-from helpers.are.concepts import Concept, Example, Question, Splits
+from helpers.are.concepts import Concept, Example, Fact, Question, Splits
 from helpers.are.editing import EditSettings
 from helpers.are.experiment import (
     base_method,
@@ -158,6 +158,22 @@ def test_methods_answer_and_are_surprised(small_world):
     assert edit_method(lm).perplexity(questions, ["yes", "no"]) == pytest.approx(expected)
     for other in (asked, steered):
         assert other.perplexity(questions, ["yes", "no"]) != pytest.approx(expected)
+
+
+def test_what_was_measured_once_is_in_the_memo(small_world, monkeypatch):
+    questions, said, facts = [Question("a", "sun?"), Question("b", "rain?")], ["yes", "no"], [Fact("1", "sun", "rain")]
+    methods = [base_method(), steered_method(2, torch.ones(32), 5.0)]
+    found = [(method.perplexity(questions, said), method.knows(facts)) for method in methods]
+    assert {array.dtype.kind for pair in found for array in pair} == {"f", "b"}
+    monkeypatch.setattr(experiment, "perplexity", None)
+    monkeypatch.setattr(experiment, "knows", None)
+    again = [(method.perplexity(questions, said), method.knows(facts)) for method in methods]
+    np.testing.assert_equal(again, found)
+    for other in (base_method("Be glad!"), steered_method(2, torch.ones(32), 4.0)):
+        with pytest.raises(TypeError, match="not callable"):
+            other.perplexity(questions, said)
+    with pytest.raises(TypeError, match="not callable"):
+        methods[0].perplexity(questions, said[::-1])
 
 
 def test_refusals_of_several_kinds_are_told_apart(monkeypatch):
