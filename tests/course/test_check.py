@@ -5,6 +5,7 @@ import copy
 import functools
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -310,7 +311,7 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
     ],
 )
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
-    found = EXERCISES["12.5"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
+    found = EXERCISES["12.8"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
     assert found == pytest.approx(strength, nan_ok=True)
 
 
@@ -321,11 +322,17 @@ def flat_member():
     return member
 
 
+def always_target(rows):
+    """Logits of a discriminator of one member that says target to everything."""
+    return torch.tensor([0.0, 1.0]).expand(1, len(rows), 2)
+
+
 def by_reference(number, *arguments):
     return EXERCISES[number].reference(*arguments)
 
 
 RNG = np.random.default_rng(0)
+PAIR = torch.ones(3, 1, 1, 2), torch.zeros(5, 1, 1, 2)
 X, Y, WEIGHTS = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2)), RNG.uniform(0.5, 2, size=12)
 SAID, TRUTH = RNG.random(40) < 0.4, np.arange(40) < 9
 P, Q = RNG.dirichlet(np.ones(5), 3), RNG.dirichlet(np.ones(5), 3)
@@ -524,9 +531,16 @@ def without_intercept(penalty, *data):
         (by_reference("11.2", [flat_member()], torch.ones(4, 2), torch.ones(1, 2), 1, 9, 0.1), [np.log(2)]),
         (by_reference("11.3", torch.tensor([[1.0]]), torch.tensor([[2.0]]), 1, 0, False), ([[1.0]], [[2.0]])),
         (by_reference("11.4", lambda x: torch.stack([x, 3 * x]), torch.tensor([[5.0, 7.0]])), [[-2.0, 2.0]]),
-        (by_reference("11.5", flat_member(), torch.ones(3, 2), 0), (np.log(2), np.zeros((3, 2)))),
-        (by_reference("11.6", torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), [[3.0, 0.0]]),
-        (by_reference("11.7", lambda x: 9 * x, torch.tensor([[3.0, 4.0]]), 2.5, 5), [[1.5, 2.0]]),
+        (by_reference("11.5", lambda *_: always_target, PAIR, [PAIR, PAIR[::-1]], [0, 1]), np.full((2, 2), 0.5)),
+        (by_reference("11.6", flat_member(), torch.ones(3, 2), 0), (np.log(2), np.zeros((3, 2)))),
+        (by_reference("11.7", torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0])), [[3.0, 0.0]]),
+        (by_reference("11.8", lambda x: 9 * x, torch.tensor([[3.0, 4.0]]), 2.5, 5), [[1.5, 2.0]]),
+        (
+            by_reference(
+                "11.9", torch.zeros(1, 3, 1), torch.tensor([[1.0]]), *torch.tensor([5.0, 2.0]).view(2, 1, 1), 2
+            ),
+            [[[0], [7], [0]]],
+        ),
         (
             by_reference("12.1", torch.ones(3, 2), torch.zeros(2, 2), torch.tensor([0, 1, 2])),
             2 / 3,
@@ -535,8 +549,11 @@ def without_intercept(penalty, *data):
             by_reference("12.2", torch.tensor(np.log(P)), torch.tensor(np.log(Q)), [1, 2]),
             (entropy(P[0], Q[0]) + (entropy(P[1], Q[1]) + entropy(P[2], Q[2])) / 2) / 2,
         ),
+        (by_reference("12.4", 1, (1, 1), 2, 1), [[[0, 0], [0, 0]]]),
+        (by_reference("12.5", "So it is, so it is, so it is.", 3), 4 / 7),
+        (by_reference("12.6", [SimpleNamespace(scaling={"default": 2.0})], 0.5, lambda: 7), 7),
         (
-            by_reference("12.4", np.ones((2, 2)), np.array([[1.0, 2.0]]), np.array([[1.0], [0.0]]), 2.0, 0.5),
+            by_reference("12.7", np.ones((2, 2)), np.array([[1.0, 2.0]]), np.array([[1.0], [0.0]]), 2.0, 0.5),
             [[2, 3], [1, 1]],
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from helpers.are.discriminator import Discriminator
 from helpers.are.evaluation import AGAIN, SENTENCE
 from helpers.course.judge import Exercise, difference, normal_values
+from helpers.language.texts import words_of
 
 ARE_EXERCISES: dict[str, Exercise] = {}
 
@@ -637,6 +639,75 @@ ARE_EXERCISES["11.4"] = Exercise(
 )
 
 
+class LeansTowards:
+    """A discriminator of one member: along the difference of means, with a lean that its seed gives it."""
+
+    def __init__(self, target: torch.Tensor, plain: torch.Tensor, seed: int) -> None:
+        self.middle = (target.mean(dim=0) + plain.mean(dim=0)) / 2
+        self.way = target.mean(dim=0) - plain.mean(dim=0) + 0.5 * _torch_normal(seed, target.shape[1])
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        surer = (rows - self.middle) @ self.way
+        return torch.stack([-surer, surer], dim=1)[None]
+
+
+def right_on_pairs(teach, own, pairs, seeds):
+    return _right(teach, own, pairs, seeds)
+
+
+def _right(teach, own, pairs, seeds, units=lambda own, pair: own, of_both=lambda hits, passes: (hits + passes) / 2):
+    """Accuracies by seed and pair; `units` are the states that give a pair its units, `of_both` makes one number."""
+    found = np.zeros((len(seeds), len(pairs)))
+    for row, seed in enumerate(seeds):
+        S = teach(*(in_units_of(states, *own) for states in own), seed)
+        for column, pair in enumerate(pairs):
+            target, plain = (S(in_units_of(states, *units(own, pair))).argmax(dim=-1).double() for states in pair)
+            found[row, column] = of_both(target.mean().item(), 1 - plain.mean().item())
+    return found
+
+
+def _own_and_other(seed: int) -> tuple:
+    """A concept of 10 and 14 states, and pairs to judge: of its own kind, and of another one, uneven in number."""
+
+    def pair(number, counts, shift):
+        spread = torch.tensor([[1.0, 5.0, 0.3]])
+        kinds = (_torch_normal(40 * seed + number + place, n, 1, 2, 3) for place, n in enumerate(counts))
+        return [2 + spread * (states + shift * place) for place, states in zip((1, 0), kinds, strict=True)]
+
+    own, held, other = pair(0, (10, 14), 1.0), pair(2, (9, 4), 1.0), pair(4, (5, 12), -0.3)
+    return LeansTowards, own, [held, [states + 3 for states in other]], range(seed, seed + 2 + seed % 2)
+
+
+def _weighted(teach, own, pairs, seeds):
+    counts = [[len(states) for states in pair] for pair in pairs]
+    hits = _right(teach, own, pairs, seeds, of_both=lambda hits, passes: hits)
+    passes = _right(teach, own, pairs, seeds, of_both=lambda hits, passes: passes)
+    share = np.array([n / (n + m) for n, m in counts])
+    return share * hits + (1 - share) * passes
+
+
+ARE_EXERCISES["11.5"] = Exercise(
+    "a control concept",
+    right_on_pairs,
+    cases=_own_and_other,
+    hint="per seed one S, taught on own in its own units; per pair (share of target + 1 - share of plain) / 2",
+    wrong=(
+        partial(_right, units=lambda own, pair: pair),
+        partial(_right, units=lambda own, pair: (own[1], own[1])),
+        partial(_right, of_both=lambda hits, passes: hits),
+        partial(_right, of_both=lambda hits, passes: hits + passes),
+        partial(_right, of_both=lambda hits, passes: (hits + 1 - passes) / 2),
+        _weighted,
+        lambda teach, own, pairs, seeds: _right(teach, own[::-1], pairs, seeds),
+        lambda teach, own, pairs, seeds: _right(teach, own, [own, *pairs[1:]], seeds),
+        lambda teach, own, pairs, seeds: _right(teach, pairs[0], pairs, seeds),
+        lambda teach, own, pairs, seeds: _right(lambda target, plain, _: teach(target, plain, 0), own, pairs, seeds),
+        lambda teach, own, pairs, seeds: _right(teach, own, pairs, seeds).mean(axis=0),
+        lambda teach, own, pairs, seeds: _right(teach, own, pairs, seeds).T,
+    ),
+)
+
+
 def loss_and_slope(member, states, kind=1):
     with torch.enable_grad():
         places = states.detach().requires_grad_(True)
@@ -666,7 +737,7 @@ def _by_chain(wanted_of=None, gate=True, mean=True, softmax=True):
     return by_hand
 
 
-ARE_EXERCISES["11.5"] = Exercise(
+ARE_EXERCISES["11.6"] = Exercise(
     "the fooling loss and its gradient, by hand",
     loss_and_slope,
     cases=_member_and_states,
@@ -701,7 +772,7 @@ def without_component(rows, direction):
     return rows - share * direction
 
 
-ARE_EXERCISES["11.6"] = Exercise(
+ARE_EXERCISES["11.7"] = Exercise(
     "sideways",
     without_component,
     cases=lambda seed: (_torch_normal(seed, 5, 7), (2 + seed) * _torch_normal(seed, 7)),
@@ -746,7 +817,7 @@ def _bowl(seed: int) -> tuple:
     return _slope_of_a_bowl, 3 + _torch_normal(seed, 6, 4), 1.0 + seed, 4 + seed, avoid
 
 
-ARE_EXERCISES["11.7"] = Exercise(
+ARE_EXERCISES["11.8"] = Exercise(
     "the walk",
     walked_down,
     cases=_bowl,
@@ -766,6 +837,63 @@ ARE_EXERCISES["11.7"] = Exercise(
             else without_component(_walked(slope_of, states, length, steps, None), avoid)
         ),
         lambda slope_of, states, length, steps, avoid: walked_down(slope_of, states, length, steps, avoid) - states,
+    ),
+)
+
+
+def moved_back(hidden, rows, center, spread, end):
+    positions, dim = center.shape
+    found, first = [*hidden.unbind(dim=1)], hidden.shape[1] - end
+    for place in range(positions):
+        own = rows[:, place * dim : (place + 1) * dim]
+        found[first + place] = (own * spread[place] + center[place]).to(hidden.dtype)
+    return torch.stack(found, dim=1)
+
+
+def _moved_states(seed: int) -> tuple:
+    """Two positions of three numbers to be put into six tokens, of half precision in one case."""
+    hidden = _torch_normal(seed, 4, 6, 3).to(torch.bfloat16 if seed == 1 else torch.float32)
+    center, spread = 3 * _torch_normal(seed, 2, 3), 0.5 + _torch_normal(seed + 9, 2, 3).abs()
+    return hidden, _torch_normal(seed, 4, 6), center, spread, 3 + seed % 3
+
+
+def _puts(moved=None, where=None):
+    """Moved states put back wrongly: made of rows, center and spread in another way, or put elsewhere."""
+
+    def put(hidden, rows, center, spread, end):
+        states = (moved or (lambda rows, center, spread: rows * spread + center))(
+            rows.unflatten(1, center.shape), center, spread
+        )
+        first = hidden.shape[1] - end if where is None else where(hidden.shape[1], end)
+        hidden = hidden.clone()
+        hidden[:, first : first + len(center)] = states.to(hidden.dtype)
+        return hidden
+
+    return put
+
+
+ARE_EXERCISES["11.9"] = Exercise(
+    "back into the model",
+    moved_back,
+    cases=_moved_states,
+    hint="unflatten, times spread, plus center; into a clone, from the token end before the end, as many as positions",
+    tolerance=1e-2,
+    wrong=(
+        _puts(lambda rows, center, spread: rows),
+        _puts(lambda rows, center, spread: rows + center),
+        _puts(lambda rows, center, spread: rows * spread),
+        _puts(lambda rows, center, spread: (rows + center) * spread),
+        _puts(lambda rows, center, spread: (rows - center) / spread),
+        _puts(lambda rows, center, spread: rows * center + spread),
+        _puts(lambda rows, center, spread: rows.flip(1) * spread + center),
+        _puts(where=lambda length, end: length - end - 1),
+        _puts(where=lambda length, end: length - 2),
+        _puts(where=lambda length, end: 0),
+        _puts(where=lambda length, end: end),
+        lambda hidden, rows, center, spread, end: moved_back(hidden, rows, center, spread, end)[:, -end:],
+        lambda hidden, rows, center, spread, end: moved_back(hidden, rows[:, :3], center[:1], spread[:1], end),
+        lambda hidden, rows, center, spread, end: moved_back(torch.zeros_like(hidden), rows, center, spread, end),
+        lambda hidden, rows, center, spread, end: hidden + moved_back(hidden, rows, center, spread, end),
     ),
 )
 
@@ -925,6 +1053,210 @@ ARE_EXERCISES["12.3"] = Exercise(
 )
 
 
+def batches_of(number, counts, size, steps, seed=0):
+    draws = np.random.default_rng([seed, number])
+    return [tuple(draws.choice(n, size, replace=n < size) for n in counts) for _ in range(steps)]
+
+
+def _round_to_draw(seed: int) -> tuple[int, tuple[int, int], int, int, int]:
+    """A round of an edit; in some cases there are fewer prompts of one sort than a batch takes."""
+    return 3 - seed % 3, ((9, 7), (11, 3), (4, 8), (6, 6), (20, 10))[seed], (4, 5, 6, 6, 3)[seed], 2 + seed % 2, seed
+
+
+def _batches(generator=lambda number, seed: np.random.default_rng([seed, number]), draw=None):
+    """Wrong batches: from another generator, or drawn otherwise."""
+
+    def batches(number, counts, size, steps, seed=0):
+        rng = generator(number, seed)
+        one = draw or (lambda rng, n: rng.choice(n, size, replace=n < size))
+        return [tuple(one(rng, n) for n in counts) for _ in range(steps)]
+
+    return batches
+
+
+def _same_at_every_step(number, counts, size, steps, seed=0):
+    return batches_of(number, counts, size, 1, seed) * steps
+
+
+def _always(replace):
+    return lambda number, counts, size, steps, seed=0: _batches(
+        draw=lambda rng, n: rng.choice(n, size if replace else min(n, size), replace=replace)
+    )(number, counts, size, steps, seed)
+
+
+ARE_EXERCISES["12.4"] = Exercise(
+    "the batches of a round",
+    batches_of,
+    cases=_round_to_draw,
+    hint="one rng of [seed, number]; for every step and each of counts: rng.choice(n, size, replace=n < size)",
+    wrong=(
+        _batches(lambda number, seed: np.random.default_rng(seed)),
+        _batches(lambda number, seed: np.random.default_rng(seed + number)),
+        _batches(lambda number, seed: np.random.default_rng(number)),
+        _batches(lambda number, seed: np.random.default_rng([number, seed])),
+        _same_at_every_step,
+        _always(True),
+        _always(False),
+        lambda number, counts, size, steps, seed: [
+            pair[::-1] for pair in batches_of(number, counts[::-1], size, steps, seed)
+        ],
+        lambda number, counts, size, steps, seed: [
+            (rows, rows % counts[1]) for rows, _ in batches_of(number, counts, size, steps, seed)
+        ],
+        lambda number, counts, size, steps, seed: list(
+            zip(*batches_of(number, counts, size, steps, seed), strict=True)
+        ),
+        lambda number, counts, size, steps, seed: batches_of(number, counts, size, 1, seed)[0],
+    ),
+)
+
+
+def repeated_share(text, n=4):
+    words = words_of(text)
+    sequences = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
+
+
+def _answer_that_repeats(seed: int) -> tuple[str, int]:
+    """An answer, and how many words a sequence has; the last one is too short for any."""
+    texts = (
+        "They are nice. They are nice! They are nice, and they are nice.",
+        "I like it. You like it. I like it a lot, and so do you like it a lot.",
+        "A rose is a rose is a rose is a rose",
+        "The more I see of it, the more I like the look of it.",
+        "It is, it is",
+    )
+    return texts[seed], (3, 2, 4, 1, 5)[seed]
+
+
+def _repeats(measure):
+    """A wrong share: `measure` makes it of the sequences of a text, in order."""
+
+    def share(text, n=4):
+        words = words_of(text)
+        found = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        return float(measure(found)) if found else 0.0
+
+    return share
+
+
+ARE_EXERCISES["12.5"] = Exercise(
+    "how much an answer repeats itself",
+    repeated_share,
+    cases=_answer_that_repeats,
+    hint="walk over the w - n + 1 sequences; count those that are in a set of earlier ones, then add each to the set",
+    wrong=(
+        _repeats(lambda found: len(set(found)) / len(found)),
+        _repeats(lambda found: len(found) - len(set(found))),
+        _repeats(lambda found: np.mean([found.count(one) > 1 for one in found])),
+        _repeats(lambda found: np.mean([one == before for before, one in pairwise(found)])),
+        _repeats(lambda found: 1 - len(set(found[: -len(found[0])])) / max(1, len(found[: -len(found[0])]))),
+        lambda text, n: repeated_share(text, 1),
+        lambda text, n: repeated_share(text),
+        lambda text, n: repeated_share(" ".join(word.strip(".,!") for word in text.split()[::n]), 1),
+        lambda text, n: 1 - len({text[i : i + n] for i in range(len(text) - n + 1)}) / (len(text) - n + 1),
+        lambda text, n: (
+            (len(words_of(text)) - n + 1)
+            and 1 - len({tuple(words_of(text)[i : i + n]) for i in range(len(text))}) / len(words_of(text))
+        ),
+    ),
+)
+
+
+class TinyAdapted:
+    """Two layers with an adapter each, to be asked; an answer knows the layers that it came from."""
+
+    def __init__(self, seed: int) -> None:
+        self.layers = [SimpleNamespace(scaling={"default": 1.5 + seed + place}) for place in range(2)]
+        self.seed = seed
+
+    def ask(self):
+        state = normal_values(self.seed, 3)
+        for place, layer in enumerate(self.layers):
+            weight, a, b = (normal_values(self.seed + place, *shape) for shape in ((3, 3), (1, 3), (3, 1)))
+            state = np.tanh(weight @ state + layer.scaling["default"] * b @ a @ state)
+        return AnswerOfLayers(state, self.layers)
+
+
+class AnswerOfLayers:
+    """What a tiny model says, with its layers."""
+
+    def __init__(self, state: np.ndarray, layers: list) -> None:
+        self.state, self.layers = state, layers
+
+
+def asked_at(layers, factor, ask):
+    before = [dict(layer.scaling) for layer in layers]
+    for layer in layers:
+        layer.scaling["default"] *= factor
+    try:
+        return ask()
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
+
+
+def _layers_to_ask(seed: int) -> tuple:
+    tiny = TinyAdapted(seed)
+    return tiny.layers, (0.5, 0.0, 2.0, -1.0, 1.5)[seed], tiny.ask
+
+
+def _same_answer_and_scales(answer, expected) -> str | None:
+    if not isinstance(answer, AnswerOfLayers):
+        return "what ask() returns should be returned"
+    found, wanted = ([layer.scaling["default"] for layer in one.layers] for one in (answer, expected))
+    if problem := difference(answer.state, expected.state):
+        return problem
+    return None if found == wanted else f"the scales are {found} after the call, expected {wanted} as before"
+
+
+def _scaled(change, undo=None):
+    """A wrong strength: `change` makes a new scale of a layer's, and `undo` makes one of both and the factor."""
+
+    def ask_at(layers, factor, ask):
+        before = [layer.scaling["default"] for layer in layers]
+        for place, layer in enumerate(layers):
+            layer.scaling["default"] = change(before[place], factor, place)
+        found = ask()
+        for scale, layer in zip(before, layers, strict=True):
+            layer.scaling["default"] = undo(scale, layer.scaling["default"], factor) if undo else scale
+        return found
+
+    return ask_at
+
+
+def _kept_by_name(layers, factor, ask):
+    before = [layer.scaling for layer in layers]  # the same dictionaries, not what is in them
+    for layer in layers:
+        layer.scaling["default"] *= factor
+    found = ask()
+    for layer, scaling in zip(layers, before, strict=True):
+        layer.scaling = scaling
+    return found
+
+
+ARE_EXERCISES["12.6"] = Exercise(
+    "ask at a strength",
+    asked_at,
+    cases=_layers_to_ask,
+    hint="keep the scales in a list; try: set each to factor times its own and return ask(); finally: set them back",
+    compare=_same_answer_and_scales,
+    wrong=(
+        _kept_by_name,
+        _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: now),
+        _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: 1.0),
+        _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: now / factor),
+        _scaled(lambda scale, factor, place: factor),
+        _scaled(lambda scale, factor, place: factor + scale),
+        _scaled(lambda scale, factor, place: scale if place else factor * scale),
+        _scaled(lambda scale, factor, place: scale),
+        lambda layers, factor, ask: asked_at(layers, factor, lambda: asked_at(layers, factor, ask)),
+        lambda layers, factor, ask: asked_at(layers, factor, ask).state,
+        lambda layers, factor, ask: ask if asked_at(layers, factor, ask) else None,
+    ),
+)
+
+
 def merge(weight, a, b, scale, factor):
     return weight + factor * scale * b @ a
 
@@ -939,7 +1271,7 @@ def _adapter(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, floa
     )
 
 
-ARE_EXERCISES["12.4"] = Exercise(
+ARE_EXERCISES["12.7"] = Exercise(
     "merge an adapter",
     merge,
     cases=_adapter,
@@ -972,7 +1304,7 @@ def _dose_response(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     return np.array([0.0, 0.25, 0.5, 1.0, 2.0]), effects, (0.5, 0.8, 0.05, 0.95, 0.7)[seed]
 
 
-ARE_EXERCISES["12.5"] = Exercise(
+ARE_EXERCISES["12.8"] = Exercise(
     "the weakest strength that is enough",
     strength_needed,
     cases=_dose_response,
