@@ -613,6 +613,12 @@ def without_intercept(penalty, *data):
         (by_reference("18.3", 1, [lambda n: n + 1, lambda n: 3 * n], np.array, 5, 1), [1, 2, 3, 4, 9, 10]),
         (by_reference("18.4", np.array([1.0, 3.0, 2.0]), np.array([[1.0, 2], [5, 1], [0, 0]])), (1, [4.0, -1.0])),
         (by_reference("18.5", np.array([[0.0, 0, 0], [1, 1, 1]])), (0.5, 0.0, 1.0)),
+        (
+            by_reference(
+                "18.6", [(2, -3), (5, 4), (7, 1)], abs, lambda case, states: np.outer(states, [1, case]).astype(float)
+            ),
+            (1 / 3, [[-6.0, -12.0]]),
+        ),
     ],
     ids=lambda value: "",
 )

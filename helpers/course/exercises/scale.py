@@ -351,3 +351,75 @@ SCALE_EXERCISES["18.5"] = Exercise(
         lambda values: interval_over_worlds(values - values.mean()),
     ),
 )
+
+
+def worth_without(ends, without, parts_of):
+    pairs = [(case, [state, without(state)]) for case, state in ends]
+    rows = [-np.diff(parts_of(case, two), axis=0)[0] for case, two in pairs if two[0] != two[1]]
+    return len(rows) / len(ends), np.stack(rows)
+
+
+def _hatless(state: tuple[int, int]) -> tuple[int, int]:
+    return state[0], 0
+
+
+def _priced(case: int, states: list[tuple[int, int]]) -> np.ndarray:
+    """Three parts of states (kind, hats): what a hat is worth depends on the case and on the kind."""
+    kind, hats = np.array(states, dtype=float).T
+    return np.column_stack([case + kind * hats, case * (1 + hats) ** 2 - kind, np.sin(case + kind + hats)])
+
+
+def _hats(seed: int) -> tuple:
+    """Nine ends, of which about half wear one hat or more; the first has none and the last has one."""
+    rng = np.random.default_rng(seed)
+    hats = rng.integers(0, 4, 9) * (rng.random(9) < 0.6)
+    hats[0], hats[-1] = 0, 1 + seed % 3
+    ends = [(int(case), (kind, int(n))) for case, kind, n in zip(rng.integers(1, 6, 9), range(9), hats, strict=True)]
+    return ends, _hatless, _priced
+
+
+def _share_and_rows(row, kept=lambda state: state != _hatless(state)):
+    """A wrong answer: the right share, but with other rows, or with rows for other ends."""
+
+    def answer(ends, without, parts_of):
+        rows = [row(case, state, parts_of) for case, state in ends if kept(state)]
+        return worth_without(ends, without, parts_of)[0], np.array(rows)
+
+    return answer
+
+
+def _worth_of_hat(case, state, parts_of):
+    return np.subtract(*parts_of(case, [state, _hatless(state)]))
+
+
+def _framed_against_others(ends, without, parts_of):
+    """No ablation: ends that have the thing, minus the mean of those that have none."""
+    rows = [(state != without(state), parts_of(case, [state])[0]) for case, state in ends]
+    plain = np.mean([row for has, row in rows if not has], axis=0)
+    return np.mean([has for has, _ in rows]), np.array([row - plain for has, row in rows if has])
+
+
+SCALE_EXERCISES["18.6"] = Exercise(
+    "what one thing is worth",
+    worth_without,
+    cases=_hats,
+    hint="for each end: bare = without(state); if it differs, the parts of the state minus those of bare",
+    wrong=(
+        _framed_against_others,
+        _share_and_rows(_worth_of_hat, kept=lambda state: True),
+        _share_and_rows(_worth_of_hat, kept=lambda state: state == _hatless(state)),
+        _share_and_rows(lambda case, state, parts_of: -_worth_of_hat(case, state, parts_of)),
+        _share_and_rows(lambda case, state, parts_of: parts_of(case, [state])[0]),
+        _share_and_rows(lambda case, state, parts_of: _worth_of_hat(1, state, parts_of)),
+        _share_and_rows(lambda case, state, parts_of: _worth_of_hat(case, (state[0], 1), parts_of)),
+        lambda ends, without, parts_of: (
+            len(worth_without(ends, without, parts_of)[1]),
+            worth_without(ends, without, parts_of)[1],
+        ),
+        lambda ends, without, parts_of: (
+            worth_without(ends, without, parts_of)[0],
+            worth_without(ends, without, parts_of)[1].mean(axis=0),
+        ),
+        lambda ends, without, parts_of: worth_without(ends[::-1], without, parts_of),
+    ),
+)
