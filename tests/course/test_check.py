@@ -526,7 +526,17 @@ def without_intercept(penalty, *data):
             np.log([P[[0, 1], [1, 2]]]),
         ),
         (by_reference("10.7", *torch.tensor([[[0.0, 9], [1, 9]], [[1, 9], [3, 9]], [[4, 9], [3, 9]]]), 1), 0.5),
-        (by_reference("10.8", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
+        (
+            by_reference(
+                "10.8",
+                torch.tensor([[3.0, 4.0]]),
+                torch.tensor([2.0, 1.0]),
+                10 * torch.tensor([[0.0, 0], [1, -1]]),
+                12.5,
+            ),
+            [[-np.log(1 + np.exp(4)), 4 - np.log(1 + np.exp(4))]],
+        ),
+        (by_reference("10.9", torch.tensor(np.log(P[:, None])), lambda x: x, 2), (P[:, 2:3].mean(0), MEDIAN_RANK)),
         (by_reference("11.1", torch.full((1, 1, 1, 1), 5.0), *torch.tensor([0.0, 2.0]).view(2, 1, 1, 1, 1)), [[4.0]]),
         (by_reference("11.2", [flat_member()], torch.ones(4, 2), torch.ones(1, 2), 1, 9, 0.1), [np.log(2)]),
         (by_reference("11.3", torch.tensor([[1.0]]), torch.tensor([[2.0]]), 1, 0, False), ([[1.0]], [[2.0]])),

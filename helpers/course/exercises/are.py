@@ -365,6 +365,49 @@ ARE_EXERCISES["10.7"] = Exercise(
 )
 
 
+def by_the_lens(states, gain, out, eps):
+    exact = states.float()
+    normed = exact * torch.rsqrt(exact.square().sum(dim=1, keepdim=True) / exact.shape[1] + eps)
+    logits = torch.nn.functional.linear(gain * normed.to(gain.dtype), out).float()
+    return logits - logits.logsumexp(dim=1, keepdim=True)
+
+
+def _normed(size):
+    """A wrong answer: the lens with states that are divided by something else."""
+
+    def lens(states, gain, out, eps):
+        return (gain * states / size(states, eps) @ out.T).log_softmax(dim=-1)
+
+    return lens
+
+
+def _states_and_weights(seed: int) -> tuple:
+    """States of six texts, some of them short, so that eps counts; weights of the norm, and of nine tokens."""
+    states = _torch_normal(seed, 6, 4) * torch.logspace(-1, 1, 6)[:, None] + 0.1 * seed
+    return states, 1 + 0.5 * _torch_normal(10 + seed, 4), _torch_normal(20 + seed, 9, 4), 0.01 * (1 + seed)
+
+
+ARE_EXERCISES["10.8"] = Exercise(
+    "the lens",
+    by_the_lens,
+    cases=_states_and_weights,
+    hint="divide by the root of the mean square plus eps, times gain; then @ out.T, and log_softmax over tokens",
+    wrong=(
+        _normed(lambda states, eps: (states.pow(2).mean(dim=1, keepdim=True)).sqrt()),
+        _normed(lambda states, eps: states.pow(2).mean(dim=1, keepdim=True).sqrt() + eps),
+        _normed(lambda states, eps: (states.pow(2).sum(dim=1, keepdim=True) + eps).sqrt()),
+        _normed(lambda states, eps: (states.var(dim=1, keepdim=True) + eps).sqrt()),
+        _normed(lambda states, eps: (states.pow(2).mean(dim=0, keepdim=True) + eps).sqrt()),
+        _normed(lambda states, eps: (states.pow(2).mean() + eps).sqrt()),
+        _normed(lambda states, eps: 1.0),
+        lambda states, gain, out, eps: by_the_lens(states - states.mean(dim=1, keepdim=True), gain, out, eps),
+        lambda states, gain, out, eps: by_the_lens(states, torch.ones_like(gain), out, eps),
+        lambda states, gain, out, eps: by_the_lens(states, gain, out, eps).exp(),
+        lambda states, gain, out, eps: by_the_lens(states, gain, out, eps).log_softmax(dim=0),
+    ),
+)
+
+
 def word_by_layer(states, lens, word):
     said = torch.stack([lens(part) for part in states.unbind(dim=1)], dim=1)
     own = said[:, :, [word]]
@@ -401,7 +444,7 @@ def _right_rank(said, word):
     return (said > said[:, [word]]).sum(dim=1).float().median()
 
 
-ARE_EXERCISES["10.8"] = Exercise(
+ARE_EXERCISES["10.9"] = Exercise(
     "a word under the lens",
     word_by_layer,
     cases=_layers_and_a_word,
