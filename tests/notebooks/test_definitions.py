@@ -75,7 +75,7 @@ from helpers.embedding.judges import encoder_agreement
 from helpers.language.adapters import trained_weights, with_adapter
 from helpers.language.generation import LocalBackend, plain_tokens, prompt_tokens
 from helpers.language.likelihood import perplexity
-from helpers.language.states import ReadOut, blocks, changed, fit_probe, read_all, read_along
+from helpers.language.states import ReadOut, blocks, changed, fit_probe, logit_lens, read_all, read_along
 from helpers.language.texts import copied_share, words_of
 
 NOTEBOOKS = settings.PROJECT / "notebooks"
@@ -537,6 +537,15 @@ def test_10_reading_patching_and_the_words_of_an_answer():
     assert not torch.allclose(mine, logits)
     known = logits.log_softmax(dim=-1)[0, [-3, -2], tokens[0, -2:]]
     torch.testing.assert_close(names["log_probs_of_ends"](logits, tokens, 2)[0], known)
+
+
+@torch.no_grad()
+def test_10_the_lens():
+    model = tiny(layers=4).model
+    gain, out, eps = model.model.norm.weight, model.lm_head.weight, model.config.rms_norm_eps
+    gain += torch.linspace(-0.5, 0.5, len(gain))  # a model that was never trained has only ones there
+    states = 0.01 * torch.randn(5, len(gain), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(definitions("10")["lens_of"](states, gain, out, eps), logit_lens(model, states))
 
 
 @pytest.mark.parametrize("seed", range(3))
