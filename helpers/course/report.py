@@ -117,8 +117,13 @@ def record_exercises(folder: Path) -> None:
 
 
 def record_classroom(report: Path) -> None:
-    """Record the rows of `classroom.*` that a run of the tests gives: blank notebooks, and tests in a browser."""
-    books = notebooks(report)
+    """Record the rows of `classroom.*` that a run of the tests gives: blank notebooks, and tests in a browser.
+
+    Raises:
+        CourseError: no notebook was run.
+    """
+    if not (books := notebooks(report)):
+        raise CourseError("no notebook is in the report of the tests: run `make test` for all of them")
     browser = [case for case in cases(report) if in_browser(case)]
     found = [int(p.get("value") or 0) for case in browser for p in case.iter("property") if p.get("name") == AXE]
     whole = sum(passed for passed, _ in books.values())

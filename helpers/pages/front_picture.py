@@ -31,13 +31,13 @@ LINES = 4  # of a text in its box
 EAGLE_ROWS, ARE_ROWS = "eagle.judged_gain.", "are.refusal."
 GAINS = {
     "instructions written by hand": "random",
-    "aims of the embedding, at random": "reference_optimistic",
-    "policy that has learnt from tries": "supervised",
-    "search where most is promised": "promise_search",
+    "random aims in the embedding": "reference_optimistic",
+    "policy learnt from tries": "supervised",
+    "search by promise": "promise_search",
 }
 REFUSALS = {
-    "behind a message": "teacher",
-    "fine-tuning on that": "lora_sft",
+    "with safety message": "teacher",
+    "fine-tuned on that": "lora_sft",
     "distilled from that": "are_without_s",
     "with adversary (ARE)": "are",
 }

@@ -94,6 +94,12 @@ def test_a_report_that_is_missing_cut_off_or_empty(written, text, capsys):
     assert "notebooks.xml" in capsys.readouterr().err
 
 
+def test_a_report_without_notebooks(written, capsys):
+    written.write_text('<testsuite><testcase classname="tests.browser.test_pages" name="axe"/></testsuite>')
+    assert report.main(["test", "0", str(written)]) == 1
+    assert "no notebook" in capsys.readouterr().err
+
+
 def test_two_notebooks_that_cannot_be_read_are_two(written):
     written.write_text('<testsuite><testcase classname="" name="a"><error/></testcase><testcase name="b"/></testsuite>')
     assert report.notebooks(written) == {"a": (False, 0), "b": (True, 0)}
