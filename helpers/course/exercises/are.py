@@ -1111,7 +1111,7 @@ ARE_EXERCISES["12.3"] = Exercise(
 )
 
 
-def batches_of(number, counts, size, steps, seed=0):
+def batches_of_a_round(number, counts, size, steps, seed=0):
     draws = np.random.default_rng([seed, number])
     return [tuple(draws.choice(n, size, replace=n < size) for n in counts) for _ in range(steps)]
 
@@ -1133,7 +1133,7 @@ def _batches(generator=lambda number, seed: np.random.default_rng([seed, number]
 
 
 def _same_at_every_step(number, counts, size, steps, seed=0):
-    return batches_of(number, counts, size, 1, seed) * steps
+    return batches_of_a_round(number, counts, size, 1, seed) * steps
 
 
 def _always(replace):
@@ -1144,7 +1144,7 @@ def _always(replace):
 
 ARE_EXERCISES["12.4"] = Exercise(
     "the batches of a round",
-    batches_of,
+    batches_of_a_round,
     cases=_round_to_draw,
     hint="one rng of [seed, number]; for every step and each of counts: rng.choice(n, size, replace=n < size)",
     wrong=(
@@ -1156,15 +1156,15 @@ ARE_EXERCISES["12.4"] = Exercise(
         _always(True),
         _always(False),
         lambda number, counts, size, steps, seed: [
-            pair[::-1] for pair in batches_of(number, counts[::-1], size, steps, seed)
+            pair[::-1] for pair in batches_of_a_round(number, counts[::-1], size, steps, seed)
         ],
         lambda number, counts, size, steps, seed: [
-            (rows, rows % counts[1]) for rows, _ in batches_of(number, counts, size, steps, seed)
+            (rows, rows % counts[1]) for rows, _ in batches_of_a_round(number, counts, size, steps, seed)
         ],
         lambda number, counts, size, steps, seed: list(
-            zip(*batches_of(number, counts, size, steps, seed), strict=True)
+            zip(*batches_of_a_round(number, counts, size, steps, seed), strict=True)
         ),
-        lambda number, counts, size, steps, seed: batches_of(number, counts, size, 1, seed)[0],
+        lambda number, counts, size, steps, seed: batches_of_a_round(number, counts, size, 1, seed)[0],
     ),
 )
 
