@@ -24,6 +24,8 @@ class Exercise:
     `name` is a short title. `reference` is a value, or a function: then it is tried on the arguments
     `cases(seed)` (a tuple) for several seeds.
     `compare(answer, expected)` returns what is wrong, or None; by default `difference` within `tolerance`.
+    `calls` is how often a function is called on the same arguments: 2 where an answer must leave them as they were,
+    because the notebook uses them again.
     `wrong` are plausible wrong answers that the tests require to be rejected.
     """
 
@@ -33,6 +35,7 @@ class Exercise:
     hint: str = ""
     compare: Callable[[Any, Any], str | None] | None = None
     tolerance: float = 1e-4
+    calls: int = 1
     wrong: tuple = ()
 
     def problem(self, answer: Any, expected: Any) -> str | None:
@@ -53,12 +56,13 @@ def verdict_on(chosen: Exercise, answer: Any) -> Verdict | None:
     if not callable(answer):
         return _todo(chosen) if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
     for seed in SEEDS:
-        # Each side gets its own copy, so that an answer may change its arguments in place.
+        # Each side gets its own copy: an answer that is called once may change its arguments in place.
         arguments = copy.deepcopy(chosen.cases(seed))
         expected = chosen.reference(*copy.deepcopy(arguments))
-        verdict = _verdict(chosen, f"case {seed}: ", partial(answer, *arguments), expected)
-        if verdict is not None:
-            return verdict
+        for again in ("", *[", called again on the same arguments"] * (chosen.calls - 1)):
+            verdict = _verdict(chosen, f"case {seed}{again}: ", partial(answer, *arguments), expected)
+            if verdict is not None:
+                return verdict
     return None
 
 

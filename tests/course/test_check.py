@@ -133,6 +133,18 @@ def test_arguments_changed_in_place_do_not_disturb_the_comparison(capsys):
     assert kept[0].sum() == 15
 
 
+def test_arguments_that_are_used_again_must_stay_as_they_were(capsys):
+    exercises = {"1": Exercise("plus one", lambda x: x + 1, cases, calls=2)}
+
+    def in_place(x):
+        x += 1
+        return x
+
+    assert check.exercise("1", lambda x: 1 + x, exercises) is not exercises["1"].reference
+    assert check.exercise("1", in_place, exercises) is exercises["1"].reference
+    assert "[WRONG] 1 case 0, called again on the same arguments: values differ" in capsys.readouterr().out
+
+
 def test_the_reference_value_is_a_copy(capsys):
     exercises = {"1": Exercise("values", np.zeros(2))}
     check.exercise("1", None, exercises)[0] = 5

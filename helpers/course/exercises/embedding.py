@@ -128,9 +128,10 @@ def solve_one(factors, rated, residuals, regularisation, unobserved):
 
 
 def _one_user(seed: int) -> tuple:
-    """Some rated movies of twelve; the last user has rated none, and the weight of the others is 0 there."""
+    """Some rated movies of twelve, once as a list; the last user has rated none, and others have no weight there."""
     rated = np.random.default_rng(seed).permutation(12)[: (4, 7, 2, 5, 0)[seed]]
-    return normal_values(seed, 12, 3), rated, normal_values(seed, 20)[: len(rated)], 0.1 + seed, 0.05 * (seed < 4)
+    numbers = rated.tolist() if seed == 3 else rated
+    return normal_values(seed, 12, 3), numbers, normal_values(seed, 20)[: len(rated)], 0.1 + seed, 0.05 * (seed < 4)
 
 
 def _solved(gram, right):
@@ -157,6 +158,8 @@ EMBEDDING_EXERCISES["01.2"] = Exercise(
             w * f.T @ f + (1 - w) * f[rated].T @ f[rated] + lam * len(e) * np.eye(3), f[rated].T @ e
         ),
         lambda f, rated, e, lam, w: f[rated].T @ e,
+        # The last section of the notebook hands over a list.
+        lambda f, rated, e, lam, w: solve_one(f, rated, e, lam * max(rated.size, 1) / max(len(e), 1), w),
     ),
 )
 
@@ -206,6 +209,12 @@ def _with_ones(table):
     return sp.csr_array((np.ones(table.nnz), table.indices, table.indptr), shape=table.shape)
 
 
+def _table_overwritten(table, factors, regularisation, unobserved):
+    solved = solve_all(table, factors, regularisation, unobserved)
+    table.data[:] = 1
+    return solved
+
+
 def _by_gram(table, factors, gram):
     return np.linalg.solve(gram, (table @ factors)[..., None])[..., 0]
 
@@ -220,6 +229,7 @@ EMBEDDING_EXERCISES["01.4"] = Exercise(
     solve_all,
     cases=_sparse_residuals,
     hint="a table of ones @ outer products as rows, reshaped: the matrix of every row; then one np.linalg.solve",
+    calls=2,  # the notebook solves with the same table sweep after sweep
     wrong=(
         lambda t, f, lam, w: _by_gram(
             t, f, _weights_of_rows(t, f, w, t != 0) + lam * np.diff(t.indptr).clip(1)[:, None, None] * np.eye(3)
@@ -237,6 +247,7 @@ EMBEDDING_EXERCISES["01.4"] = Exercise(
         lambda t, f, lam, w: solve_all(t, f, lam, 0.0),
         lambda t, f, lam, w: solve_all(_with_ones(t), f, lam, w),
         lambda t, f, lam, w: solve_all(t, f, lam, w)[..., None],
+        _table_overwritten,
     ),
 )
 
