@@ -311,6 +311,72 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
         assert chosen.reference(a, b) == pytest.approx(cohen_kappa_score(a, b))
 
 
+def advantages_by_weights(rewards, values, discount):
+    """One product with a matrix of powers, in torch's own precision."""
+    surprise = rewards - values
+    surprise[:-1] += values[1:]
+    ahead = torch.arange(len(rewards)) - torch.arange(len(rewards))[:, None]
+    return torch.triu(discount ** ahead.clamp(min=0)) @ surprise
+
+
+def others_by_mask(surprise, group):
+    """One product with a matrix of ones that leaves the diagonal out."""
+    mask = torch.ones(group, group) - torch.eye(group)
+    return torch.block_diag(*[mask] * (len(surprise) // group)) @ surprise / (group - 1)
+
+
+def loss_by_torch(log_probs, chosen, advantages, reference, kl_weight, entropy_weight):
+    """Torch's own cross entropy, KL and entropy, of which two normalise; standardises what is standardised."""
+    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    gain = -torch.nn.functional.cross_entropy(log_probs, chosen, reduction="none") * advantages
+    kl = torch.nn.functional.kl_div(reference, log_probs, log_target=True, reduction="batchmean")
+    undecided = torch.distributions.Categorical(logits=log_probs).entropy().mean()
+    return kl_weight * kl - gain.mean() - entropy_weight * undecided
+
+
+def batch_loss_by_torch(log_probs, reference, chosen, utility, values, running, group, discount, *weights):
+    """The step before, put together with torch's own losses."""
+    with torch.no_grad():
+        rewards = utility[1:] - utility[:-1]
+        advantages = advantages_by_weights(rewards, values, discount)
+        advantages = (advantages - others_by_mask(utility[-1] - values[0], group))[running]
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-4)
+    later = (utility[-1] - utility[:-1])[running]
+    value_loss = torch.nn.functional.mse_loss(values[running], later)
+    return loss_by_torch(log_probs, chosen, advantages, reference, *weights) + value_loss
+
+
+RIGHT_IN_OTHER_WAYS = {
+    "07.2": advantages_by_weights,
+    "07.3": others_by_mask,
+    "07.4": loss_by_torch,
+    "07.5": batch_loss_by_torch,
+}
+
+
+@pytest.mark.parametrize(("number", "answer"), RIGHT_IN_OTHER_WAYS.items())
+def test_right_answers_of_notebook_07_in_other_ways(number, answer):
+    assert verdict_on(EXERCISES[number], answer) is None
+
+
+def new_leaf(*case):
+    """The right number in a tensor that knows nothing of the policy."""
+    return torch.tensor(EXERCISES["07.4"].reference(*case).item(), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "text"),
+    [
+        ("07.4", lambda *case: EXERCISES["07.4"].reference(*case).detach(), "no gradient reaches the policy"),
+        ("07.4", new_leaf, "no gradient reaches the policy"),
+        ("07.5", lambda *case: EXERCISES["07.5"].reference(*case, plain=False), "its gradient is not: key 'values'"),
+    ],
+)
+def test_a_right_loss_with_a_wrong_gradient_is_described(number, answer, text):
+    tag, said = verdict_on(EXERCISES[number], answer)
+    assert tag == "WRONG" and said.startswith("case 0: the loss is right, ") and text in said
+
+
 @pytest.mark.parametrize(
     ("effects", "wanted", "strength"),
     [

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from helpers.course.judge import Exercise, difference, normal_values
+from helpers.course.judge import SEEDS, Exercise, difference, normal_values
 from helpers.domains.ideas import ascii_line, catalogue_genres, idea_of
 from helpers.eagle.rewriting import MAX_COPIED, MAX_REPETITION, MIN_WORDS
 from helpers.eagle.steering import FEATURES
@@ -1327,7 +1327,8 @@ EAGLE_EXERCISES["06.7"] = Exercise(
 
 
 def _torch_values(seed: int, *shape: int):
-    return torch.as_tensor(normal_values(seed, *shape))
+    """Standard normal numbers in single precision, as in the notebook: a right answer may multiply by its own."""
+    return torch.as_tensor(normal_values(seed, *shape), dtype=torch.float32)
 
 
 def rewards_to_come(rewards):
@@ -1338,7 +1339,7 @@ EAGLE_EXERCISES["07.1"] = Exercise(
     "returns to go",
     rewards_to_come,
     cases=lambda seed: (_torch_values(seed, 5, 3),),
-    hint="add up from the last step to the first: flip, cumsum, flip back",
+    hint="what must stand in the last row, and what in the row above it?",
     wrong=(
         lambda rewards: rewards.cumsum(0),
         lambda rewards: rewards.flip(0).cumsum(0),
@@ -1387,7 +1388,7 @@ EAGLE_EXERCISES["07.3"] = Exercise(
     "the others of the same start",
     mean_of_the_others,
     cases=lambda seed: (_torch_values(seed, 3 * (2 + seed % 3)), 2 + seed % 3),
-    hint="one row per start; the row's sum without the episode itself, divided by how many others there are",
+    hint="one row per start; in each row, everything but the episode itself",
     wrong=(
         lambda surprise, group: surprise.reshape(-1, group).mean(1, keepdim=True).expand(-1, group).reshape(-1),
         lambda surprise, group: mean_of_the_others(surprise, group) * (group - 1) / group,
@@ -1408,9 +1409,12 @@ def reinforce_by_terms(log_probs, chosen, advantages, reference, kl_weight, entr
 
 
 def _states_of_episodes(seed: int) -> tuple:
+    """Six steps with four options each; the policy is to learn, and the advantages are standardised."""
     log_probs, reference = (torch.log_softmax(_torch_values(seed + shift, 6, 4), dim=1) for shift in (0, 50))
     chosen = torch.as_tensor(np.random.default_rng([7, seed]).integers(4, size=6))
-    return log_probs, chosen, _torch_values(seed + 90, 6), reference, 0.3, 0.2
+    advantages = _torch_values(seed + 90, 6)
+    advantages = (advantages - advantages.mean()) / advantages.std()
+    return log_probs.requires_grad_(), chosen, advantages, reference, 0.3, 0.2
 
 
 def _reverse_kl(log_probs, chosen, advantages, reference, kl_weight, entropy_weight):
@@ -1418,11 +1422,50 @@ def _reverse_kl(log_probs, chosen, advantages, reference, kl_weight, entropy_wei
     return without + kl_weight * (reference.exp() * (reference - log_probs)).sum(dim=1).mean()
 
 
+def _kl_of_plain_probabilities(log_probs, chosen, advantages, reference, kl_weight, entropy_weight):
+    """The right number, but the probabilities in the KL are kept from the gradient."""
+    without = reinforce_by_terms(log_probs, chosen, advantages, reference, 0.0, entropy_weight)
+    return without + kl_weight * (log_probs.exp().detach() * (log_probs - reference)).sum(dim=1).mean()
+
+
+def _gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a loss: the gradients of the policy (logits of four options) and of the values.
+
+    The leaves are log-probabilities. By logits, answers that normalise them once more have the same gradient.
+    """
+    leaves, seen, waiting = [], set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            leaves += [node.variable] if hasattr(node, "variable") else []
+            waiting += [earlier for earlier, _ in node.next_functions]
+    found = torch.autograd.grad(loss, leaves, retain_graph=True) if leaves else []
+    slopes = {}
+    for leaf, slope in zip(leaves, found, strict=True):
+        of_policy = leaf.shape[-1:] == (4,)
+        by_logits = slope - leaf.detach().exp() * slope.sum(dim=1, keepdim=True) if of_policy else slope
+        slopes["policy" if of_policy else "values"] = by_logits
+    return slopes
+
+
+def _other_loss(answer, expected) -> str | None:
+    """What differs in a loss, or in what each network would learn from it."""
+    if problem := difference(answer, expected):
+        return problem
+    found, wanted = _gradients(answer), _gradients(expected)
+    if unreached := [name for name in wanted if name not in found]:
+        return f"the loss is right, but no gradient reaches the {unreached[0]}"
+    problem = difference(found, wanted)
+    return f"the loss is right, its gradient is not: {problem}" if problem else None
+
+
 EAGLE_EXERCISES["07.4"] = Exercise(
     "the REINFORCE loss",
     reinforce_by_terms,
     cases=_states_of_episodes,
     hint="minus advantage times log-probability of what was chosen, plus weight times KL, minus weight times entropy",
+    compare=_other_loss,
     wrong=(
         lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, -a, ref, kl, ent),
         lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, a, ref, -kl, ent),
@@ -1433,6 +1476,8 @@ EAGLE_EXERCISES["07.4"] = Exercise(
         lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, torch.ones_like(a), ref, kl, ent),
         lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, lp.argmax(dim=1), a, ref, kl, ent),
         _reverse_kl,
+        _kl_of_plain_probabilities,
+        lambda *case: reinforce_by_terms(*case).detach(),
     ),
 )
 
@@ -1464,45 +1509,28 @@ def joint_loss(
 
 
 def _finished_batch(seed: int) -> tuple:
-    """Six episodes of up to five steps, of which some stop early; both networks are to learn."""
+    """Six episodes of up to five steps, of which some stop early; both networks are to learn.
+
+    In the last case nothing is gained or expected, so that all advantages are 0, and so is their spread.
+    """
     stops = torch.as_tensor(np.random.default_rng([75, seed]).integers(2, 6, size=6))
     running = torch.arange(5)[:, None] < stops
     n = int(running.sum())
-    gained = _torch_values(seed, 5, 6) * running
+    played = running * (seed < SEEDS[-1])
+    gained = _torch_values(seed, 5, 6) * played
     utility = torch.cat([torch.zeros(1, 6), gained.cumsum(0)])
-    values = (_torch_values(seed + 50, 5, 6) * running).requires_grad_()
+    values = (_torch_values(seed + 50, 5, 6) * played).requires_grad_()
     log_probs, reference = (torch.log_softmax(_torch_values(seed + shift, n, 4), dim=1) for shift in (0, 50))
     chosen = torch.as_tensor(np.random.default_rng([7, seed]).integers(4, size=n))
     weights = 2 + seed % 2, 0.5 + 0.1 * seed, 0.3, 0.2
     return log_probs.requires_grad_(), reference, chosen, utility, values, running, *weights
 
 
-def _gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of a loss: the gradients of the policy (log-probabilities of four options) and of the values."""
-    leaves, seen, waiting = [], set(), [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            leaves += [node.variable] if hasattr(node, "variable") else []
-            waiting += [earlier for earlier, _ in node.next_functions]
-    found = torch.autograd.grad(loss, leaves, retain_graph=True) if leaves else []
-    return {"policy" if leaf.shape[1] == 4 else "values": slope for leaf, slope in zip(leaves, found, strict=True)}
-
-
-def _other_loss(answer, expected) -> str | None:
-    """What differs in a loss, or in what each network would learn from it."""
-    if problem := difference(answer, expected):
-        return problem
-    problem = difference(_gradients(answer), _gradients(expected))
-    return f"the loss is right, its gradient is not: {problem}" if problem else None
-
-
 EAGLE_EXERCISES["07.5"] = Exercise(
     "the loss of a batch",
     joint_loss,
     cases=_finished_batch,
-    hint="advantages less the others' surprise, of played steps, standardised, as plain numbers; then both losses",
+    hint="the four steps of the card in their order; your functions do most of the work",
     compare=_other_loss,
     wrong=(
         partial(joint_loss, plain=False),
@@ -1513,6 +1541,10 @@ EAGLE_EXERCISES["07.5"] = Exercise(
         partial(
             joint_loss,
             scaled=lambda better, running: (better[running] - better[running].mean()) / better[running].var(),
+        ),
+        partial(  # divides by 0 where nothing was gained
+            joint_loss,
+            scaled=lambda better, running: (better[running] - better[running].mean()) / better[running].std(),
         ),
         partial(joint_loss, value_error=lambda values, later, running: 0 * values.sum()),
         partial(joint_loss, value_error=lambda values, later, running: (values - later).square().mean()),
@@ -1531,17 +1563,19 @@ class Lever:
 
     def __init__(self, seed: int) -> None:
         self.scores = torch.nn.Parameter(_torch_values(seed, 3))
-        self.pays, self.seed = _torch_values(seed + 50, 3), seed
+        self.pays, self.seed, self.batches = _torch_values(seed + 50, 3), seed, 0
 
     def play_some(self, iteration: int):
+        self.batches += 1
         rng = np.random.default_rng([self.seed, iteration])
-        p = torch.softmax(self.scores.detach(), dim=0).numpy()
+        p = torch.softmax(self.scores.detach().double(), dim=0).numpy()
         return torch.as_tensor(rng.choice(3, size=20, p=p))
 
     def loss_of(self, episodes):
         gain = self.pays[episodes]
         loss = -((gain - gain.mean()) * torch.log_softmax(self.scores, dim=0)[episodes]).mean()
-        return loss, {"gain": float(gain.mean()), "loss": loss.item(), "first": self.scores[0].item()}
+        facts = {"batches played": self.batches, "gain": float(gain.mean()), "loss": loss.item()}
+        return loss, facts | {"first": self.scores[0].item()}
 
 
 def train_by_rewards(play_some, loss_of, optimiser, iterations):
@@ -1579,6 +1613,16 @@ def _one_batch_again(play_some, loss_of, optimiser, iterations):
     return train_by_rewards(lambda iteration: episodes, loss_of, optimiser, iterations)
 
 
+def _plays_twice(play_some, loss_of, optimiser, iterations):
+    curve = []
+    for iteration in range(iterations):
+        optimiser.zero_grad()
+        loss_of(play_some(iteration))[0].backward()
+        curve.append(loss_of(play_some(iteration))[1])
+        optimiser.step()
+    return curve
+
+
 def _all_played_before(play_some, loss_of, optimiser, iterations):
     kept = [play_some(iteration) for iteration in range(iterations)]
     return train_by_rewards(kept.__getitem__, loss_of, optimiser, iterations)
@@ -1588,11 +1632,12 @@ EAGLE_EXERCISES["07.6"] = Exercise(
     "the loop",
     train_by_rewards,
     cases=_levers,
-    hint="in every iteration: play, loss, gradients to zero, backward, step, keep the facts",
+    hint="each iteration plays anew, makes one update, and keeps its facts",
     wrong=(
         _gradients_pile_up,
         _never_a_step,
         _one_batch_again,
+        _plays_twice,
         _all_played_before,
         lambda play, loss, optimiser, n: train_by_rewards(play, loss, optimiser, n - 1),
         lambda play, loss, optimiser, n: train_by_rewards(play, loss, optimiser, n)[-1],
@@ -1654,7 +1699,7 @@ EAGLE_EXERCISES["07.7"] = Exercise(
     "what is subtracted",
     spread_by_kind,
     cases=_played_slopes,
-    hint="five tables (step, episode); each times the slopes, summed over steps; variances over episodes, summed, root",
+    hint="first a table (step, episode) of weights for each key; what comes after that is the same for all five",
     wrong=(
         _spread_with(spread=lambda gradients: gradients.std(dim=0).sum()),
         _spread_with(spread=lambda gradients: gradients.var(dim=0).sum()),
