@@ -303,6 +303,47 @@ def plain(argument):
     return argument
 
 
+def swaps_by_solving(z, chosen, score, current=True):
+    """Exchange in another style; without `current` each place sees the round before, and the swaps go in circles."""
+    found = [int(action) for action in chosen]
+    while True:
+        before = list(found)
+        for place in range(len(found)):
+            beside = found if current else before
+            rest = beside[:place] + beside[place + 1 :]
+            known = sum(np.outer(z[action], z[action]) for action in rest) + 1e-6 * np.eye(z.shape[1])
+            scores = score(z @ np.linalg.solve(known, z.T))
+            best = max((action for action in range(len(z)) if action not in rest), key=scores.__getitem__)
+            if scores[best] - scores[found[place]] > 1e-6:
+                found[place] = best
+        if found == before:
+            return np.array(sorted(found))
+
+
+def test_an_exchange_that_goes_in_circles_ends_with_a_message(capsys):
+    assert check.exercise("05.3", swaps_by_solving) is swaps_by_solving
+    check.exercise("05.3", functools.partial(swaps_by_solving, current=False))
+    assert "still swapping: does the next place see the last swap?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("order", [np.copy, np.flip, np.sort, lambda largest: np.flip(np.sort(largest))])
+def test_a_support_may_begin_with_its_largest_weights_in_any_order(order):
+    def support(ways, k):
+        n = min(k, ways.shape[1])
+        sizes, axes = np.linalg.eigh(ways.T @ ways / len(ways))
+        z = ways @ axes[:, -n:] / np.sqrt(sizes[-n:])
+        weights, _ = by_reference("05.2", z, 1e-3, 10_000)
+        by_volume = swaps_by_solving(z, order(np.argsort(weights)[-k:]), lambda gram: np.log1p(gram.diagonal()))
+        return swaps_by_solving(z, by_volume, least_worst)
+
+    assert verdict_on(EXERCISES["05.4"], support) is None
+
+
+def least_worst(gram):
+    own = gram.diagonal()
+    return -np.log((own[:, None] - gram**2 / (1 + own)).max(axis=0))
+
+
 def test_kappa_has_cases_of_its_own_and_is_the_known_one():
     chosen = EXERCISES["13.7"]
     for seed in SEEDS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -695,7 +697,8 @@ def action_leverages(z, q):
 
 
 def _weighted_actions(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    q = np.exp(normal_values(seed + 50, 9))
+    """Nine actions in three directions; the last two are never tried, and have a leverage all the same."""
+    q = np.exp(normal_values(seed + 50, 9)) * (np.arange(9) < 7)
     return normal_values(seed, 9, 3), q / q.sum()
 
 
@@ -709,6 +712,7 @@ EAGLE_EXERCISES["05.1"] = Exercise(
         lambda z, q: (z @ ((q[:, None] * z).T @ z) * z).sum(axis=1),
         lambda z, q: z @ np.linalg.inv((q[:, None] * z).T @ z) @ z.T,
         lambda z, q: q * action_leverages(z, q),
+        lambda z, q: np.where(q > 0, action_leverages(z, q), 0),
         lambda z, q: np.sqrt(action_leverages(z, q)),
         lambda z, q: action_leverages(z, q).max(),
     ),
@@ -775,13 +779,50 @@ def swapped(z, chosen, score):
     return np.sort(chosen)
 
 
+def _volume(gram):
+    return np.log1p(gram.diagonal())
+
+
 def _certainty(gram):
     own = gram.diagonal()
     return -np.log((own[:, None] - gram**2 / (1 + own)).max(axis=0))
 
 
+@dataclass
+class _Patience:
+    """A score that may be asked so often: swaps that go round in circles end with a message, not with a hung cell."""
+
+    score: Callable
+    asked: int = 0
+
+    def scores(self, gram):
+        self.asked += 1
+        if self.asked > 5000:
+            raise RuntimeError("5,000 scores, and still swapping: does the next place see the last swap?")
+        return self.score(gram)
+
+
 def _chosen_actions(seed: int) -> tuple:
-    return normal_values(seed, 25, 3), np.random.default_rng([5, seed]).choice(25, 5, replace=False), _certainty
+    """Five of 25 actions in three directions; in the last case three in a plane, and volume counts."""
+    k = 3 if seed == 4 else 5
+    z, chosen = normal_values(seed, 25, 3), np.random.default_rng([5, seed]).choice(25, k, replace=False)
+    if seed == 4:
+        z[chosen, 2] = 0
+    return z, chosen, _Patience(_volume if seed == 4 else _certainty).scores
+
+
+def _swaps(z, chosen, score, invert=np.linalg.inv, ridge=1e-6, at_once=True, first=np.array):
+    """Wrong answers: without a ridge, with the rest of the round before, or from another order of the places."""
+    found, before = first(chosen), None
+    while not np.array_equal(found, before):
+        before = found.copy()
+        for place in range(len(found)):
+            rest = np.delete(found if at_once else before, place)
+            scores = score(z @ invert(z[rest].T @ z[rest] + ridge * np.eye(z.shape[1])) @ z.T)
+            scores[rest] = -np.inf
+            if scores.max() > scores[found[place]] + 1e-6:
+                found[place] = scores.argmax()
+    return np.sort(found)
 
 
 def _swapped_once(z, chosen, score):
@@ -809,16 +850,17 @@ EAGLE_EXERCISES["05.3"] = Exercise(
     wrong=(
         lambda z, chosen, score: np.sort(chosen),
         lambda z, chosen, score: swapped(z, chosen, lambda gram: -score(gram)),
-        lambda z, chosen, score: swapped(z, chosen, lambda gram: np.log1p(gram.diagonal())),
+        lambda z, chosen, score: swapped(z, chosen, _volume),
+        lambda z, chosen, score: swapped(z, chosen, _certainty),
+        lambda z, chosen, score: _swaps(z, chosen, score, ridge=0),
+        lambda z, chosen, score: _swaps(z, chosen, score, ridge=0, invert=np.linalg.pinv),
+        lambda z, chosen, score: _swaps(z, chosen, score, at_once=False),
+        lambda z, chosen, score: _swaps(z, chosen, score, first=np.sort),
         lambda z, chosen, score: swapped(z, chosen, score)[:-1],
         _swapped_once,
         _swapped_for_the_same,
     ),
 )
-
-
-def _volume(gram):
-    return np.log1p(gram.diagonal())
 
 
 def whitened_ways(ways, n):
@@ -834,8 +876,38 @@ def ten_of_many(ways, k):
 
 
 def _promised_moves(seed: int) -> tuple[np.ndarray, int]:
-    """Moves in six dimensions of different length, that have a direction in common; more or fewer are chosen."""
-    return (normal_values(seed, 40, 6) + 0.5) * np.array([4.0, 3, 2, 1, 0.5, 0.2]), 4 + seed
+    """Moves in six dimensions, askew to the coordinates, that have a direction in common; more or fewer are chosen.
+
+    The k largest weights may be exchanged in any order: on these moves all orders end at the same actions.
+    """
+    along = (normal_values(seed + 54, 40, 6) + 0.5) * np.array([4.0, 3, 2, 1, 0.5, 0.2])
+    return along @ np.linalg.qr(normal_values(seed + 54, 6, 6))[0], 4 + seed
+
+
+def _whitened_along(axes):
+    """A wrong answer: the k largest weights and both exchanges, in other coordinates."""
+
+    def answer(ways, k):
+        n = min(k, ways.shape[1])
+        z = ways @ axes(np.linalg.svd(ways, full_matrices=False)[2], n)
+        z = z / np.sqrt((z**2).mean(axis=0))
+        top = np.argsort(-weights_and_gap(z, 1e-3, 10_000)[0])[:k]
+        return swapped(z, swapped(z, top, _volume), _certainty)
+
+    return answer
+
+
+def _exchanged(*scores, first=lambda q, k: np.argsort(-q)[:k]):
+    """A wrong answer: other exchanges, or other actions to begin with."""
+
+    def answer(ways, k):
+        z = whitened_ways(ways, min(k, ways.shape[1]))
+        chosen = first(weights_and_gap(z, 1e-3, 10_000)[0], k)
+        for score in scores:
+            chosen = swapped(z, chosen, score)
+        return chosen
+
+    return answer
 
 
 EAGLE_EXERCISES["05.4"] = Exercise(
@@ -844,11 +916,19 @@ EAGLE_EXERCISES["05.4"] = Exercise(
     cases=_promised_moves,
     hint="SVD, as many axes as actions at most, whiten; weights; the k largest; exchange by volume, then by certainty",
     wrong=(
-        lambda ways, k: np.sort(np.argsort(-weights_and_gap(whitened_ways(ways, min(k, 6)), 1e-3, 10_000)[0])[:k]),
+        lambda ways, k: np.sort(_exchanged()(ways, k)),
+        _exchanged(_volume),
+        _exchanged(_certainty),
+        _exchanged(_certainty, _volume),
+        _exchanged(_volume, _certainty, first=lambda q, k: np.arange(k)),
+        _exchanged(_volume, _certainty, first=lambda q, k: np.argsort(q)[:k]),
+        _whitened_along(lambda axes, n: axes[:, :n]),
+        _whitened_along(lambda axes, n: np.eye(len(axes))[:, :n]),
+        _whitened_along(lambda axes, n: axes[-n:].T),
         lambda ways, k: ten_of_many(ways - ways.mean(axis=0), k),
         lambda ways, k: ten_of_many(ways, k + 1),
         lambda ways, k: np.sort(np.argsort(-np.linalg.norm(ways, axis=1))[:k]),
-        lambda ways, k: swapped(whitened_ways(ways, min(k, 6)), np.arange(k), _volume),
+        _exchanged(_volume, first=lambda q, k: np.arange(k)),
         lambda ways, k: np.arange(k),
     ),
 )
@@ -866,8 +946,19 @@ def most_left_first(z, k, noise):
 
 
 def _moves_to_explain(seed: int) -> tuple[np.ndarray, int, float]:
-    """Moves of different length in three directions; more are chosen than there are directions."""
-    return normal_values(seed, 15, 3) * np.array([3.0, 1.0, 0.4]), 3 + seed, 1e-3
+    """Moves of different length in three directions; more are chosen than directions, in two cases with much noise."""
+    return normal_values(seed, 15, 3) * np.array([3.0, 1.0, 0.4]), 3 + seed, 0.3 if seed % 2 else 1e-3
+
+
+def _left_with(small):
+    """What is left with another c than the right one, from the noise and the chosen or all rows."""
+
+    def left(z, chosen, noise):
+        c = small(z, chosen, noise) if len(chosen) else 1.0
+        inverse = np.linalg.inv(chosen @ chosen.T + c * np.eye(len(chosen)))
+        return _lengths(z, chosen) - (z @ chosen.T @ inverse * (z @ chosen.T)).sum(axis=1)
+
+    return lambda z, k, noise: _greedily(lambda rows, chosen: left(rows, chosen, noise))(z, k, noise)
 
 
 def _greedily(left):
@@ -913,6 +1004,12 @@ EAGLE_EXERCISES["05.5"] = Exercise(
         _greedily(_far_from_all),
         _greedily(_left_by_the_last),
         _greedily(_left_by_one_after_the_other),
+        _left_with(lambda z, chosen, noise: noise),
+        _left_with(lambda z, chosen, noise: noise * np.mean(z**2)),
+        _left_with(lambda z, chosen, noise: noise * np.linalg.norm(z, axis=1).mean()),
+        _left_with(lambda z, chosen, noise: noise * (z**2).sum()),
+        _left_with(lambda z, chosen, noise: noise * (chosen**2).sum(axis=1).mean()),
+        _left_with(lambda z, chosen, noise: 1e-9),
         lambda z, k, noise: most_left_first(z, k, 10.0),
         lambda z, k, noise: most_left_first(z, k, noise)[::-1],
         lambda z, k, noise: most_left_first(z, k + 1, noise),
