@@ -172,6 +172,7 @@ TABLE = pd.DataFrame({"item": ["a", "b"], "stars": [1.0, 2.0]})
         (np.float32(0.1), 0.1, None),
         (float("nan"), float("nan"), None),
         (0.5, 0.7, "value 0.5, expected about 0.7"),
+        (0.41584, 0.41578, "value 0.41584, expected about 0.41578"),
         (True, 1, "type bool, expected number"),
         (100001, 100000, "value 100001, expected 100000"),
         (np.array([1, 2]), np.array([True, False]), "dtype int64, expected bool"),
