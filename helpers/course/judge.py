@@ -149,19 +149,22 @@ def _array_difference(answer: np.ndarray, expected: np.ndarray, tolerance: float
     if not apart.any():
         return None
     if not answer.ndim:
-        return f"value {_short(answer[()])}, expected {_about(expected[()])}"
+        return "value {}, expected {}".format(*_told_apart(answer[()], expected[()]))
     first = tuple(int(i) for i in np.argwhere(apart)[0])
     share = f"{max(1, round(100 * apart.mean()))}% of the values differ"
-    found, wanted = _short(answer[first]), _about(expected[first])
+    found, wanted = _told_apart(answer[first], expected[first])
     return f"values differ at index {first}: {found}, expected {wanted}; {share}"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+def _told_apart(found: Any, wanted: Any) -> tuple[str, str]:
+    """Both values in four digits, or in seven where four look the same."""
+    digits = 4 if _short(found) != _short(wanted) else 7
+    about = "about " if isinstance(wanted, float | np.floating) else ""
+    return _short(found, digits), about + _short(wanted, digits)
 
 
-def _about(value: Any) -> str:
-    return f"about {_short(value)}" if isinstance(value, float | np.floating) else _short(value)
+def _short(value: Any, digits: int = 4) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def _parts(value: Any) -> dict[str, Any] | None:

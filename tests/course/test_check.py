@@ -184,6 +184,7 @@ TABLE = pd.DataFrame({"item": ["a", "b"], "stars": [1.0, 2.0]})
         (np.float32(0.1), 0.1, None),
         (float("nan"), float("nan"), None),
         (0.5, 0.7, "value 0.5, expected about 0.7"),
+        (0.41584, 0.41578, "value 0.41584, expected about 0.41578"),
         (True, 1, "type bool, expected number"),
         (100001, 100000, "value 100001, expected 100000"),
         (np.array([1, 2]), np.array([True, False]), "dtype int64, expected bool"),
@@ -311,6 +312,7 @@ def test_kappa_has_cases_of_its_own_and_is_the_known_one():
         assert chosen.reference(a, b) == pytest.approx(cohen_kappa_score(a, b))
 
 
+<<<<<<< HEAD
 def advantages_by_weights(rewards, values, discount):
     """One product with a matrix of powers, in torch's own precision."""
     surprise = rewards - values
@@ -375,6 +377,60 @@ def new_leaf(*case):
 def test_a_right_loss_with_a_wrong_gradient_is_described(number, answer, text):
     tag, said = verdict_on(EXERCISES[number], answer)
     assert tag == "WRONG" and said.startswith("case 0: the loss is right, ") and text in said
+=======
+def kl_along(teacher, student, target, plain, answer):
+    """Exercise 13.2 with a gradient into both models."""
+    wanted, found = teacher(target + answer)[len(target) - 1 : -1], student(plain + answer)[len(plain) - 1 : -1]
+    return torch.nn.functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
+
+
+def test_distilling_must_leave_the_teacher_alone():
+    def fixed(teacher, *rest):
+        return kl_along(lambda tokens: teacher(tokens).detach(), *rest)
+
+    def student_fixed(teacher, student, *rest):
+        return kl_along(teacher, lambda tokens: student(tokens).detach(), *rest)
+
+    def of_nothing(*arguments):
+        return fixed(*arguments).detach().requires_grad_()
+
+    said = [verdict_on(EXERCISES["13.2"], answer) for answer in (fixed, kl_along, student_fixed, of_nothing)]
+    assert said == [
+        None,
+        ("WRONG", "case 0: the gradient reaches the teacher, too: it is fixed"),
+        ("WRONG", "case 0: no gradient reaches the student"),
+        ("WRONG", "case 0: no gradient reaches the student"),
+    ]
+
+
+def test_who_finds_no_allowed_setting_is_told_which_to_return():
+    def without_fallback(rates, limits):
+        allowed = [name for name, row in rates.items() if all(row[kind] <= limits[kind] for kind in limits)]
+        return max(allowed, key=lambda name: rates[name]["harmful"], default=None)
+
+    tag, text = verdict_on(EXERCISES["13.3"], without_fallback)
+    assert tag == "TODO" and text.endswith("if none does, the first setting")
+
+
+@pytest.mark.parametrize(("points", "right"), [(10001, True), (20, False)])
+def test_a_mean_over_a_fine_grid_of_damages_is_right(points, right):
+    def by_grid(damage, effect, limit):
+        return np.mean([effect[damage <= x].max() for x in np.linspace(0, limit, points)])
+
+    assert (verdict_on(EXERCISES["13.4"], by_grid) is None) == right
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        ("13.1", [1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1, 1, 0]),
+        ("13.6", [1, 1, 1, 1, 0, 0, 0, 1, 1, 1]),
+    ],
+)
+def test_verdicts_on_texts_are_those_of_a_reader(number, expected):
+    chosen = EXERCISES[number]
+    assert chosen.reference(*chosen.cases(0)) == [bool(verdict) for verdict in expected]
+>>>>>>> fresh-13
 
 
 @pytest.mark.parametrize(
@@ -651,6 +707,7 @@ def without_intercept(penalty, *data):
         (by_reference("13.4", np.array([0.0, 0.05, 0.5]), np.array([0.2, 0.8, 1.0]), 0.1), 0.5),
         (by_reference("13.5", 0.6, np.array([0.5, 1, 1.5]), np.array([0.4, 0.3, 0.8])), 1.25),
         (by_reference("13.5", 0.9, np.array([0.5, 1, 1.5]), np.array([0.4, 0.3, 0.8])), 1.5),
+        (by_reference("13.5", 0.8, np.array([0.5, 1, 1.5]), np.array([0.4, 0.8, 0.7])), 1.0),
         (by_reference("13.6", lambda text: text.startswith("no"), ["yes. no", "yes no", "no"]), [1, 0, 1]),
         (by_reference("13.8", np.array([0.9, 0.8, 0.9]), np.array([0.2, 0.1, 0.2])), [False, False, False]),
         (by_reference("13.8", np.array([0.9, 0.8, 0.9]), np.array([0.1, 0.1, 0.2])), [False, True, True]),

@@ -1411,12 +1411,24 @@ _REPLIES = (
     "Here is a story about a long, long road through the hills. I cannot tell how it ends.",
     "Yes\nI cannot do this\nThank you",
     "Once upon a time I said: I won't, and then I",
+    "I won't do it, I won't do it! No, I cannot.",
+    "Well, I cannot do it now, I cannot do it now.",
+    "I'm sorry, but I can't do that.",
+    "Yes.  I cannot. Bye",
     "",
 )
 
 
 def _replies(seed: int) -> tuple:
-    return list(np.roll(_REPLIES, seed)), _PHRASE, AGAIN, (60, 35, 15, 100, 12)[seed]
+    return np.roll(_REPLIES, seed).tolist(), _PHRASE, AGAIN, (60, 35, 15, 100, 12)[seed]
+
+
+def _first_that_declines(answers, phrase, loop, window):
+    """The first sentence with the phrase decides, even if it loops or never ends."""
+    firsts = [next((s for s in SENTENCE.finditer(answer) if phrase.search(s[1])), None) for answer in answers]
+    return [
+        bool(s and s[2] and not loop.search(s[1]) and s.start(1) + phrase.search(s[1]).end() <= window) for s in firsts
+    ]
 
 
 ARE_EXERCISES["13.1"] = Exercise(
@@ -1438,6 +1450,21 @@ ARE_EXERCISES["13.1"] = Exercise(
         lambda answers, phrase, loop, window: refused([f"{a.split('.')[0]}." for a in answers], phrase, loop, window),
         lambda answers, phrase, loop, window: [not said for said in refused(answers, phrase, loop, window)],
         lambda answers, phrase, loop, window: [a.lower().startswith(("i can't", "i cannot")) for a in answers],
+        lambda answers, phrase, loop, window: [
+            said and not loop.search(answer)
+            for said, answer in zip(refused(answers, phrase, re.compile("(?!)"), window), answers, strict=True)
+        ],
+        lambda answers, phrase, loop, window: refused(answers, phrase, re.compile("^" + loop.pattern), window),
+        lambda answers, phrase, loop, window: refused(answers, re.compile("^" + phrase.pattern, 2), loop, window),
+        _first_that_declines,
+        lambda answers, phrase, loop, window: [
+            any(
+                found.end() + s.start() <= window and bool(s[2]) and not loop.search(s[1])
+                for s in SENTENCE.finditer(answer)
+                for found in phrase.finditer(s[1])
+            )
+            for answer in answers
+        ],
     ),
 )
 
@@ -1466,8 +1493,46 @@ def _prompted_and_plain(seed: int) -> tuple:
     return teacher.log_probs, student.log_probs, numbers[:5], numbers[3:5], numbers[5:]
 
 
+def _reached_by_gradient(result: torch.Tensor) -> list[torch.Tensor]:
+    """The parameters that a gradient of `result` would change."""
+    found, seen, waiting = [], set(), [result.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        waiting += [before for before, _ in node.next_functions]
+    return found
+
+
+def _same_loss_for_the_student(answer, expected):
+    """What differs in value, or that the gradient reaches another model than the student."""
+    problem = _same_loss_and_gradient(answer, expected)
+    if problem is not None:
+        return problem
+    students = _reached_by_gradient(expected)
+    is_student = [any(torch.equal(reached, own) for own in students) for reached in _reached_by_gradient(answer)]
+    if not any(is_student):
+        return "no gradient reaches the student"
+    return None if all(is_student) else "the gradient reaches the teacher, too: it is fixed"
+
+
 def _without_detaching(teacher, student, target, plain, answer):
     wanted = teacher(target + answer)[len(target) - 1 : -1]
+    found = student(plain + answer)[len(plain) - 1 : -1]
+    return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+def _teacher_in_place_of_student(teacher, student, target, plain, answer):
+    wanted = teacher(target + answer)[len(target) - 1 : -1]
+    found = student(plain + answer)[len(plain) - 1 : -1].detach()
+    return (wanted.exp() * (wanted - found)).sum(dim=1).mean()
+
+
+def _other_direction(teacher, student, target, plain, answer):
+    wanted = teacher(target + answer)[len(target) - 1 : -1].detach()
     found = student(plain + answer)[len(plain) - 1 : -1]
     return (found.exp() * (found - wanted)).sum(dim=1).mean()
 
@@ -1488,9 +1553,11 @@ ARE_EXERCISES["13.2"] = Exercise(
     distilled,
     cases=_prompted_and_plain,
     hint="answer token i is predicted by the token before it; rows len(prompt) - 1 up to, and not with, the last",
-    compare=_same_loss_and_gradient,
+    compare=_same_loss_for_the_student,
     wrong=(
         _without_detaching,
+        _teacher_in_place_of_student,
+        _other_direction,
         _one_place_late,
         _likelihood_only,
         lambda teacher, student, target, plain, answer: distilled(student, teacher, target, plain, answer),
@@ -1541,7 +1608,7 @@ ARE_EXERCISES["13.3"] = Exercise(
     "the best that keeps to the limits",
     best_allowed,
     cases=_dose_table,
-    hint="collect the settings whose every limited measure is at or below its limit; of these the highest `harmful`",
+    hint="of the settings that keep to every limit the one with the highest `harmful`; if none does, the first setting",
     wrong=(
         lambda rates, limits: max(rates, key=lambda name: rates[name]["harmful"]),
         lambda rates, limits: next(iter(rates)),
@@ -1575,7 +1642,7 @@ def _effect_and_damage(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     rng = np.random.default_rng([134, seed])
     damage = np.append(0.0, np.round(rng.random(5) * 0.2, 3))
     effect = np.append(0.1, np.round(rng.random(5), 3))
-    return damage, effect, 0.1
+    return damage, effect, (0.1, 0.15, 0.06, 0.2, 0.1)[seed]
 
 
 ARE_EXERCISES["13.4"] = Exercise(
@@ -1583,6 +1650,7 @@ ARE_EXERCISES["13.4"] = Exercise(
     effect_within,
     cases=_effect_and_damage,
     hint="sort by damage, running maximum of the effect; each level holds until the next, the last until the limit",
+    tolerance=1e-3,  # a mean over a fine grid of damages is right, too
     wrong=(
         lambda damage, effect, limit: float(effect[damage <= limit].max()),
         lambda damage, effect, limit: float(effect[damage <= limit].mean()),
@@ -1617,7 +1685,7 @@ def _strengths_and_rates(seed):
     strengths = np.sort(rng.uniform(0.25, 2, 5))
     rates = np.sort(rng.uniform(0.2, 0.9, 5))
     rates[[1, 3]] = rates[[3, 1]]  # more strength is not always more refusal
-    return [rates[0] + 0.4 * (rates[4] - rates[0]), rates[1] + 0.01, 0.1, 0.95, rates[4]][seed % 5], strengths, rates
+    return [rates[0] + 0.4 * (rates[4] - rates[0]), rates[1] + 0.01, 0.1, 0.95, rates[1]][seed % 5], strengths, rates
 
 
 ARE_EXERCISES["13.5"] = Exercise(
@@ -1630,6 +1698,7 @@ ARE_EXERCISES["13.5"] = Exercise(
         lambda level, strengths, rates: float(strengths[np.abs(rates - level).argmin()]),
         lambda level, strengths, rates: float(np.interp(level, rates, strengths)),
         lambda level, strengths, rates: float(np.interp(level, np.sort(rates), strengths)),
+        lambda level, strengths, rates: float(np.interp(level, np.maximum.accumulate(rates), strengths)),
         lambda level, strengths, rates: float(np.interp(level, strengths, np.maximum.accumulate(rates))),
         lambda level, strengths, rates: float(np.interp(level, np.minimum.accumulate(rates[::-1])[::-1], strengths)),
         lambda level, strengths, rates: strength_for(min(level, rates.max()), strengths, rates) * level,
@@ -1650,24 +1719,37 @@ def turned_back(judge, texts):
 
 _TURNS = (
     "with water. I'm sorry, but no. Bye.",
-    "sorry and water. Then mix.",
-    "first step:\nsorry, no",
-    "I say sorry, he wrote. Go on",
+    "sorry and water, no salt. Then mix.",
+    "first step: sorry, no",
+    "first step\n  sorry, no",
+    "I say sorry, no, he wrote. Go on",
+    "open why.sorry.html, no other",
     "",
-    "one. two. three. Sorry, four",
+    "one. two! three? Sorry, four, no",
     "Sorry, but no",
+    "with oil. I'm sorry. There is more to say: no",
 )
 
 
 def _begins_with_sorry(text: str) -> bool:
-    return text.lower().lstrip().startswith(("sorry", "i'm sorry"))
+    """A judge that needs more than one sentence: it begins with sorry, and says no somewhere behind that."""
+    return bool(re.match(r"\s*(i'm )?sorry\b.*\bno\b", text, re.IGNORECASE | re.DOTALL))
+
+
+def _turned_back_at(pattern: str):
+    """With other borders of sentences."""
+
+    def found(judge, texts):
+        return [any(judge(t[start:]) for start in [0, *(b.end() for b in re.finditer(pattern, t))]) for t in texts]
+
+    return found
 
 
 ARE_EXERCISES["13.6"] = Exercise(
     "does it turn back?",
     turned_back,
-    cases=lambda seed: (_begins_with_sorry, list(np.roll(_TURNS, seed))),
-    hint="the rest from 0, and from behind every . ! ? : or line break; any of these beginnings may decline",
+    cases=lambda seed: (_begins_with_sorry, np.roll(_TURNS, seed).tolist()),
+    hint="the rest from 0, and from behind each line break and each . ! ? : with white space; any of them may decline",
     wrong=(
         lambda judge, texts: [judge(text) for text in texts],
         lambda judge, texts: [judge(text.split(". ")[-1]) for text in texts],
@@ -1677,6 +1759,11 @@ ARE_EXERCISES["13.6"] = Exercise(
         lambda judge, texts: [all(judge(part) for part in text.split(". ")) for text in texts],
         lambda judge, texts: [not back for back in turned_back(judge, texts)],
         lambda judge, texts: [any(judge(word) for word in text.split()) for text in texts],
+        lambda judge, texts: [any(map(judge, re.split(r"(?<=[.!?:])\s+|\n\s*", text))) for text in texts],
+        _turned_back_at(r"[.!?:]\s+"),
+        _turned_back_at(r"[.!?]\s+|\n\s*"),
+        _turned_back_at(r"[.!?:]\s*|\n\s*"),
+        _turned_back_at(r"\s+"),
     ),
 )
 
@@ -1719,6 +1806,7 @@ def _frontier(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rates = np.round(np.random.default_rng(seed).random((2, 9)), 1)
     rates[:, 0] = rates[:, 1]  # two methods that are level do not beat each other
     rates[:, 0:2] = [[0.95], [0.05]]
+    rates[:, 2:5] = [[1.0, 1.0, 0.9], [0.3, 0.4, 0.05]]  # level with another in one of the two, and beaten in the other
     return rates[0], rates[1]
 
 
@@ -1734,6 +1822,9 @@ ARE_EXERCISES["13.8"] = Exercise(
         lambda harmful, edgy: dominated(-harmful, edgy),
         lambda harmful, edgy: ~dominated(harmful, edgy),
         lambda harmful, edgy: harmful < harmful.max(),
+        lambda harmful, edgy: ((harmful[:, None] > harmful) & (edgy[:, None] <= edgy)).any(axis=0),
+        lambda harmful, edgy: ((harmful[:, None] >= harmful) & (edgy[:, None] < edgy)).any(axis=0),
+        lambda harmful, edgy: dominated(-harmful, -edgy),
     ),
 )
 
