@@ -76,7 +76,8 @@ def _verdict(
     try:
         value = answer()
         if _is_stub(value) and not _is_stub(expected):
-            return _todo(chosen) if blank else ("WRONG", f"{where}returned {value}, expected {kind(expected)}")
+            missing = f"{where}returned {value}, expected {kind(expected)}. Hint: {chosen.hint}"
+            return _todo(chosen) if blank else ("WRONG", missing)
         problem = chosen.problem(value, expected)
     except NotImplementedError:
         return _todo(chosen)
