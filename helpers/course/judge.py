@@ -26,6 +26,7 @@ class Exercise:
     `compare(answer, expected)` returns what is wrong, or None; by default `difference` within `tolerance`.
     `calls` is how often a function is called on the same arguments: 2 where an answer must leave them as they were,
     because the notebook uses them again.
+    `attempt(function, *arguments)` tries a function, where one plain call does not show all that is asked.
     `wrong` are plausible wrong answers that the tests require to be rejected.
     """
 
@@ -34,6 +35,7 @@ class Exercise:
     cases: Callable[[int], tuple] = lambda seed: ()
     hint: str = ""
     compare: Callable[[Any, Any], str | None] | None = None
+    attempt: Callable[..., Any] = lambda function, *arguments: function(*arguments)
     tolerance: float = 1e-4
     calls: int = 1
     wrong: tuple = ()
@@ -58,19 +60,24 @@ def verdict_on(chosen: Exercise, answer: Any) -> Verdict | None:
     for seed in SEEDS:
         # Each side gets its own copy: an answer that is called once may change its arguments in place.
         arguments = copy.deepcopy(chosen.cases(seed))
-        expected = chosen.reference(*copy.deepcopy(arguments))
+        expected = chosen.attempt(chosen.reference, *copy.deepcopy(arguments))
+        answered = partial(chosen.attempt, answer, *arguments)
         for again in ("", *[", called again on the same arguments"] * (chosen.calls - 1)):
-            verdict = _verdict(chosen, f"case {seed}{again}: ", partial(answer, *arguments), expected)
+            verdict = _verdict(chosen, f"case {seed}{again}: ", answered, expected, blank=seed == SEEDS[0])
             if verdict is not None:
                 return verdict
     return None
 
 
-def _verdict(chosen: Exercise, where: str, answer: Callable[[], Any], expected: Any) -> Verdict | None:
+def _verdict(
+    chosen: Exercise, where: str, answer: Callable[[], Any], expected: Any, blank: bool = True
+) -> Verdict | None:
+    """The verdict on one call; with `blank`, None or `...` is an unfinished answer, else one branch without a value."""
     try:
         value = answer()
         if _is_stub(value) and not _is_stub(expected):
-            return _todo(chosen)
+            missing = f"{where}returned {value}, expected {kind(expected)}. Hint: {chosen.hint}"
+            return _todo(chosen) if blank else ("WRONG", missing)
         problem = chosen.problem(value, expected)
     except NotImplementedError:
         return _todo(chosen)

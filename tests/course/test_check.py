@@ -116,6 +116,17 @@ def test_wrong_on_a_later_case_only(capsys):
     assert "[WRONG] 01.1 case 4: values differ" in capsys.readouterr().out
 
 
+def test_a_branch_without_a_value_is_wrong_and_not_unfinished(capsys):
+    asked = []
+
+    def answer(x):
+        asked.append(x)
+        return centred(x) if len(asked) < 3 else None
+
+    assert ask("01.1", answer) is centred
+    assert "[WRONG] 01.1 case 2: returned None, expected array. Hint: subtract" in capsys.readouterr().out
+
+
 def test_arguments_changed_in_place_do_not_disturb_the_comparison(capsys):
     kept = [np.arange(6.0).reshape(2, 3)]
     exercises = {"1": Exercise("centre", centred, lambda seed: (kept[0],))}
@@ -450,7 +461,7 @@ def test_who_finds_no_allowed_setting_is_told_which_to_return():
         return max(allowed, key=lambda name: rates[name]["harmful"], default=None)
 
     tag, text = verdict_on(EXERCISES["13.3"], without_fallback)
-    assert tag == "TODO" and text.endswith("if none does, the first setting")
+    assert tag == "WRONG" and "returned None" in text and text.endswith("if none does, the first setting")
 
 
 @pytest.mark.parametrize(("points", "right"), [(10001, True), (20, False)])
@@ -487,6 +498,75 @@ def test_verdicts_on_texts_are_those_of_a_reader(number, expected):
 def test_the_weakest_strength_that_is_enough(effects, wanted, strength):
     found = EXERCISES["12.8"].reference(np.array([0.0, 0.5, 1.0]), np.array(effects, float), wanted)
     assert found == pytest.approx(strength, nan_ok=True)
+
+
+def distance_in_a_loop(states, target, rows):
+    total = torch.tensor(0.0)
+    for state, row in zip(states, rows.tolist(), strict=True):
+        if row < len(target):
+            total += torch.nn.functional.mse_loss(state, target[row])
+    return total / len(rows)
+
+
+def asked_by_layer(layers, factor, ask):
+    before = {layer: layer.scaling["default"] for layer in layers}
+    try:
+        for layer, scale in before.items():
+            layer.scaling = {"default": factor * scale}
+        return ask()
+    finally:
+        for layer, scale in before.items():
+            layer.scaling["default"] = scale
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        ("12.1", distance_in_a_loop),
+        ("12.4", lambda *round_: [list(pair) for pair in by_reference("12.4", *round_)]),
+        ("12.4", lambda *round_: [np.array(pair) for pair in by_reference("12.4", *round_)]),
+        ("12.6", asked_by_layer),
+    ],
+)
+def test_a_right_answer_of_another_style_passes(number, answer):
+    assert verdict_on(EXERCISES[number], answer) is None
+
+
+def asked_without_finally(layers, factor, ask):
+    before = [layer.scaling["default"] for layer in layers]
+    for layer in layers:
+        layer.scaling["default"] *= factor
+    found = ask()
+    for layer, scale in zip(layers, before, strict=True):
+        layer.scaling["default"] = scale
+    return found
+
+
+def asked_without_an_error(layers, factor, ask):
+    with contextlib.suppress(Exception):
+        return by_reference("12.6", layers, factor, ask)
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "text"),
+    [
+        ("12.1", lambda *batch: by_reference("12.1", *batch).detach(), "case 0: the result has no gradient"),
+        ("12.1", lambda *batch: by_reference("12.1", *batch) or 0.0, "tensor (no prompt of this batch is paired)"),
+        ("12.2", lambda *tables: by_reference("12.2", *tables).detach(), "case 0: the result has no gradient"),
+        (
+            "12.3",
+            lambda n, now, new, teach, *rest: by_reference("12.3", n, now, new, print, *rest),
+            "item 0: key 'S': ",
+        ),
+        ("12.6", asked_without_finally, "case 0: the scales are [0.75, 1.25] when ask() has failed"),
+        ("12.6", asked_without_an_error, "case 0: ask() has failed, and its error is lost"),
+        ("12.8", lambda *curve: by_reference("12.8", *curve[:2], curve[2] + 1e-9), "case 4: value nan"),
+        ("12.8", lambda *curve: by_reference("12.8", *curve) * (curve[2] > 0.1), "case 2: value 0, expected about 0.5"),
+    ],
+)
+def test_what_a_verdict_says(number, answer, text):
+    tag, said = verdict_on(EXERCISES[number], answer)
+    assert tag == "WRONG" and text in said
 
 
 def flat_member():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
@@ -968,7 +970,15 @@ def mean_distance_to_pairs(states, target, rows):
 def _states_with_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch of six of which some are paired with one of five; in the last case none is."""
     rows = np.random.default_rng([12, seed]).permutation(9)[:6] if seed < 4 else np.arange(5, 11)
-    return _torch_normal(seed, 6, 4), _torch_normal(seed + 50, 5, 4), torch.as_tensor(rows)
+    return _torch_normal(seed, 6, 4).requires_grad_(), _torch_normal(seed + 50, 5, 4), torch.as_tensor(rows)
+
+
+def _same_distance(answer, expected) -> str | None:
+    """What differs in value, or that no gradient flows; without a pair there is none to flow."""
+    if expected:
+        return _same_loss_and_gradient(answer, expected)
+    problem = difference(answer, expected)
+    return problem and f"{problem} (no prompt of this batch is paired)"
 
 
 ARE_EXERCISES["12.1"] = Exercise(
@@ -976,7 +986,13 @@ ARE_EXERCISES["12.1"] = Exercise(
     mean_distance_to_pairs,
     cases=_states_with_pairs,
     hint="a mask of the paired rows; squared differences; mean over features, sum over prompts, over the batch size",
+    compare=_same_distance,
     wrong=(
+        lambda states, target, rows: mean_distance_to_pairs(states, target, rows).detach(),
+        lambda states, target, rows: mean_distance_to_pairs(states.detach(), target, rows),
+        lambda states, target, rows: (
+            mean_distance_to_pairs(states, target, rows) if (rows < len(target)).any() else states.mean() * np.nan
+        ),
         lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * states.shape[1],
         lambda states, target, rows: (
             mean_distance_to_pairs(states, target, rows) * len(rows) / (rows < len(target)).sum().clamp(min=1)
@@ -998,7 +1014,7 @@ def kl_over_answers(base, edited, counts):
 def _next_words(seed: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Log-probabilities of seven tokens along three answers of different lengths."""
     base, edited = (torch.log_softmax(2 * _torch_normal(seed + shift, 8, 7), dim=1) for shift in (0, 50))
-    return base, edited, [1 + seed % 3, 5 - seed % 3, 2]
+    return base, edited.requires_grad_(), [1 + seed % 3, 5 - seed % 3, 2]
 
 
 ARE_EXERCISES["12.2"] = Exercise(
@@ -1006,7 +1022,9 @@ ARE_EXERCISES["12.2"] = Exercise(
     kl_over_answers,
     cases=_next_words,
     hint="at each place the base model's probabilities times the difference of the logarithms; then two means",
+    compare=_same_loss_and_gradient,
     wrong=(
+        lambda base, edited, counts: kl_over_answers(base, edited, counts).detach(),
         lambda base, edited, counts: kl_over_answers(edited, base, counts),
         lambda base, edited, counts: -kl_over_answers(base, edited, counts),
         lambda base, edited, counts: (base.exp() * (base - edited)).sum(dim=1).mean(),
@@ -1040,7 +1058,7 @@ class TinyEdit:
 
     def loss_of(self, S, batch):
         loss = ((self.place - S) * batch).square().sum()
-        return loss, {"loss": loss.item(), "S": S[0].item(), "place": self.place[0].item()}
+        return loss, {"S": S[0].item(), "adapter": self.place[0].item(), "loss": loss.item()}  # the cause first
 
 
 def adversarial_rounds(rounds, states_now, new_S, train_S, batches, loss_of, optimiser):
@@ -1121,6 +1139,13 @@ def _round_to_draw(seed: int) -> tuple[int, tuple[int, int], int, int, int]:
     return 3 - seed % 3, ((9, 7), (11, 3), (4, 8), (6, 6), (20, 10))[seed], (4, 5, 6, 6, 3)[seed], 2 + seed % 2, seed
 
 
+def _same_batches(answer, expected) -> str | None:
+    """What differs; a pair may be a tuple, a list or an array of two rows."""
+    if isinstance(answer, list):
+        answer = [tuple(pair) if isinstance(pair, list | np.ndarray) else pair for pair in answer]
+    return difference(answer, expected)
+
+
 def _batches(generator=lambda number, seed: np.random.default_rng([seed, number]), draw=None):
     """Wrong batches: from another generator, or drawn otherwise."""
 
@@ -1146,7 +1171,8 @@ ARE_EXERCISES["12.4"] = Exercise(
     "the batches of a round",
     batches_of_a_round,
     cases=_round_to_draw,
-    hint="one rng of [seed, number]; for every step and each of counts: rng.choice(n, size, replace=n < size)",
+    hint="one generator for the round; for every step a draw for each of counts, with replacement only if it must be",
+    compare=_same_batches,
     wrong=(
         _batches(lambda number, seed: np.random.default_rng(seed)),
         _batches(lambda number, seed: np.random.default_rng(seed + number)),
@@ -1221,11 +1247,18 @@ ARE_EXERCISES["12.5"] = Exercise(
 )
 
 
+@dataclass(eq=False)
+class TinyLayer:
+    """A layer with an adapter, as far as its scale; like a module it may be a key of a dictionary."""
+
+    scaling: dict[str, float]
+
+
 class TinyAdapted:
     """Two layers with an adapter each, to be asked; an answer knows the layers that it came from."""
 
     def __init__(self, seed: int) -> None:
-        self.layers = [SimpleNamespace(scaling={"default": 1.5 + seed + place}) for place in range(2)]
+        self.layers = [TinyLayer({"default": 1.5 + seed + place}) for place in range(2)]
         self.seed = seed
 
     def ask(self):
@@ -1237,10 +1270,14 @@ class TinyAdapted:
 
 
 class AnswerOfLayers:
-    """What a tiny model says, with its layers."""
+    """What a tiny model says, with its layers, and what was wrong when it failed to say anything."""
 
     def __init__(self, state: np.ndarray, layers: list) -> None:
-        self.state, self.layers = state, layers
+        self.state, self.layers, self.problem = state, layers, None
+
+
+class NoAnswer(Exception):
+    """What a tiny model raises when it fails."""
 
 
 def asked_at(layers, factor, ask):
@@ -1259,11 +1296,36 @@ def _layers_to_ask(seed: int) -> tuple:
     return tiny.layers, (0.5, 0.0, 2.0, -1.0, 1.5)[seed], tiny.ask
 
 
+def _scales(layers) -> list[float]:
+    return [layer.scaling["default"] for layer in layers]
+
+
+def _asked_and_failed(ask_at, layers, factor, ask):
+    """What is returned; then `ask()` fails, and the answer keeps what is wrong after that."""
+    before, found = _scales(layers), ask_at(layers, factor, ask)
+    if isinstance(found, AnswerOfLayers) and _scales(layers) == before:
+        found.problem = _problem_after_failing(ask_at, layers, factor)
+    return found
+
+
+def _problem_after_failing(ask_at, layers, factor) -> str | None:
+    def fails():
+        raise NoAnswer
+
+    before = _scales(layers)
+    try:
+        ask_at(layers, factor, fails)
+    except NoAnswer:
+        after = _scales(layers)
+        return None if after == before else f"the scales are {after} when ask() has failed, expected {before} as before"
+    return "ask() has failed, and its error is lost: put the scales back and let it pass"
+
+
 def _same_answer_and_scales(answer, expected) -> str | None:
     if not isinstance(answer, AnswerOfLayers):
         return "what ask() returns should be returned"
-    found, wanted = ([layer.scaling["default"] for layer in one.layers] for one in (answer, expected))
-    if problem := difference(answer.state, expected.state):
+    found, wanted = _scales(answer.layers), _scales(expected.layers)
+    if problem := difference(answer.state, expected.state) or answer.problem:
         return problem
     return None if found == wanted else f"the scales are {found} after the call, expected {wanted} as before"
 
@@ -1283,6 +1345,11 @@ def _scaled(change, undo=None):
     return ask_at
 
 
+def _error_lost(layers, factor, ask):
+    with suppress(NoAnswer):
+        return asked_at(layers, factor, ask)
+
+
 def _kept_by_name(layers, factor, ask):
     before = [layer.scaling for layer in layers]  # the same dictionaries, not what is in them
     for layer in layers:
@@ -1297,10 +1364,13 @@ ARE_EXERCISES["12.6"] = Exercise(
     "ask at a strength",
     asked_at,
     cases=_layers_to_ask,
-    hint="keep the scales in a list; try: set each to factor times its own and return ask(); finally: set them back",
+    hint="note each layer's own scale, change it, ask; then put all back, also if ask() has raised an error",
     compare=_same_answer_and_scales,
+    attempt=_asked_and_failed,
     wrong=(
         _kept_by_name,
+        _error_lost,
+        _scaled(lambda scale, factor, place: factor * scale),
         _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: now),
         _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: 1.0),
         _scaled(lambda scale, factor, place: factor * scale, lambda before, now, factor: now / factor),
@@ -1357,9 +1427,9 @@ def strength_needed(strengths, effects, wanted):
 
 
 def _dose_response(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """A curve that falls again at the end; one case is reached at strength 0, another one never."""
+    """A curve that falls again at the end; one case is reached at the first strength, one never, one at the peak."""
     effects = np.array([0.1, 0.2 + 0.05 * seed, 0.6, 0.9, 0.3])
-    return np.array([0.0, 0.25, 0.5, 1.0, 2.0]), effects, (0.5, 0.8, 0.05, 0.95, 0.7)[seed]
+    return np.array([0.0, 0.25, 0.5, 1.0, 2.0]) + 0.25 * seed, effects, (0.5, 0.8, 0.05, 0.95, 0.9)[seed]
 
 
 ARE_EXERCISES["12.8"] = Exercise(
@@ -1373,6 +1443,8 @@ ARE_EXERCISES["12.8"] = Exercise(
         lambda strengths, effects, wanted: float(strengths[np.argmax(effects)]),
         lambda strengths, effects, wanted: float(strengths[np.abs(effects - wanted).argmin()]),
         lambda strengths, effects, wanted: np.nan_to_num(strength_needed(strengths, effects, wanted)),
+        lambda strengths, effects, wanted: strength_needed(strengths, effects, np.nextafter(wanted, 1)),
+        lambda strengths, effects, wanted: strength_needed(strengths, effects, wanted) if wanted > effects[0] else 0.0,
         lambda strengths, effects, wanted: strength_needed(strengths, effects - effects[0], wanted),
         lambda strengths, effects, wanted: strength_needed(np.arange(len(strengths)), effects, wanted),
         lambda strengths, effects, wanted: strength_needed(strengths[::-1], effects[::-1], wanted),
