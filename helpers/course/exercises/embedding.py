@@ -329,13 +329,12 @@ EMBEDDING_EXERCISES["01.6"] = Exercise(
 
 
 def ridge(features, targets, weights, penalties):
-    """As least squares, one dimension after the other: weighted rows, and a row of the penalty for every feature."""
+    """By the normal equations, one dimension after the other: a blank notebook calls it for hundreds of folds."""
     mean_x, mean_z = (weights @ values / weights.sum() for values in (features, targets))
-    x, z, root = features - mean_x, targets - mean_z, np.sqrt(weights)[:, None]
-    columns = []
-    for wanted, penalty in zip(z.T, penalties, strict=True):
-        rows = np.vstack([root * x, np.sqrt(penalty) * np.eye(x.shape[1])])
-        columns.append(np.linalg.lstsq(rows, np.append(root[:, 0] * wanted, np.zeros(x.shape[1])), rcond=None)[0])
+    x, z = features - mean_x, targets - mean_z
+    gram, right = (weights[:, None] * x).T @ x, (weights[:, None] * x).T @ z
+    penalised = [gram + penalty * np.eye(x.shape[1]) for penalty in penalties]
+    columns = [np.linalg.solve(matrix, one) for matrix, one in zip(penalised, right.T, strict=True)]
     return mean_x, mean_z, np.stack(columns, axis=1)
 
 
