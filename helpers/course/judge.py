@@ -24,9 +24,8 @@ class Exercise:
     `name` is a short title. `reference` is a value, or a function: then it is tried on the arguments
     `cases(seed)` (a tuple) for several seeds.
     `compare(answer, expected)` returns what is wrong, or None; by default `difference` within `tolerance`.
-    `calls` is how often a function is called on the same arguments: 2 where an answer must leave them as they were,
-    because the notebook uses them again.
-    `attempt(function, *arguments)` tries a function, where one plain call does not show all that is asked.
+    `attempt(function, *arguments)` tries a function, where one plain call does not show all that is asked:
+    `called_twice` where it must leave its arguments as they were.
     `wrong` are plausible wrong answers that the tests require to be rejected.
     """
 
@@ -37,7 +36,6 @@ class Exercise:
     compare: Callable[[Any, Any], str | None] | None = None
     attempt: Callable[..., Any] = lambda function, *arguments: function(*arguments)
     tolerance: float = 1e-4
-    calls: int = 1
     wrong: tuple = ()
 
     def problem(self, answer: Any, expected: Any) -> str | None:
@@ -58,15 +56,20 @@ def verdict_on(chosen: Exercise, answer: Any) -> Verdict | None:
     if not callable(answer):
         return _todo(chosen) if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
     for seed in SEEDS:
-        # Each side gets its own copy: an answer that is called once may change its arguments in place.
+        # Each side gets its own copy: but for `called_twice`, an answer may change its arguments in place.
         arguments = copy.deepcopy(chosen.cases(seed))
         expected = chosen.attempt(chosen.reference, *copy.deepcopy(arguments))
         answered = partial(chosen.attempt, answer, *arguments)
-        for again in ("", *[", called again on the same arguments"] * (chosen.calls - 1)):
-            verdict = _verdict(chosen, f"case {seed}{again}: ", answered, expected, blank=seed == SEEDS[0])
-            if verdict is not None:
-                return verdict
+        verdict = _verdict(chosen, f"case {seed}: ", answered, expected, blank=seed == SEEDS[0])
+        if verdict is not None:
+            return verdict
     return None
+
+
+def called_twice(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, and what it returns when it is called again on the same arguments."""
+    first = copy.deepcopy(function(*arguments))
+    return first if _is_stub(first) else {"first call": first, "same arguments again": function(*arguments)}
 
 
 def _verdict(

@@ -25,7 +25,7 @@ from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.exercises.are import NearerMean, TowardsTrue
-from helpers.course.judge import SEEDS, Exercise, difference, verdict_on
+from helpers.course.judge import SEEDS, Exercise, called_twice, difference, verdict_on
 from helpers.embedding.evaluation import Fold
 from helpers.embedding.factorization import Factorization
 from helpers.language.states import fit_probe
@@ -145,7 +145,7 @@ def test_arguments_changed_in_place_do_not_disturb_the_comparison(capsys):
 
 
 def test_arguments_that_are_used_again_must_stay_as_they_were(capsys):
-    exercises = {"1": Exercise("plus one", lambda x: x + 1, cases, calls=2)}
+    exercises = {"1": Exercise("plus one", lambda x: x + 1, cases, attempt=called_twice)}
 
     def in_place(x):
         x += 1
@@ -153,7 +153,7 @@ def test_arguments_that_are_used_again_must_stay_as_they_were(capsys):
 
     assert check.exercise("1", lambda x: 1 + x, exercises) is not exercises["1"].reference
     assert check.exercise("1", in_place, exercises) is exercises["1"].reference
-    assert "[WRONG] 1 case 0, called again on the same arguments: values differ" in capsys.readouterr().out
+    assert "[WRONG] 1 case 0: key 'same arguments again': values differ" in capsys.readouterr().out
 
 
 def test_the_reference_value_is_a_copy(capsys):
