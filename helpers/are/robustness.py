@@ -137,20 +137,24 @@ def recovered(
     declines: Callable[[str], bool],
     sampling: Sampling = AFTERWARDS,
 ) -> dict[int, Float[np.ndarray, " question"]]:
-    """By length of the prefill: 1 for every answer that declines after it.
+    """By length of the beginning: 1 for every answer that goes on by declining, as a judge sees what comes after it.
 
     The judge reads the rest of the answer from the start of each of its sentences (`declines_later`).
 
     Args:
         prompts: as `prefilled` makes them.
     """
-    rates = {}
+    return {
+        length: share(lambda text: declines_later(declines, text), continued(method, some, sampling))
+        for length, some in prompts.items()
+    }
+
+
+def continued(method: Approach, prompts: Sequence[Prompt], sampling: Sampling = AFTERWARDS) -> list[str]:
+    """What a method writes behind the beginnings of answers (`prefilled`), kept in the memo."""
     with method.inside():
-        for length, some in prompts.items():
-            asked = [(*method.before, *messages_of(prompt)) for prompt in some]
-            rest = generate(method.backend, asked, sampling, memo=default_memo())
-            rates[length] = share(lambda text: declines_later(declines, text), rest)
-    return rates
+        asked = [(*method.before, *messages_of(prompt)) for prompt in prompts]
+        return generate(method.backend, asked, sampling, memo=default_memo())
 
 
 def declines_later(declines: Callable[[str], bool], text: str) -> bool:
