@@ -30,7 +30,7 @@ class FaultyBackend:
                 raise ValueError("a prompt of 9 tokens exceeds the 8 of the model: shorten it")
             if prompt.startswith("slow"):
                 time.sleep(0.05)
-            if prompt.startswith("wait"):
+            if prompt.startswith("wait") and (prompt != "wait once" or self.first(prompt)):
                 self.wait()
             done([row], [f"{prompt}/{seed}/{sampling.max_new_tokens}"])
 

@@ -31,6 +31,7 @@ from helpers.larger_machines.failover import ServerPool
 from helpers.larger_machines.serve import SERVE_KEY
 
 START_SECONDS = 120.0  # seconds for a server to load its model
+SETTLED = 2.0  # seconds within which ray changes the title of a worker that has answered
 
 
 class LocalServer(NamedTuple):
@@ -202,7 +203,11 @@ class RayDrill(NamedTuple):
 
 
 def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling) -> RayDrill:
-    """Kill a worker (SIGKILL) when a third of the answers has arrived, in a cluster that this process has started."""
+    """Kill a worker at work (SIGKILL) once a third of the answers has arrived, in a cluster of this process.
+
+    Raises:
+        CourseError: this process has started no cluster, or no worker was at work when answers arrived.
+    """
     seeds = range(len(prompts))
     answers: dict[int, str] = {}
     killed: list[tuple[int, int]] = []
@@ -210,15 +215,18 @@ def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling
     def done(rows: list[int], texts: list[str]) -> None:
         answers.update(zip(rows, texts, strict=True))
         if not killed and 3 * len(answers) >= len(prompts):
-            workers = _worker_processes()
-            killed.append((len(answers), max(process.memory_info().rss for process in workers)))
-            workers[0].kill()
+            workers, at_work = _settled_workers()
+            if at_work:  # an idle one has no batch to lose
+                killed.append((len(answers), max(process.memory_info().rss for process in workers)))
+                at_work[0].kill()
 
     start = time.perf_counter()
     _ = backend.name
     ready = time.perf_counter()
     backend.generate(prompts, sampling, seeds, done)
     end = time.perf_counter()
+    if not killed:
+        raise CourseError("no worker was at work when answers arrived: ask more prompts, or use a smaller `batch`")
     alone, alone_seconds = _alone(backend.make(), prompts, sampling, seeds)
     return RayDrill(
         lost=len(prompts) - len(answers),
@@ -231,16 +239,32 @@ def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling
     )
 
 
-def _worker_processes() -> list[psutil.Process]:
-    """The workers of this process's cluster, those at work first."""
-    workers = []
+def _settled_workers() -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """The workers of this process's cluster, and those of them at work, when one has just answered.
+
+    Ray writes into a worker's title what it does, and does so a moment after its answer has arrived: we wait until
+    one is seen to rest.
+    """
+    end = time.monotonic() + SETTLED
+    while True:
+        workers = _worker_titles()
+        at_work = [process for process, title in workers.items() if title.endswith(".ask")]
+        if not workers:
+            raise CourseError("no worker on this machine: use `with cluster():`, without an address")
+        if len(at_work) < len(workers):
+            return list(workers), at_work
+        if time.monotonic() > end:
+            return list(workers), []
+        time.sleep(0.01)
+
+
+def _worker_titles() -> dict[psutil.Process, str]:
+    workers = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it may end while we look, or have ended already
-            if "ray::Worker" in (name := "".join(process.cmdline()[:1])):
-                workers.append((not name.endswith(".ask"), process.pid))
-    if not workers:
-        raise CourseError("no worker on this machine: use `with cluster():`, without an address")
-    return [psutil.Process(pid) for _, pid in sorted(workers)]
+            if "ray::Worker" in (title := "".join(process.cmdline()[:1])):
+                workers[process] = title
+    return workers
 
 
 def _alone(

@@ -116,12 +116,19 @@ def test_a_killed_worker_loses_nothing(alone):
     assert [text for _, text in sorted(zip(rows, texts, strict=True))] == expected(prompts)
 
 
-def test_the_drill_kills_a_worker_and_counts(alone):
-    prompts = [f"slow {i}" for i in range(36)]
+def test_the_drill_kills_a_worker_at_work_and_counts(alone):
+    prompts = [f"p{i}" for i in range(36)]
+    prompts[9] = "wait once"  # in the second of six batches: its worker is at work until it is killed
     drill = ray_drill(over(functools.partial(FaultyBackend, alone.folder), batch=6), prompts, SAMPLING)
-    assert (drill.lost, drill.same) == (0, 1.0) and 12 <= drill.killed_after < 36 and drill.memory > 10**7
+    assert (drill.lost, drill.same, drill.killed_after) == (0, 1.0, 12) and drill.memory > 10**7
     over_twice = [prompt for prompt in prompts if alone.asked().count(prompt) > 2]
-    assert 0 < len(over_twice) <= 6, "the batch of the killed worker is done again"
+    assert over_twice == prompts[6:10], "what the killed worker had begun is done again, and nothing else"
+
+
+def test_a_drill_without_a_worker_to_kill_says_so(alone):
+    backend = over(functools.partial(FaultyBackend, alone.folder), workers=1)
+    with pytest.raises(CourseError, match="^no worker was at work when answers arrived: ask more prompts"):
+        ray_drill(backend, ["p0"], SAMPLING)
 
 
 def test_workers_that_always_die_end_in_one_line_after_all_else_is_answered(alone, memo):
