@@ -127,7 +127,7 @@ def test_the_drill_kills_a_worker_at_work_and_counts(alone):
 
 def test_a_drill_without_a_worker_to_kill_says_so(alone):
     backend = over(functools.partial(FaultyBackend, alone.folder), workers=1)
-    with pytest.raises(CourseError, match="^no worker was at work when answers arrived: ask more prompts"):
+    with pytest.raises(CourseError, match=r"^no worker was at work when answers arrived: ask more prompts"):
         ray_drill(backend, ["p0"], SAMPLING)
 
 
