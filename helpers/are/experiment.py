@@ -44,7 +44,17 @@ from helpers.are.concepts import (
     verdicts,
 )
 from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of, taught_tokens
-from helpers.are.evaluation import JUDGED, answers_to, knows, prefers_yes, refuses, sentiment, share
+from helpers.are.evaluation import (
+    JUDGED,
+    Stereotypes,
+    answers_to,
+    knows,
+    prefers_yes,
+    refuses,
+    sentiment,
+    share,
+    stereotypes,
+)
 from helpers.base.settings import by_profile, cache_dir
 from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
@@ -62,7 +72,7 @@ from helpers.language.likelihood import perplexity
 from helpers.language.memo import VERSION
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, language_model
 from helpers.language.prompts import messages_of
-from helpers.language.states import ReadOut, as_deep, blocks
+from helpers.language.states import ReadOut, TokenSequence, as_deep, blocks, logit_lens, read_all
 
 CLEARLY = 0.3  # VADER's score above which a text counts as positive (below minus this: as negative)
 
@@ -416,15 +426,34 @@ class Approach(NamedTuple):
         answers = iter(self.answers([question for part in parts.values() for question in part], JUDGED))
         return {kind: share(refuses, [next(answers) for _ in part]) for kind, part in parts.items()}
 
-    def perplexity(self, questions: Sequence[Question], answers: Sequence[str]) -> Float[np.ndarray, " answer"]:
-        """Perplexity of given answers to questions, kept in the memo."""
-        given = [(*self.before, ("user", question.text)) for question in questions]
+    def perplexity(
+        self, questions: Sequence[Question | tuple[Message, ...]], answers: Sequence[str]
+    ) -> Float[np.ndarray, " answer"]:
+        """Perplexity of given answers to questions, or of what follows given messages; kept in the memo."""
+        asked = [(("user", question.text),) if isinstance(question, Question) else question for question in questions]
+        given = [(*self.before, *messages) for messages in asked]
         return self._measured("perplexity", [given, list(answers)], lambda: perplexity(self.lm, answers, given))
 
     def knows(self, facts: Sequence[Fact]) -> Bool[np.ndarray, " fact"]:
         """Whether the true statement of each pair is the likelier answer to `TELL`, per token; kept in the memo."""
         given, pairs = (*self.before, ("user", TELL)), [(fact.true, fact.false) for fact in facts]
         return self._measured("knows", [given, pairs], lambda: knows(self.lm, facts, given)).astype(bool)
+
+    def stereotypes(self, pairs: Sequence[StereotypePair]) -> Stereotypes:
+        """As `evaluation.stereotypes`, kept in the memo."""
+        found = self._measured("stereotypes", list(pairs), lambda: np.array(stereotypes(self.lm, pairs)))
+        return Stereotypes(*found.astype(bool))
+
+    def next_log_probs(
+        self, asked: Sequence[TokenSequence], tokens: Sequence[int]
+    ) -> Float[np.ndarray, "prompt token"]:
+        """Log-probabilities of some tokens right after each prompt (in tokens, complete), kept in the memo."""
+
+        def measure() -> np.ndarray:
+            last = read_all(self.lm.model, asked, ReadOut((-1,)))[:, 0, 0]
+            return logit_lens(self.lm.model, last)[:, list(tokens)].cpu().numpy()
+
+        return self._measured("next_log_probs", [[list(map(int, row)) for row in asked], list(tokens)], measure)
 
     def _measured(self, what: str, about: list, measure: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers about the model, from the memo where it has them: notebooks ask for those of dozens of strengths."""

@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_models import tiny
 
-from helpers.are import experiment
-from helpers.are.concepts import Concept, Example, Fact, Question, Splits
+from helpers.are import evaluation, experiment
+from helpers.are.concepts import Concept, Example, Fact, Question, Splits, StereotypePair
 from helpers.are.editing import EditSettings
 from helpers.are.experiment import (
     base_method,
@@ -34,6 +34,7 @@ from helpers.base.settings import data_file
 from helpers.base.storage import CourseError
 from helpers.language.adapters import adapted, trained_weights, with_adapter
 from helpers.language.generation import LocalBackend
+from helpers.language.likelihood import perplexity
 from helpers.language.states import ReadOut
 
 AT = ReadOut((3, 4), positions=2)
@@ -174,6 +175,35 @@ def test_what_was_measured_once_is_in_the_memo(small_world, monkeypatch):
             other.perplexity(questions, said)
     with pytest.raises(TypeError, match="not callable"):
         methods[0].perplexity(questions, said[::-1])
+
+
+def test_messages_may_stand_for_a_question(small_world):
+    asked, said = (("user", "sun?"), ("assistant", "It is")), ["warm"]
+    for method in (base_method(), base_method("Be glad!")):
+        expected = perplexity(method.lm, said, [(*method.before, *asked)])
+        np.testing.assert_array_equal(method.perplexity([asked], said), expected)
+    np.testing.assert_array_equal(
+        base_method().perplexity([(("user", "sun?"),)], said), base_method().perplexity([Question("a", "sun?")], said)
+    )
+
+
+def test_stereotypes_and_next_tokens_are_those_of_the_model_and_come_from_the_memo(small_world, monkeypatch):
+    pairs = [StereotypePair(str(i), f"The nurse sat. She {w}.", f"The nurse sat. He {w}.") for i, w in enumerate("abc")]
+    asked, tokens = [[1, 2, 3], [4, 5]], [7, 3]
+    steered = steered_method(2, torch.ones(32), 5.0)
+    for method in (base_method(), steered):
+        with method.inside():
+            expected = evaluation.stereotypes(method.lm, pairs)
+            logits = [method.lm.model(torch.tensor([row])).logits[0, -1].log_softmax(-1)[tokens] for row in asked]
+        np.testing.assert_array_equal(method.stereotypes(pairs), expected)
+        np.testing.assert_allclose(method.next_log_probs(asked, tokens), torch.stack(logits).detach(), rtol=1e-4)
+    monkeypatch.setattr(experiment, "stereotypes", None)
+    monkeypatch.setattr(experiment, "read_all", None)
+    np.testing.assert_array_equal(steered.stereotypes(pairs), expected)
+    assert steered.next_log_probs(asked, tokens).shape == (2, 2)
+    for others in (lambda: steered.stereotypes(pairs[::-1]), lambda: steered.next_log_probs(asked, [7, 4])):
+        with pytest.raises(TypeError, match="not callable"):
+            others()
 
 
 def test_refusals_of_several_kinds_are_told_apart(monkeypatch):
