@@ -84,8 +84,8 @@ def newton_probe(positive, negative, new, strength=0.01, balanced=True, penalty_
     for _ in range(steps):
         chance = 0.5 + 0.5 * np.tanh(x @ weights / 2)
         gradient = only @ weights + strength * ((chance - kinds) * share) @ x
-        curvature = only + strength * np.einsum("ni,n,nj->ij", x, share * chance * (1 - chance), x)
-        weights = weights - np.linalg.inv(curvature) @ gradient
+        curvature = only + strength * (x.T * (share * chance * (1 - chance))) @ x
+        weights = weights - np.linalg.solve(curvature, gradient)
     return rows[len(fitted) :] @ weights
 
 
