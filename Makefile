@@ -28,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 STEER_PROFILE=small STEER_PROGRESS=0 $(BIN)/pytest -
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout 3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 # Notebooks in the order of the tests: those that take minutes first, so that no core is left idle at the end.
-LONG := 13 12 07 08 14 15 05 06 04 X1 X2
+LONG := 13 12 14 17 08 07 15 10 06 05 04 11 02 03 18 X1 X2
 BOOKS := $(notdir $(wildcard notebooks/*.ipynb))
 LONG_BOOKS := $(foreach number,$(LONG),$(filter $(number)_%,$(BOOKS)))
 TESTED := $(addprefix build/tests/notebooks/,$(LONG_BOOKS)) tests/browser \
