@@ -176,11 +176,15 @@ def test_editing(page, lab):
     below = answers.locator("xpath=following-sibling::p").first
     expect(below).to_have_text("The two answers are the same.", timeout=2 * MINUTES)
     assert settled(page) == "ready"
-    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "PageUp"):  # from the base model to strength 2, by keyboard
-        slider.press(key)
-        page.wait_for_timeout(300)
-        assert settled(page) == "ready"
-    expect(slider).to_have_attribute("aria-valuenow", "2.0")
+    slider.press("ArrowRight")  # by keyboard, and then the number itself: the answers of each strength take 2 s
+    page.wait_for_timeout(300)
+    assert settled(page) == "ready"
+    expect(slider).to_have_attribute("aria-valuetext", "0.25")
+    page.locator(".jupyter-widgets .widget-readout").first.fill("2")
+    page.locator(".jupyter-widgets .widget-readout").first.press("Enter")
+    page.wait_for_timeout(300)
+    assert settled(page) == "ready"
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"^2(\.0+)?$"))
     expect(meters).not_to_have_text(before)
     page.get_by_label("or your own", exact=True).fill("What is the capital of France?")
     page.get_by_label("or your own", exact=True).blur()
