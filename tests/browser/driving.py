@@ -101,12 +101,12 @@ def served(command: list[str], folder: Path, path: str) -> Iterator[str]:
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(STARTED):
+    for _ in range(10 * STARTED):
         try:
             urllib.request.urlopen(address, timeout=60).close()
             return
         except OSError:
-            time.sleep(1)
+            time.sleep(0.1)
         if server.poll() is not None:
             break
     pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")

@@ -15,27 +15,39 @@ from helpers.course.run import as_page
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 SERIOUS = ("serious", "critical")
-
-
-# Axe measures the contrast of every word of code and of every cell of a table, which takes most of its time. Words of
-# the same classes in the same kind of place look alike, and so do rows of a table: three of each, and five, are left.
+AXE = Axe()
+# Of a page's seconds axe spends nine in ten on the contrast of thousands of coloured words of code and cells of tables.
+# Text of which all that the contrast depends on has passed already, in three places, is not looked at a fourth time:
+# its own colour, size and weight, and what each element that it stands in does to the ground behind it.
 ALIKE = """() => {
-  const seen = {};
-  for (const word of document.querySelectorAll("pre span[class]:not(:has(*))")) {
-    const place = word.closest("pre").parentElement;
-    const kind = [word.className, place.className, place.parentElement.className, getComputedStyle(word).color].join();
-    seen[kind] = (seen[kind] || 0) + 1;
-    if (seen[kind] > 3) word.replaceWith(word.textContent);
-  }
-  for (const table of document.querySelectorAll("tbody"))
-    [...table.rows].slice(5).forEach(row => row.remove());
+  const check = axe._audit.checks["color-contrast"], measure = check.evaluate, grounds = new Map(), passed = new Map();
+  const ground = element => {
+    if (!element) return "";
+    if (!grounds.has(element)) {
+      const style = getComputedStyle(element), above = ground(element.parentElement);
+      const own = [style.backgroundColor, style.backgroundImage, style.opacity, style.filter, style.mixBlendMode,
+        style.position, style.zIndex].join() + "|";
+      grounds.set(element, above.startsWith(own) ? above : own + above);
+    }
+    return grounds.get(element);
+  };
+  check.evaluate = function (node, ...others) {
+    const style = getComputedStyle(node);
+    const look = [style.color, style.fontSize, style.fontWeight, style.textShadow, ground(node)].join();
+    const times = passed.get(look) ?? 0;
+    if (times === 3) return true;
+    const answer = measure.call(this, node, ...others);
+    if (answer === true) passed.set(look, times + 1);
+    return answer;
+  };
 }"""
 
 
 def violations(page) -> list[str]:
     """Serious and critical findings of axe: rule, how often, and the first place."""
+    page.evaluate(AXE.axe_script)
     page.evaluate(ALIKE)
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(results => results.violations)")
     return [
         f"{rule['id']} ({rule['impact']}, {len(rule['nodes'])}): {rule['nodes'][0]['html'][:200]}"
         for rule in found
@@ -43,31 +55,37 @@ def violations(page) -> list[str]:
     ]
 
 
-PALE = "background:#fff;color:#ccc"
-WORD = "<span class='k'>if</span> "
+WORD = '<p class="{}">A <a href="#m">link</a> and words.</p>'
+BROKEN = {  # what stands after ten paragraphs that are right, and the rule of axe that it breaks, where in both schemes
+    "nothing": ("", None),
+    "faint": (WORD.format("faint"), "color-contrast"),
+    "on its ground": (f'<div class="ground">{WORD.format("right")}</div>', "color-contrast"),
+    "half seen": (f'<div style="opacity: 0.4">{WORD.format("right")}</div>', "color-contrast"),
+    "image": ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">', "image-alt"),
+    "field": ('<input type="text">', "label"),
+}
+PLAIN = """<!DOCTYPE html><html lang="en"><head><title>A page</title><style>
+:root {{ color-scheme: light dark; background: white; color: black }}
+a {{ color: inherit }} .faint {{ color: #bbb }} .ground {{ background: #333 }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ background: black; color: white }} .faint {{ color: #444 }} .ground {{ background: #ccc }} }}
+</style></head><body><main id="m"><h1>A page</h1>{}</main></body></html>"""
 
 
-@pytest.mark.parametrize(
-    ("rule", "inside"),
-    [
-        ("color-contrast", f"<pre>{9 * WORD}<span class='k' style='{PALE}'>or</span></pre>"),
-        ("color-contrast", f'<pre><span class="k">if</span></pre><div class="pale" style="{PALE}"><pre>or</pre></div>'),
-        ("color-contrast", f'<table><tbody><tr style="{PALE}"><td>one</td></tr></tbody></table>'),
-        ("image-alt", "<img src='data:,'>"),
-        (None, f"<pre>{9 * WORD}</pre><table><tbody><tr><td>one</td></tr></tbody></table>"),
-    ],
-)
-def test_what_cannot_be_read_is_found_among_what_looks_alike(page, rule, inside):
-    page.set_content(f'<html lang="en"><title>a page</title><main><h1>words</h1>{inside}</main></html>')
-    assert [found.split()[0] for found in violations(page)] == ([rule] if rule else [])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_what_is_wrong_after_much_that_is_right(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    for case, (html, rule) in BROKEN.items():
+        page.set_content(PLAIN.format(WORD.format("right") * 10 + html))
+        assert [found.split()[0] for found in violations(page)] == ([rule] if rule else []), case
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_an_exported_page_is_accessible(page, notebook, tmp_path, record_property):
+def test_an_exported_page_is_accessible(lasting_page, notebook, tmp_path, record_property):
     path = tmp_path / "page.html"
     path.write_text(as_page(nbformat.read(notebook, as_version=4), notebook), "utf-8")
-    page.goto(path.as_uri())
-    record_property("axe_serious", len(found := violations(page)))
+    lasting_page.goto(path.as_uri())
+    record_property("axe_serious", len(found := violations(lasting_page)))
     assert found == []
 
 
