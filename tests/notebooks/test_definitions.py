@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -743,7 +744,7 @@ def test_14_verdicts_and_one_question_by_hand(seed):
 
 def test_14_two_yardsticks_are_those_of_helpers():
     lm, names = tiny(layers=3), definitions("14")
-    names["lm"] = lm
+    names |= {"lm": lm, "base": SimpleNamespace(perplexity=lambda given, texts: perplexity(lm, texts, given))}
     pairs = [
         StereotypePair("a", "the sun is warm", "the sun is cold and far"),
         StereotypePair("b", "tea is a drink of the rain", "tea is snow"),
