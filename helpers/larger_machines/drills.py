@@ -215,7 +215,7 @@ def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling
     def done(rows: list[int], texts: list[str]) -> None:
         answers.update(zip(rows, texts, strict=True))
         if not killed and 3 * len(answers) >= len(prompts):
-            workers, at_work = _settled_workers()
+            workers, at_work = _settled_workers(backend.workers)
             if at_work:  # an idle one has no batch to lose
                 killed.append((len(answers), max(process.memory_info().rss for process in workers)))
                 at_work[0].kill()
@@ -239,23 +239,25 @@ def ray_drill(backend: RayBackend, prompts: Sequence[Prompt], sampling: Sampling
     )
 
 
-def _settled_workers() -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """The workers of this process's cluster, and those of them at work, when one has just answered.
+def _settled_workers(crew: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """The workers of this process's cluster, and those of them at work, when one of a crew has just answered.
 
     Ray writes into a worker's title what it does, and does so a moment after its answer has arrived: we wait until
-    one is seen to rest.
+    fewer than the crew are at work, and count who still is at a second look. Other crews may rest in the cluster.
     """
     end = time.monotonic() + SETTLED
+    before: set[psutil.Process] | None = None
     while True:
         workers = _worker_titles()
-        at_work = [process for process, title in workers.items() if title.endswith(".ask")]
         if not workers:
             raise CourseError("no worker on this machine: use `with cluster():`, without an address")
-        if len(at_work) < len(workers):
-            return list(workers), at_work
+        at_work = {process for process, title in workers.items() if title.endswith(".ask")}
+        if len(at_work) < crew and at_work == before:
+            return list(workers), list(at_work)
         if time.monotonic() > end:
             return list(workers), []
-        time.sleep(0.01)
+        before = at_work
+        time.sleep(0.1)
 
 
 def _worker_titles() -> dict[psutil.Process, str]:
