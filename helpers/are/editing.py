@@ -420,24 +420,28 @@ def views_of(model: PeftModel, train: Rows, stop: Rows, at: ReadOut, taught: boo
     """
     below, below_stop = (unchanging(model, rows.plain) for rows in (train, stop))
     with model.disable_adapter():
-        target, target_stop = (
-            read_all(model, rows.target, at, places=rows.places[: len(rows.target)]) for rows in (train, stop)
-        )
+        target, teacher = target_states(model, train, at, taught)
+        target_stop, _ = target_states(model, stop, at, taught=False)
         plain = read_all(model, train.plain, at, below, places=train.places)
-        teacher = teacher_states(model, train) if taught else []
     scale = scaling_of(torch.cat([target, plain[: len(target)]]))
     return Views(at, scale, scale(target), scale(target_stop), scale(plain), teacher, below, below_stop)
 
 
-def teacher_states(model: PeftModel, train: Rows) -> list[Float[Tensor, "_ dim"]]:
-    """Inputs of the output weights after each target prompt, at the positions that predict its answer's tokens."""
+def target_states(
+    model: PeftModel, rows: Rows, at: ReadOut, taught: bool
+) -> tuple[Float[Tensor, "text layer position dim"], list[Float[Tensor, "_ dim"]]]:
+    """States of target prompts; if `taught`, also what the output weights see where their answers are predicted."""
+    places = rows.places[: len(rows.target)]
+    if not taught:
+        return read_all(model, rows.target, at, places=places), []
 
-    def of_rows(rows: list[int]) -> list[Float[Tensor, "_ dim"]]:
-        places = [train.places[row] for row in rows]
-        found = ending_states(model, [train.target[row] for row in rows], places)
-        return [state[: len(train.answers[row])].clone() for state, row in zip(found, rows, strict=True)]
+    def along(some: list[int]) -> list[tuple[Tensor, Tensor]]:
+        states, last = read_along(model, [rows.target[row] for row in some], at, [places[row] for row in some])
+        ends = [state[: len(rows.answers[row])].clone() for state, row in zip(last, some, strict=True)]
+        return list(zip(states, ends, strict=True))
 
-    return in_batches(train.target, READ_BATCH, of_rows)
+    found = in_batches(rows.target, READ_BATCH, along)
+    return torch.stack([states for states, _ in found]), [ends for _, ends in found]
 
 
 def states_now(

@@ -11,7 +11,7 @@ every later pass starts from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -23,12 +23,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from helpers.base.storage import CourseError
-from helpers.language.engine.attention import common_length
+from helpers.language.engine.attention import PIECE, Packed, common_length, shared_prefixes
 from helpers.language.engine.fitting import window
 from helpers.language.engine.plain import left_padded
 from helpers.language.models import LanguageModel
@@ -144,6 +145,10 @@ class Layout(NamedTuple):
         places = zip(self.rows, self.columns, counts, strict=True)
         return [states[row, columns[-count:]] for row, columns, count in places]
 
+    def attended(self, model: LanguageModel) -> AbstractContextManager[None]:
+        """A context for a pass: texts in one row need an attention that keeps them apart."""
+        return shared_prefixes(model) if "packed" in self.inputs else nullcontext()
+
     def put(self, known: Sequence[Float[Tensor, "_ dim"]]) -> Float[Tensor, "row column dim"]:
         """States of every text, laid out as the model gets its tokens."""
         states = known[0].new_zeros(*self.inputs["input_ids"].shape, known[0].shape[1])
@@ -162,25 +167,23 @@ def in_one_row(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
     """All texts in one row: their common prefix once, then what is left of each, which sees the prefix and itself."""
     _refuse_empty(texts)
     shared = _shared(texts)
-    lengths = [len(text) - shared for text in texts]
-    own = [range(length) for length in lengths]
+    own = [range(len(text) - shared) for text in texts]
     ids = [*texts[0][:shared], *(token for text in texts for token in text[shared:])]
     position = torch.tensor([*range(shared), *(shared + place for places in own for place in places)])
-    owner = torch.tensor([-1] * shared + [row for row, places in enumerate(own) for _ in places])
-    seen = (position[:, None] >= position) & ((owner == -1) | (owner[:, None] == owner))
-    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
-    ends = np.cumsum(lengths) + shared
-    columns = [
-        torch.cat([torch.arange(shared), torch.arange(end - length, end)])
-        for end, length in zip(ends, lengths, strict=True)
-    ]
+    columns = list(torch.arange(shared, len(ids)).split([len(places) for places in own]))
     inputs = {
         "input_ids": torch.tensor([ids], device=model.device),
-        "attention_mask": mask[None, None].to(model.device),
         "position_ids": position[None].to(model.device),
         "use_cache": False,
+        "packed": _packed(shared, columns, model.device),
     }
-    return Layout(inputs, [0] * len(texts), columns)
+    return Layout(inputs, [0] * len(texts), [torch.cat([torch.arange(shared), own]) for own in columns])
+
+
+def _packed(shared: int, columns: list[Int[Tensor, " _"]], device: torch.device) -> Packed:
+    places = pad_sequence(columns, batch_first=True)
+    real = torch.arange(places.shape[1]) < torch.tensor([len(own) for own in columns])[:, None]
+    return Packed(shared, places.to(device), real.flatten().nonzero()[:, 0].to(device))
 
 
 Arrange = Callable[[Sequence[TokenSequence], LanguageModel], Layout]
@@ -190,7 +193,7 @@ _arranged: WeakKeyDictionary[nn.Module, Arrange] = WeakKeyDictionary()
 def layout_of(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
     """Texts in the cheapest layout in which this model's states of a text do not depend on the others.
 
-    Which layouts those are is tried once per model on two short texts.
+    Which layout that is, is tried once per model on two short texts.
 
     Raises:
         ValueError: no text, or an empty one.
@@ -199,15 +202,8 @@ def layout_of(texts: Sequence[TokenSequence], model: LanguageModel) -> Layout:
     if model not in _arranged:
         _arranged[model] = _tried(model)
     width = max(map(len, texts), default=0)
-    if not width or width > window(model) or _arranged[model] is in_rows:
-        return in_rows(texts, model)
-
-    def cost(tokens: int) -> float:
-        # Attention to all pairs of tokens in a row costs as much as the rest of a block at about six times its width.
-        return tokens * (1 + tokens / (6 * model.config.get_text_config().hidden_size))
-
-    packed = sum(map(len, texts)) - (len(texts) - 1) * _shared(texts)
-    return in_one_row(texts, model) if cost(packed) <= len(texts) * cost(width) else in_rows(texts, model)
+    # Behind one prefix, all scores of a text's attention are in memory at once.
+    return _arranged[model](texts, model) if width <= min(PIECE, window(model)) else in_rows(texts, model)
 
 
 def _shared(texts: Sequence[TokenSequence]) -> int:
@@ -221,7 +217,8 @@ def _tried(model: LanguageModel) -> Arrange:
     texts = [[number % size for number in text] for text in ((11, 7, 5, 3, 13), (11, 7, 17))]
 
     def states(layout: Layout) -> Float[Tensor, "text dim"]:
-        found = model.get_decoder()(**layout.inputs).last_hidden_state
+        with layout.attended(model):
+            found = model.get_decoder()(**layout.inputs).last_hidden_state
         return torch.cat(layout.last(found, [1] * len(layout.rows))).float()
 
     alone = torch.cat([states(in_rows([text], model)) for text in texts])
@@ -369,6 +366,7 @@ def _pass(
         exits.enter_context(_skipping(model, below and below.depth, below and layout.put(below.states)))
         for layer in set(layers):
             exits.callback(stack[layer - 1].register_forward_hook(keep(layer)).remove)
+        exits.enter_context(layout.attended(model))
         try:
             model(**layout.inputs)
         except _Reached:
@@ -388,7 +386,7 @@ def ending_states(
         ValueError: no text, or an empty one.
     """
     layout = layout_of(texts, model)
-    with _skipping(model, below and below.depth, below and layout.put(below.states)):
+    with layout.attended(model), _skipping(model, below and below.depth, below and layout.put(below.states)):
         return layout.last(model.get_decoder()(**layout.inputs).last_hidden_state, counts)
 
 
@@ -428,7 +426,8 @@ def recomputed(model: LanguageModel) -> Iterator[None]:
     for block in blocks(model):
         block.training = True
     try:
-        yield
+        with shared_prefixes(model):  # blocks run again in the backward pass, with the attention of the first time
+            yield
     finally:
         for block, training in zip(blocks(model), were, strict=True):
             block.training = training

@@ -1,4 +1,8 @@
-"""Attention to a prefix that all rows share, and a KV cache of the prefixes of earlier prompts."""
+"""Attention to a prefix that all rows share, and a KV cache of the prefixes of earlier prompts.
+
+The texts of a batch stand in rows of their own behind a computed prefix (decoding), or all in one row with the prefix
+in front (hidden states and training, where the prefix has gradients too).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +20,7 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from helpers.language.models import LanguageModel
 from helpers.language.prompts import TokenIds
 
 KeysValues = Float[Tensor, "layer 2 _row #kv _token dim"]
@@ -31,6 +36,20 @@ class UnfitError(Exception):
     """This attention does not compute what the model asks for."""
 
 
+class Packed(NamedTuple):
+    """Where texts stand that share one row: their common prefix first, then the rest of each.
+
+    Attributes:
+        prefix: tokens of the prefix.
+        places: column of every token after the prefix, one row per text, filled up at the end with any column.
+        order: for each column behind the prefix, which of `places`, flattened, stands there.
+    """
+
+    prefix: int
+    places: Int[Tensor, "text place"]
+    order: Int[Tensor, " column"]
+
+
 def shared_attention(
     module: torch.nn.Module,
     query: Float[Tensor, "row head query dim"],
@@ -39,11 +58,12 @@ def shared_attention(
     attention_mask: Float[Tensor, "#row 1 query key"] | None,
     scaling: float | None = None,
     shared: KeysValues | None = None,
+    packed: Packed | None = None,
     **options,
 ) -> tuple[Float[Tensor, "row query head dim"], None]:
     """Attention to the keys of a prefix that all rows share (no mask) and to the row's own keys (added mask).
 
-    Heads that use the same keys are stacked, so that neither keys nor values are copied for each of them.
+    With `packed` there is one row, and its mask is not needed: every text sees the prefix and itself.
 
     Raises:
         UnfitError: the model wants more of its attention, such as a cap on scores (Gemma 2) or sinks (gpt-oss).
@@ -51,21 +71,62 @@ def shared_attention(
     unknown = {name for name, option in options.items() if option is not None and not name.startswith("output_")}
     if unknown := unknown - HARMLESS:
         raise UnfitError(f"attention with {', '.join(sorted(unknown))}")
+    scaling = scaling or query.shape[-1] ** -0.5
+    if packed is not None:
+        return _packed_attention(query, key, value, scaling, packed), None
     if shared is None and attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, **options)
+    if shared is None:
+        return _attention(query, key, value, scaling, attention_mask), None
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return _attention(query, key, value, scaling, attention_mask, *shared[layer, :, 0]), None
+
+
+def _packed_attention(
+    query: Float[Tensor, "1 head query dim"],
+    key: Float[Tensor, "1 kv key dim"],
+    value: Float[Tensor, "1 kv key dim"],
+    scaling: float,
+    packed: Packed,
+) -> Float[Tensor, "1 query head dim"]:
+    """Attention inside the prefix, and of every text to the prefix and to itself: no score of two texts is computed."""
+    q, k, v = (part[:, :, : packed.prefix] for part in (query, key, value))
+    found = []
+    if packed.prefix:
+        found.append(_attention(q, k, v, scaling, causal_mask(packed.prefix, query.dtype, query.device)))
+    if len(packed.order):
+        own_q, own_k, own_v = (part[0, :, packed.places].transpose(0, 1) for part in (query, key, value))
+        mask = causal_mask(packed.places.shape[1], query.dtype, query.device)  # fillers come last: nothing sees them
+        prefix = (k[0], v[0]) if packed.prefix else ()
+        texts = _attention(own_q, own_k, own_v, scaling, mask, *prefix)
+        found.append(texts.flatten(0, 1)[None, packed.order])
+    return torch.cat(found, dim=1)
+
+
+def _attention(
+    query: Float[Tensor, "row head query dim"],
+    key: Float[Tensor, "row kv key dim"],
+    value: Float[Tensor, "row kv key dim"],
+    scaling: float,
+    mask: Float[Tensor, "#row 1 query key"] | None,
+    common_key: Float[Tensor, "kv common dim"] | None = None,
+    common_value: Float[Tensor, "kv common dim"] | None = None,
+) -> Float[Tensor, "row query head dim"]:
+    """Attention to common keys and to the row's own.
+
+    Heads that use the same keys are stacked, so that neither keys nor values are copied for each of them.
+    """
     rows, heads, queries, dim = query.shape
     kv = key.shape[1]
-    stacked = (query * (scaling or dim**-0.5)).reshape(rows, kv, -1, dim)
+    stacked = (query * scaling).reshape(rows, kv, -1, dim)
     scores = stacked @ key.transpose(2, 3)
-    if attention_mask is not None:
-        scores = scores.view(rows, kv, -1, queries, key.shape[2]) + attention_mask[:, :, None]
+    if mask is not None:
+        scores = scores.view(rows, kv, -1, queries, key.shape[2]) + mask[:, :, None]
         scores = scores.view(rows, kv, -1, key.shape[2])
-    if shared is None:
+    if common_key is None or common_value is None:
         mixed = _softmax(scores) @ value
     else:
-        layer = module.layer_idx
-        assert isinstance(layer, int)
-        common_key, common_value = shared[layer, :, 0]
         flat = stacked.transpose(0, 1).reshape(kv, -1, dim)  # one product for all rows
         common = (flat @ common_key.transpose(1, 2)).view(kv, rows, -1, common_key.shape[1]).transpose(0, 1)
         weights = _softmax(torch.cat([common, scores], dim=-1))
@@ -73,7 +134,7 @@ def shared_attention(
         mixed = own @ value
         flat = common.transpose(0, 1).reshape(kv, -1, common_key.shape[1])
         mixed = mixed + (flat @ common_value).view(kv, rows, -1, dim).transpose(0, 1)
-    return mixed.reshape(rows, heads, queries, dim).transpose(1, 2).contiguous(), None
+    return mixed.reshape(rows, heads, queries, dim).transpose(1, 2).contiguous()
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -84,7 +145,7 @@ AttentionInterface.register("shared", shared_attention)
 
 
 @contextlib.contextmanager
-def shared_prefixes(model: PreTrainedModel) -> Iterator[None]:
+def shared_prefixes(model: LanguageModel) -> Iterator[None]:
     """A context in which the model attends with `shared_attention`."""
     config = model.get_decoder().config
     before = config._attn_implementation
