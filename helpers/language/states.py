@@ -3,9 +3,10 @@
 R(x) of Zhang et al. 2024 (section 3.1) is the hidden states of some layers at the last token of the prompt. Here a
 read-out may take several last tokens, so that it can include the beginning of an answer.
 
-Two things make reading cheap. The forward pass ends after the deepest block that is read. And when an adapter
-changes only the blocks from some depth on, the states below it never change: `states_below` computes them once, and
-every later pass starts from there.
+Three things make reading cheap. The forward pass ends after the deepest block that is read. The prefix that texts have
+in common is computed once, with gradients where there are any (`in_one_row`). And when an adapter changes only the
+blocks from some depth on, the states below it never change: `states_below` computes them once, and every later pass
+starts from there.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from transformers import (
 from helpers.base.storage import CourseError
 from helpers.language import states as states_module
 from helpers.language.adapters import trained_weights, with_adapter
+from helpers.language.engine.attention import PIECE
 from helpers.language.states import (
     ReadOut,
     batches,
@@ -31,6 +32,7 @@ from helpers.language.states import (
     fit_probe,
     in_one_row,
     in_rows,
+    layout_of,
     logit_lens,
     probe_accuracy,
     read,
@@ -90,6 +92,35 @@ def test_texts_side_by_side_or_behind_one_prefix_are_read_as_if_alone(kind, arra
         for row, text in enumerate(texts):
             torch.testing.assert_close(found[row, 0], by_transformers(model, text, 3, 4), atol=2e-4, rtol=1e-3)
     assert [len(state) for state in below.states] == list(map(len, texts))
+
+
+@pytest.mark.parametrize("texts", [[list(b"once")] * 2, [list(b"once"), list(b"up")], [list(b"once")]])
+def test_texts_with_nothing_of_their_own_or_nothing_in_common_are_read_as_if_alone(texts):
+    model = tiny(layers=4).model
+    assert layout_of(texts, model).rows == [0] * len(texts)
+    for text, found in zip(texts, ending_states(model, texts, [2] * len(texts)), strict=True):
+        expected = model.get_decoder()(torch.tensor([text])).last_hidden_state[0, -2:]
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+
+def test_texts_share_a_row_only_where_the_attention_allows_it():
+    """Gemma 2 caps the scores of its attention; in a long text all scores at once would take much memory."""
+    config, kind = SCALED["gemma2"]
+    assert layout_of(TEXTS, kind(config).eval()).rows == [0, 1, 2]
+    long = tiny(layers=2).model
+    assert layout_of(TEXTS, long).rows == [0, 0, 0]
+    assert layout_of([[1] * (PIECE + 1), [1, 2]], long).rows == [0, 1]
+
+
+def test_gradients_are_those_of_texts_in_rows_of_their_own(monkeypatch):
+    edited = with_adapter(tiny(layers=4), rank=2, modules=("q_proj", "v_proj"), layers=range(2, 5))
+    weights, found = trained_weights(edited.model), {}
+    for arrange in (in_rows, in_one_row):
+        monkeypatch.setattr(states_module, "layout_of", arrange)
+        loss = sum(state.square().sum() for state in ending_states(edited.model, TEXTS, (1, 3, 2)))
+        found[arrange] = torch.autograd.grad(loss, weights)
+    for one, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_a_model_that_reads_texts_otherwise_beside_others_is_refused(monkeypatch):
