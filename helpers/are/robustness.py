@@ -74,7 +74,7 @@ AFTERWARDS = Sampling(max_new_tokens=60, temperature=0)  # room to finish the se
 
 
 @dataclass(frozen=True)
-class Begun:
+class GivenAnswer:
     """A question and the answer of the base model, from which beginnings are taken; its repr shows the id only."""
 
     id: str
@@ -88,7 +88,7 @@ def complied(
     declines: Callable[[str], bool],
     memo: Memo | None = None,
     sampling: Sampling = ANSWER,
-) -> list[Begun]:
+) -> list[GivenAnswer]:
     """Questions that the base model answers, with its answers; those that it declines are left out.
 
     Args:
@@ -97,14 +97,14 @@ def complied(
     """
     answers = answers_to(backend, questions, memo=memo, sampling=sampling)
     return [
-        Begun(question.id, question.text, answer.lstrip())
+        GivenAnswer(question.id, question.text, answer.lstrip())
         for question, answer in zip(questions, answers, strict=True)
         if not declines(answer)
     ]
 
 
 def prefilled(
-    tokenizer: PreTrainedTokenizerBase, answers: Sequence[Begun], lengths: Sequence[int] = PREFILLED
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[GivenAnswer], lengths: Sequence[int] = PREFILLED
 ) -> dict[int, list[Prompt]]:
     """By number of tokens, prompts prefilled with the first tokens of a given answer; 0 is the plain question.
 
@@ -121,7 +121,7 @@ def prefilled(
     if not long:
         raise CourseError(f"no answer has more than {max(lengths)} tokens: prefill fewer, or ask for longer answers")
 
-    def prompt(begun: Begun, beginning: str) -> Prompt:
+    def prompt(begun: GivenAnswer, beginning: str) -> Prompt:
         return (("user", begun.text), ("assistant", beginning)) if beginning else (("user", begun.text),)
 
     def text(ids: TokenIds) -> str:

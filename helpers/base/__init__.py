@@ -1,0 +1,1 @@
+"""What all rooms stand on: settings, files that are whole or absent, sources, intervals, the device."""

@@ -1,0 +1,1 @@
+"""Running notebooks, results, exercises, the student edition, slides and the book."""

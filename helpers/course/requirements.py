@@ -15,7 +15,7 @@ GIGABYTE = 10**9
 
 
 class Check:
-    """One requirement: `name`, whether it is met (`ok`), what was found (`found`), how to mend it (`remedy`)."""
+    """One requirement: `name`, whether it is met (`ok`), what was found (`found`), what to do about it (`remedy`)."""
 
     def __init__(self, name, ok, found, remedy):
         self.name, self.ok, self.found, self.remedy = name, ok, found, remedy

@@ -1,0 +1,1 @@
+"""Items with text, users and ratings: movies, clothes, Amazon files, drawings."""

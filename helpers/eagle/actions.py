@@ -70,14 +70,14 @@ def macros(actions: Sequence[Action], n: int, rng: np.random.Generator, size: in
         raise ValueError(f"size is {size}: join between 1 and {len(actions)} actions")
     groups: list[list[Action]] = []
     while len(groups) < n:
-        dealt = _dealt(actions, rng)
-        groups += [dealt[i : i + size] for i in range(0, len(dealt) - size + 1, size)]
+        mixed = _in_turns(actions, rng)
+        groups += [mixed[i : i + size] for i in range(0, len(mixed) - size + 1, size)]
     return tuple(
         Action(" ".join(a.template for a in group), MACRO, any(a.personalised for a in group)) for group in groups[:n]
     )
 
 
-def _dealt(actions: Sequence[Action], rng: np.random.Generator) -> list[Action]:
+def _in_turns(actions: Sequence[Action], rng: np.random.Generator) -> list[Action]:
     """The actions in random order, taken from the categories in turn."""
     shuffled = [actions[i] for i in rng.permutation(len(actions))]
     piles = [[a for a in shuffled if a.category == category] for category in dict.fromkeys(a.category for a in actions)]

@@ -102,27 +102,22 @@ def optimal_design(
     *,
     tolerance: float = 1e-3,
     max_steps: int = 10_000,
-    method: Literal["multiplicative", "frank-wolfe"] = "multiplicative",
 ) -> Design:
     """The G- and D-optimal design over the actions: the largest leverage is at most (1 + tolerance) n.
 
-    "multiplicative" needs few, larger steps down to a tolerance of about 1e-4; "frank-wolfe", with away steps,
-    converges linearly and goes on to 1e-9. When `max_steps` do not suffice, `gap` of the result says by how much.
+    Few steps suffice down to a tolerance of about 1e-4. When `max_steps` do not, `gap` of the result says by how much.
 
     Args:
         z: one row for each action, usually from `prepare`; rows of zeros get weight 0.
         tolerance: of the gap, relative to n.
 
     Raises:
-        ValueError: z is not a finite matrix or all zero, the tolerance is not positive, or the method is unknown.
+        ValueError: z is not a finite matrix or all zero, or the tolerance is not positive.
     """
-    solvers = {"multiplicative": _multiplicative, "frank-wolfe": _frank_wolfe}
-    if method not in solvers:
-        raise ValueError(f"method = {method!r} is unknown: choose one of {', '.join(solvers)}")
     if not tolerance > 0 or max_steps < 0:
         raise ValueError("tolerance must be above 0 and max_steps 0 or more")
     w = _row_space(z)
-    q = solvers[method](w, w.shape[1] * tolerance, max_steps)
+    q = _multiplicative(w, w.shape[1] * tolerance, max_steps)
     q = q / q.sum()
     return Design(q, _leverages(w, q), w.shape[1])
 
@@ -154,35 +149,6 @@ def _may_support(values: Float[np.ndarray, " action"], gap: float, n: int) -> Bo
     gap = max(gap, 0.0)
     bound = n * (1 + gap / 2 - np.sqrt(gap * (4 + gap - 4 / n)) / 2)
     return values >= bound * (1 - 1e-9)  # at the optimum every leverage in use is n but for rounding
-
-
-def _frank_wolfe(w: Float[np.ndarray, "action n"], tolerance: float, max_steps: int) -> Proportions:
-    """Move weight to the action of largest leverage, or away from the used one of smallest, by the best step.
-
-    Fedorov 1972 and Wynn 1970; away steps as in Todd and Yildirim 2007.
-    """
-    n = w.shape[1]
-    q = np.full(len(w), 1 / len(w))
-    for step in range(max_steps + 1):
-        values = _leverages(w, q)
-        if values.max() - n <= tolerance or step == max_steps:
-            break
-        action, size = _exact_step(values, q, n)
-        q = (1 - size) * q
-        q[action] = max(q[action] + size, 0.0)
-    return q
-
-
-def _exact_step(values: Float[np.ndarray, " action"], q: Proportions, n: int) -> tuple[int, float]:
-    """The action a and the size s, negative to move away, for which q <- (1 - s) q + s e_a raises log det most."""
-    forward = int(values.argmax())
-    away = int(np.where(q > 0, values, np.inf).argmin())
-    if values[forward] - n >= n - values[away]:
-        return forward, (values[forward] / n - 1) / (values[forward] - 1)
-    everything = -q[away] / (1 - q[away])
-    if values[away] <= 1:
-        return away, everything
-    return away, max(everything, (values[away] / n - 1) / (values[away] - 1))
 
 
 def prepare(

@@ -1,0 +1,1 @@
+"""Behavioural embeddings from ratings, and encoders that map text into them."""

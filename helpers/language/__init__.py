@@ -1,0 +1,1 @@
+"""Language models: loading, prompts, decoding, likelihood, hidden states, adapters."""

@@ -199,11 +199,11 @@ def load_adapter(lm: LoadedModel, folder: Path) -> AdaptedModel:
 
 
 def _damage(folder: Path, checksums: dict[str, str]) -> str:
-    """What is wrong with the files, or nothing. Adapters of earlier versions of the course have no checksums."""
+    """What is wrong with the files, or nothing."""
     for name in (WEIGHTS, SETTINGS):
         if not (folder / name).is_file():
             return f"there is no {name}"
-        if name in checksums and sha256(folder / name) != checksums[name]:
+        if sha256(folder / name) != checksums.get(name):
             return f"{name} has changed since it was saved"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ from helpers.base.storage import CourseError
 # Constants that some versions of transformers saved, and others compute: no weights.
 BUFFERS = re.compile(r"(inv_freq|position_ids|masked_bias)$")
 
+_load = vars(PreTrainedModel)["from_pretrained"].__func__
+_asking = threading.RLock()
+
 
 @contextlib.contextmanager
 def one_line(name: str, place: str, kind: str, extras: re.Pattern[str] | None = None) -> Iterator[None]:
@@ -32,17 +36,17 @@ def one_line(name: str, place: str, kind: str, extras: re.Pattern[str] | None = 
     Raises:
         CourseError: for any failure.
     """
-    load = vars(PreTrainedModel)["from_pretrained"].__func__
 
     def checked(cls: type[PreTrainedModel], *args, **options) -> PreTrainedModel:
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # to name them
-        model, found = load(cls, *args, **options)
+        model, found = _load(cls, *args, **options)
         refuse_mismatch(name, found, extras)
         return model
 
     try:
-        # sentence-transformers hands no report on, so all loaders are asked where they meet.
-        with patch.object(PreTrainedModel, "from_pretrained", classmethod(checked)):
+        # sentence-transformers hands no report on, so all loaders are asked where they meet; one thread at a time,
+        # since each puts back what it found.
+        with _asking, patch.object(PreTrainedModel, "from_pretrained", classmethod(checked)):
             yield
     except CourseError:
         raise

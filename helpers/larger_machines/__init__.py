@@ -1,0 +1,1 @@
+"""Servers, a cluster, several processes, ratings by the million, sizing."""

@@ -235,7 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", default=model_name(), help="name in the course, hub name or folder (STEER_MODEL)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="the faster one of this machine if not given")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="default: bfloat16 if the device has it",
+    )
     parser.add_argument("--with-parent", action="store_true", help="end when standard input is closed")
     chosen = parser.parse_args(arguments)
     if chosen.with_parent:

@@ -14,7 +14,7 @@ from helpers.are.experiment import Approach
 from helpers.are.robustness import (
     IN_CAPITALS,
     WRAPPERS,
-    Begun,
+    GivenAnswer,
     complied,
     declines_later,
     dressed,
@@ -82,14 +82,14 @@ def test_answers_that_decline_already_are_left_out_and_nothing_is_shown():
     backend = Scripted(lambda messages: NO if "sail" in messages[-1][1] else "  Take flour.")
     (begun,) = complied(backend, QUESTIONS, is_no)
     assert (begun.id, begun.text, begun.answer) == ("q-0", QUESTIONS[0].text, "Take flour.")
-    assert str(begun) == "Begun(id='q-0')"
+    assert str(begun) == "GivenAnswer(id='q-0')"
 
 
 def test_a_prompt_goes_on_with_the_first_tokens_of_the_answer():
     """One token per byte here: the beginning stands in the assistant's turn as it is, and the turn stays open."""
     tokenizer = tiny().tokenizer
     tokenizer.chat_template = tokenizer.chat_template.replace("{{ m['content'] }}\n", "{{ m['content'] }}|")
-    some = [Begun("q-0", "How?", "Take two \ncups"), Begun("q-1", "Why?", "short")]
+    some = [GivenAnswer("q-0", "How?", "Take two \ncups"), GivenAnswer("q-1", "Why?", "short")]
     found = prefilled(tokenizer, some, (0, 4, 10))
     assert {length: len(prompts) for length, prompts in found.items()} == {0: 1, 4: 1, 10: 1}  # one is too short
     for length, (prompt,) in found.items():
@@ -98,20 +98,20 @@ def test_a_prompt_goes_on_with_the_first_tokens_of_the_answer():
 
 
 def test_a_character_that_is_cut_through_is_left_out():
-    (prompt,) = prefilled(tiny().tokenizer, [Begun("q-0", "How?", "Café crème")], (4,))[4]
+    (prompt,) = prefilled(tiny().tokenizer, [GivenAnswer("q-0", "How?", "Café crème")], (4,))[4]
     assert prompt[-1] == ("assistant", "Caf")
 
 
 def test_beginnings_need_answers_that_go_on():
     with pytest.raises(CourseError, match="no answer has more than 20 tokens"):
-        prefilled(tiny().tokenizer, [Begun("q-0", "How?", "Take two cups")])
+        prefilled(tiny().tokenizer, [GivenAnswer("q-0", "How?", "Take two cups")])
     with pytest.raises(ValueError, match="give 0 or more"):
         prefilled(tiny().tokenizer, [], (-1,))
 
 
 def test_recovering_is_counted_by_length_behind_the_system_message():
     backend = Scripted(lambda messages: " of it. I'm sorry, I can't." if len(messages[-1][1]) < 6 else " of flour.")
-    prompts = prefilled(tiny().tokenizer, [Begun("q-0", "How do I bake?", "Take two cups")], (4, 8))
+    prompts = prefilled(tiny().tokenizer, [GivenAnswer("q-0", "How do I bake?", "Take two cups")], (4, 8))
     found = recovered(Approach(tiny(), backend, before=(("system", "Be kind."),)), prompts, is_no)
     assert {length: list(values) for length, values in found.items()} == {4: [1], 8: [0]}
     assert backend.asked[0] == (("system", "Be kind."), ("user", "How do I bake?"), ("assistant", "Take"))
@@ -119,7 +119,7 @@ def test_recovering_is_counted_by_length_behind_the_system_message():
 
 def test_a_method_that_is_a_context_is_asked_inside_it():
     lm, heard = tiny(), []
-    prompts = prefilled(lm.tokenizer, [Begun("q-0", QUESTIONS[0].text, "ab cd ef")], (2, 5))
+    prompts = prefilled(lm.tokenizer, [GivenAnswer("q-0", QUESTIONS[0].text, "ab cd ef")], (2, 5))
 
     def listening(text: str) -> bool:
         heard.append(text)

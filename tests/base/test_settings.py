@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,10 @@ def test_what_needs_a_checkout_says_so_when_installed(monkeypatch, tmp_path, cap
         assert started() == 1
         error = capsys.readouterr().err
         assert "run it in a checkout" in error and error.count("\n") == 1
+
+
+def test_every_setting_stands_in_the_table_of_settings():
+    code = [path.read_text("utf-8") for path in (settings.PROJECT / "helpers").rglob("*.py")]
+    known = set(re.findall(r"\bSTEER_[A-Z_]+", "".join(code)))
+    table = (settings.PROJECT / "notebooks" / "RUNNING.md").read_text("utf-8").split("## Settings")[1].split("\n## ")[0]
+    assert known == set(re.findall(r"\bSTEER_[A-Z_]+", table)) and len(known) > 10

@@ -1,7 +1,6 @@
 """How much faster is the engine than three ways of transformers? Run: python tests/benchmarks/bench_generation.py
 
-All are timed in one run, and only their ratios are meant to be compared. Those to the plain way with a
-common prefix are recorded as `generation.speedup_prefix_generate` (and `_expand`) when STEER_RESULTS is set.
+All are timed in one run, and only their ratios are meant to be compared. Notebook 04 records them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import time
 
 import torch
 
-from helpers.course import results
 from helpers.course.speed import measure_speedups
 from helpers.language import models
 from helpers.language.generation import LocalBackend
@@ -23,7 +21,7 @@ EXPECTED["prefix_generate_expand"] = 1.5
 def main() -> None:
     """Print each ratio beside the one we expect."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the faster one here")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 if the device has it")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--cpu-time", action="store_true", help="beside other busy programs; with one thread")
     chosen = parser.parse_args()
@@ -33,9 +31,6 @@ def main() -> None:
     print(f"{str(lm.model.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads")
     for name, ratio in ratios.items():
         print(f"{name:22} {ratio:5.1f} times as fast (expected: at least {EXPECTED[name]:g})")
-    for name in ("prefix_generate", "prefix_generate_expand"):
-        row = {"n": chosen.prompts, "seeds": [0], "unit": "times as fast", "notebook": "tests"}
-        results.record(f"generation.speedup_{name}", ratios[name], **row)
 
 
 if __name__ == "__main__":

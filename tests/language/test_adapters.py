@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import byte_tokenizer, tiny
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from helpers.base.storage import CourseError
+from helpers.base.storage import CourseError, sha256
 from helpers.language.adapters import (
     fingerprint,
     first_adapted,
@@ -260,14 +260,25 @@ def test_an_adapter_that_was_changed_since_is_refused(lm, tmp_path, change):
 
 
 @pytest.mark.parametrize("change", BROKEN.values(), ids=list(BROKEN))
-def test_weights_are_compared_both_ways_also_without_checksums(lm, tmp_path, change):
+def test_weights_are_compared_both_ways_also_where_checksums_are_right(lm, tmp_path, change):
     save_adapter(stirred(lm), tmp_path, "", {})
-    facts = json.loads((tmp_path / "edit.json").read_text())
-    del facts["checksums"]  # as earlier versions kept them
-    (tmp_path / "edit.json").write_text(json.dumps(facts))
     assert load_adapter(lm, tmp_path)
     change(tmp_path)
+    facts = json.loads((tmp_path / "edit.json").read_text())
+    facts["checksums"] |= {name: sha256(tmp_path / name) for name in facts["checksums"] if (tmp_path / name).exists()}
+    (tmp_path / "edit.json").write_text(json.dumps(facts))
     with pytest.raises(CourseError, match="is damaged"):
+        load_adapter(lm, tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["all", "adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_without_a_checksum_is_refused(lm, tmp_path, missing):
+    """Otherwise a changed strength would pass where somebody removed one line."""
+    save_adapter(stirred(lm), tmp_path, "", {})
+    facts = json.loads((tmp_path / "edit.json").read_text())
+    facts.pop("checksums") if missing == "all" else facts["checksums"].pop(missing)
+    (tmp_path / "edit.json").write_text(json.dumps(facts))
+    with pytest.raises(CourseError, match=r"has changed since it was saved.*train it again"):
         load_adapter(lm, tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -56,9 +55,6 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": None,
 }
-LATENT = {"num_key_value_heads": 4}  # latent attention: every head has a key of its own
-HYBRID = {"num_hidden_layers": 4}  # of which some are recurrent
-MORE: dict[str, dict[str, Any]] = {}
 PROMPTS = [(5, 9, 33, 60, 2), (41, 3, 3, 17, 22, 8, 50, 51, 20, 11, 9, 62, 7, 5), tuple(range(3, 30))]
 PROMPTS += [PROMPTS[2][:20] + PROMPTS[0]]
 TEXTS = [(5, 6, 7), (9,)]
@@ -69,7 +65,7 @@ def config_of(kind: str) -> PreTrainedConfig:
     make = CONFIG_MAPPING[kind]
     others = getattr(make, "attribute_map", {})  # `hidden_size` may be another name for `n_embd`
     known = {*make().to_dict(), *others} - {name for name in others if others[name] in SIZES and name in SIZES}
-    return make(**{name: size for name, size in SIZES.items() if name in known} | MORE.get(kind, {}))
+    return make(**{name: size for name, size in SIZES.items() if name in known})
 
 
 def built(kind: str) -> PreTrainedModel | None:

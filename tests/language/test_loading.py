@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import byte_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertForMaskedLM, BertModel
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertForMaskedLM, BertModel, PreTrainedModel
 
 from helpers.base.storage import CourseError
 from helpers.language import loading, models
@@ -197,3 +198,30 @@ def test_loading_elsewhere_is_as_it_was(cache, tmp_path):
     assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path), torch.nn.Module)
     with pytest.raises(CourseError, match="could not load x as a model"), loading.one_line("x", "x", "model"):
         raise RuntimeError("boom\nat length")
+
+
+def test_two_threads_that_load_leave_the_loader_as_it_was():
+    """Each puts its own check into the loader and takes it out again, so the second waits for the first."""
+    before, inside, leave = vars(PreTrainedModel)["from_pretrained"], threading.Event(), threading.Event()
+    order = []
+
+    def first() -> None:
+        with loading.one_line("one", "one", "model"):
+            inside.set()
+            leave.wait(10)
+            order.append("first out")
+
+    def second() -> None:
+        with loading.one_line("two", "two", "model"):
+            order.append("second in")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first out", "second in"]
+    assert vars(PreTrainedModel)["from_pretrained"] is before

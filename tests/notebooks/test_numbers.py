@@ -148,6 +148,16 @@ def test_every_figure_of_the_readme_is_published():
     assert [quote.text for quote in figures if not stands_in(quote, published(RESULTS))] == []
 
 
+def test_minutes_of_the_commands_are_those_that_were_measured():
+    known = re.findall(r"^\| tests\.(\w+_minutes) \| ([\d.]+) ", RESULTS, re.MULTILINE)
+    minutes = {name: round(float(value)) for name, value in known}
+    both = minutes["cold_minutes"], minutes["warm_minutes"]
+    readme, running = ((PROJECT / page).read_text("utf-8") for page in ("README.md", "notebooks/RUNNING.md"))
+    assert "every notebook: {} min the first time, then {} min\n".format(*both) in readme
+    assert re.search(r"\| `make test`, .* \| {} min \| {} min \|\n".format(*both), running)
+    assert f"| `make check` | | {minutes['check_minutes']} min |\n" in running
+
+
 def test_every_known_figure_is_still_in_its_notebook():
     for number, known in KNOWN.items():
         (path,) = FOLDER.glob(f"{number}_*.ipynb")

@@ -1273,7 +1273,8 @@ class AnswerOfLayers:
     """What a tiny model says, with its layers, and what was wrong when it failed to say anything."""
 
     def __init__(self, state: np.ndarray, layers: list) -> None:
-        self.state, self.layers, self.problem = state, layers, None
+        self.state, self.layers = state, layers
+        self.problem: str | None = None
 
 
 class NoAnswer(Exception):

@@ -141,7 +141,7 @@ EAGLE_EXERCISES["03.3"] = Exercise(
 
 
 def spread_out(values, points, apart, n):
-    taken = []
+    taken: list[int] = []
     for index in np.argsort(-values):
         distances = np.linalg.norm(points[taken] - points[index], axis=1)
         if len(taken) < n and (distances >= apart).all():
@@ -150,7 +150,7 @@ def spread_out(values, points, apart, n):
 
 
 def _only_from_the_last(values, points, apart, n):
-    taken = []
+    taken: list[int] = []
     for index in np.argsort(-values):
         if len(taken) < n and (not taken or np.linalg.norm(points[taken[-1]] - points[index]) >= apart):
             taken.append(int(index))
@@ -475,7 +475,8 @@ def _asked_again(texts, wishes, shown, ask, rules):
     """Asks once more for what could not be used."""
     new, problems = rewritten(texts, wishes, shown, ask, rules)
     bad = [place for place, problem in enumerate(problems) if problem]
-    again = rewritten(*([rows[place] for place in bad] for rows in (texts, wishes, shown)), ask, rules)
+    some_texts, some_wishes, some_shown = ([rows[place] for place in bad] for rows in (texts, wishes, shown))
+    again = rewritten(some_texts, some_wishes, some_shown, ask, rules)
     for place, text, problem in zip(bad, *again, strict=True):
         new[place], problems[place] = text, problem
     return new, problems
@@ -813,7 +814,7 @@ def _chosen_actions(seed: int) -> tuple:
 
 def _swaps(z, chosen, score, invert=np.linalg.inv, ridge=1e-6, at_once=True, first=np.array):
     """Wrong answers: without a ridge, with the rest of the round before, or from another order of the places."""
-    found, before = first(chosen), None
+    found, before = first(chosen), np.array([])
     while not np.array_equal(found, before):
         before = found.copy()
         for place in range(len(found)):
@@ -1899,7 +1900,8 @@ def _searching(
     """A wrong answer: a search that knows, or remembers to have asked, something else."""
 
     def answer(text, look, ask, calls, rounds):
-        texts, asked, found = [text], set(), []
+        texts, asked = [text], set()
+        found: list[tuple] = []
         for _ in range(rounds):
             so_far, promise = look(texts)
             tried = np.array([[(t, aim) in asked and not forget for aim in range(promise.shape[1])] for t in texts])
@@ -2191,7 +2193,7 @@ EAGLE_EXERCISES["08.7"] = Exercise(
 
 
 def aims_by_words(labels, themes):
-    found = {}
+    found: dict[tuple, list[int]] = {}
     for position, (names, theme) in enumerate(zip(labels, themes, strict=True)):
         if names:
             found.setdefault((tuple(sorted(names[:2])), theme), []).append(position)
@@ -2209,7 +2211,7 @@ def _aims_with(words, empty_too=False):
     """A wrong answer: aims by other words than those that count."""
 
     def answer(labels, themes):
-        found = {}
+        found: dict[tuple, list[int]] = {}
         for position, (names, theme) in enumerate(zip(labels, themes, strict=True)):
             if names or empty_too:
                 found.setdefault(words(names, theme), []).append(position)
