@@ -360,7 +360,9 @@ def for_nbgrader(book: NotebookNode) -> NotebookNode:
             number = found[2].replace(".", "-")
             _tell_nbgrader(cell, f"check-{number}", grade=True)
             for count, solution in enumerate(waiting, start=1):
-                _tell_nbgrader(solution, f"solution-{number}" + f"-{count}" * (count > 1), grade=False)
+                _tell_nbgrader(
+                    solution, f"solution-{number}" if count == 1 else f"solution-{number}-{count}", grade=False
+                )
             waiting = []
     _refuse_unchecked(waiting)
     return book
@@ -389,7 +391,7 @@ def _around_checks(cell: NotebookNode) -> list[NotebookNode]:
     sources = [text for part in parts if (text := "\n".join(part).strip("\n"))]
     made = [copy.deepcopy(cell) for _ in sources]
     for count, (new, source) in enumerate(zip(made, sources, strict=True)):
-        new.update(id=cell.id + f"-{count}" * (count > 0), source=source, outputs=[], execution_count=None)
+        new.update(id=f"{cell.id}-{count}" if count else cell.id, source=source, outputs=[], execution_count=None)
     return made
 
 

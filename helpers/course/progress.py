@@ -316,7 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems.append(f"{chosen.table or 'the table'} could not be written ({error.strerror or error})")
     if not rows and not problems:
         problems = [f"no record of progress below {chosen.folder}"]
-    print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -135,7 +135,8 @@ class Steering:
         found = self.rewrite(texts, self.said(aims), seeds)
         copied = [copies(text, self.aims[aim].idea) for text, aim in zip(found.texts, aims, strict=True)]
         problems = [
-            problem or "copies the idea" * is_copy for problem, is_copy in zip(found.problems, copied, strict=True)
+            problem or ("copies the idea" if is_copy else "")
+            for problem, is_copy in zip(found.problems, copied, strict=True)
         ]
         return Rewrites(
             [old if is_copy else new for old, new, is_copy in zip(texts, found.texts, copied, strict=True)], problems

@@ -101,7 +101,9 @@ class SteeringRun:
     def label(self) -> str:
         """The run in a few words."""
         (paid, judged), taken = self.gained[:, -1], len(self.steps) - 1
-        return f"{self.name}: {taken} step{'s' * (taken != 1)}, {paid:+.2f} stars, by the judge {judged:+.2f}"
+        return (
+            f"{self.name}: {taken} {'step' if taken == 1 else 'steps'}, {paid:+.2f} stars, by the judge {judged:+.2f}"
+        )
 
 
 def task_for(task: Steering, item: int) -> Steering:
