@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -681,3 +682,27 @@ def test_the_second_model_answers_and_its_answers_are_its_own():
     assert "Paris" in answer
     ends = [one.lm.tokenizer.decode(generation.end_of_answer(one.lm)) for one in (generation.local_backend(), second)]
     assert ends == ["<|im_end|>", ""]  # behind Gemma's answers stands an empty line, at which decoding does not stop
+
+
+def test_threads_that_leave_in_another_order_keep_and_restore_the_attention():
+    """The first to leave must not take away the attention of a pass that is still under way."""
+    model = tiny_chat().model
+    config = model.get_decoder().config
+    before, entered, leave = config._attn_implementation, threading.Event(), threading.Event()
+
+    def longer() -> None:
+        with attention.shared_prefixes(model):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=longer)
+    with attention.shared_prefixes(model):
+        thread.start()
+        assert entered.wait(10)
+    assert config._attn_implementation == "shared" != before
+    leave.set()
+    thread.join(10)
+    assert config._attn_implementation == before
+    with pytest.raises(RuntimeError), attention.shared_prefixes(model):
+        raise RuntimeError
+    assert config._attn_implementation == before and not attention._inside

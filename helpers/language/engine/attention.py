@@ -143,17 +143,27 @@ def _softmax(scores: Tensor) -> Tensor:
 
 AttentionInterface.register("shared", shared_attention)
 
+_access = threading.Lock()  # batches that are computed at the same time share models and the memory of prefixes
+_inside: dict[int, tuple[int, str]] = {}  # by configuration: passes under way, and the attention outside of them
+
 
 @contextlib.contextmanager
 def shared_prefixes(model: LanguageModel) -> Iterator[None]:
-    """A context in which the model attends with `shared_attention`."""
+    """A context in which the model attends with `shared_attention`; threads may be inside at the same time."""
     config = model.get_decoder().config
-    before = config._attn_implementation
-    config._attn_implementation = "shared"
+    with _access:
+        inside, before = _inside.get(id(config), (0, config._attn_implementation))
+        _inside[id(config)] = inside + 1, before
+        config._attn_implementation = "shared"
     try:
         yield
     finally:
-        config._attn_implementation = before
+        with _access:
+            inside, before = _inside.pop(id(config))
+            if inside > 1:
+                _inside[id(config)] = inside - 1, before
+            else:
+                config._attn_implementation = before
 
 
 def causal_mask(queries: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "1 1 query query"]:
@@ -183,7 +193,6 @@ def extend(model: PreTrainedModel, shared: KeysValues | None, tokens: Int[Tensor
 
 _prefixes: WeakKeyDictionary[PreTrainedModel, tuple[tuple, OrderedDict[TokenIds, KeysValues]]]
 _prefixes = WeakKeyDictionary()
-_access = threading.Lock()  # batches that are computed at the same time share the memory
 
 
 def computed_prefix(model: PreTrainedModel, tokens: TokenIds) -> KeysValues | None:
