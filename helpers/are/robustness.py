@@ -1,4 +1,4 @@
-"""Is a refusal robust? The same questions in another wrapper, and prefilled answers that have begun to comply.
+"""Is a refusal robust? The same questions in another wrapper, and prefilled answers that have given to comply.
 
 Both are measured from the defender's side: the wrappers are a handful of plain templates, and the beginnings are those
 that the base model writes by itself. Nothing is optimised to get past a model. Harmless questions are treated the same,
@@ -116,19 +116,19 @@ def prefilled(
     """
     if not lengths or min(lengths) < 0:
         raise ValueError(f"beginnings of {tuple(lengths)} tokens: give 0 or more")
-    tokens = [(begun, plain_tokens(tokenizer, begun.answer)) for begun in answers]
-    long = [(begun, ids) for begun, ids in tokens if len(ids) > max(lengths)]
+    tokens = [(given, plain_tokens(tokenizer, given.answer)) for given in answers]
+    long = [(given, ids) for given, ids in tokens if len(ids) > max(lengths)]
     if not long:
         raise CourseError(f"no answer has more than {max(lengths)} tokens: prefill fewer, or ask for longer answers")
 
-    def prompt(begun: GivenAnswer, beginning: str) -> Prompt:
-        return (("user", begun.text), ("assistant", beginning)) if beginning else (("user", begun.text),)
+    def prompt(given: GivenAnswer, beginning: str) -> Prompt:
+        return (("user", given.text), ("assistant", beginning)) if beginning else (("user", given.text),)
 
     def text(ids: TokenIds) -> str:
         whole = str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
         return whole.rstrip("\ufffd")  # a character of several tokens that was cut
 
-    return {length: [prompt(begun, text(ids[:length])) for begun, ids in long] for length in lengths}
+    return {length: [prompt(given, text(ids[:length])) for given, ids in long] for length in lengths}
 
 
 def recovered(
