@@ -1,4 +1,4 @@
-"""Is a refusal robust? The same questions in another wrapper, and prefilled answers that have given to comply.
+"""Is a refusal robust? The same questions in another wrapper, and prefilled answers that have begun to comply.
 
 Both are measured from the defender's side: the wrappers are a handful of plain templates, and the beginnings are those
 that the base model writes by itself. Nothing is optimised to get past a model. Harmless questions are treated the same,
