@@ -16,7 +16,7 @@ from helpers.base.settings import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 HEADINGS = ("What you will learn", "Set-up", "Exercises", "Summary", "Quiz", "References")
-FORBIDDEN = tuple(f"/{folder}/" for folder in ("root", "work", "home", "Users"))  # of the author's machine
+FORBIDDEN = tuple(f"/{folder}/" for folder in ("root", "work", "home", "Users", "tmp"))  # of the author's machine
 MAX_BYTES = 500_000
 CHECK = "NBVAL_CHECK_OUTPUT"
 
@@ -155,6 +155,13 @@ def model_named(book, stem) -> list[str]:
     return ["'Set-up' does not say that the numbers are of SmolLM2-135M-Instruct"] * wrong
 
 
+def no_fixed_block(book, stem) -> list[str]:
+    """Another chat model (`STEER_MODEL`) has another number of blocks: their places follow `late` or `as_deep`."""
+    fixed = re.compile(r"\.layers\[\d+\]|layers\.\d+\.")
+    found = [match[0] for cell in code_cells(book) for match in fixed.finditer(cell.source)]
+    return [f"names one block of one model: {name}" for name in found]
+
+
 def figures_described(book, stem) -> list[str]:
     problems = []
     for cell in code_cells(book):
@@ -218,6 +225,7 @@ RULES = (
     small_steps,
     prose_for_the_code,
     model_named,
+    no_fixed_block,
     figures_described,
     required_headings,
     exercises_with_solutions,
@@ -327,6 +335,8 @@ BROKEN = [
     (prose_for_the_code, replace_text(PARAGRAPH, ""), "words of prose"),
     (prose_for_the_code, add_text(PARAGRAPH * 3), "words of prose"),
     (model_named, on_cell(1, source="lm = language_model()"), "numbers are of SmolLM2"),
+    (no_fixed_block, on_cell(1, source="weight = lm.model.model.layers[25].mlp.weight"), "one block"),
+    (no_fixed_block, on_cell(1, source="part = model.get_submodule('model.layers.7.mlp')"), "one block"),
     (figures_described, lambda book: book.cells[2].outputs.pop(), "without a printed"),
     (figures_described, lambda book: book.cells[2].outputs[1].update(text="Figure: a line"), "without a printed"),
     *[(required_headings, replace_text(f"## {title}", "## Else"), title) for title in HEADINGS],
