@@ -73,25 +73,27 @@ def followed_each(
     n_emitted = calls // task.horizon
     if not n_emitted:
         raise ValueError(f"{calls} calls for episodes of up to {task.horizon} steps: give at least as many")
-    visited: list[list[str]] = [[] for _ in range(len(seeds) * len(starts))]
-    emitted: list[list[bool]] = [[] for _ in visited]
     rows = [(seed, start) for seed in seeds for start in starts]
-    number, policy = 0, None if policies is None else SideBySide(policies)
-    while (fewest := calls - min(map(len, visited))) > 0:
-        several = range(number, number + -(-fewest // task.horizon))  # no more than will be needed
+    visited: list[list[str]] = [[] for _ in rows]
+    emitted: list[list[bool]] = [[] for _ in rows]
+    played = [0] * len(rows)
+    while min(map(len, visited)) < calls:
+        # Each row plays no more episodes than it will need, and none once its calls are spent.
+        needed = [-(-(calls - len(own)) // task.horizon) for own in visited]
+        todo = [(row, played[row] + n) for row, several in enumerate(needed) for n in range(several)]
+        sizes = np.maximum(needed, 0).reshape(len(seeds), -1).sum(axis=1).tolist()
         episodes = play(
             task,
-            [start for _, start in rows for _ in several],
+            [rows[row][1] for row, _ in todo],
             support,
-            policy,
-            [seed_of(seed, "follow", *start, n) for seed, start in rows for n in several],
-            [seed_of("follow", *start, n) for _, start in rows for n in several],
+            None if policies is None else SideBySide(policies, sizes),
+            [seed_of(rows[row][0], "follow", *rows[row][1], n) for row, n in todo],
+            [seed_of("follow", *rows[row][1], n) for row, n in todo],
         )
-        for episode, (texts, n_calls) in enumerate(zip(episodes.texts, episodes.calls, strict=True)):
-            visited[episode // len(several)] += texts[1 : n_calls + 1]
-            counts = number + episode % len(several) < n_emitted
-            emitted[episode // len(several)] += [False] * (n_calls - 1) + [counts]
-        number += len(several)
+        for (row, n), texts, n_calls in zip(todo, episodes.texts, episodes.calls, strict=True):
+            visited[row] += texts[1 : n_calls + 1]
+            emitted[row] += [False] * (n_calls - 1) + [n < n_emitted]
+            played[row] += 1
     marks = np.array([own[:calls] for own in emitted])
     parts = [slice(first, first + len(starts)) for first in range(0, len(rows), len(starts))]
     return [Visited([own[:calls] for own in visited[part]], marks[part]) for part in parts]

@@ -33,22 +33,26 @@ class StatePolicy(nn.Module):
 
 
 class SideBySide(StatePolicy):
-    """Several policies in one: each sees an equal share of the states, in their order.
+    """Several policies in one: each sees its share of the states, in their order.
 
     So their episodes are played in one batch, which takes less time than one after the other.
+
+    Args:
+        sizes: how many states each policy sees; equal shares where not given.
     """
 
-    def __init__(self, policies: Sequence[StatePolicy]) -> None:
+    def __init__(self, policies: Sequence[StatePolicy], sizes: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.policies = nn.ModuleList(policies)
+        self.policies, self.sizes = nn.ModuleList(policies), sizes
 
     def scores(self, states: Sequence[State], options: Sequence[Options]) -> Float[Tensor, "state option"]:
-        size = len(states) // len(self.policies)
-        parts = [slice(first, first + size) for first in range(0, len(states), size)]
-        rows = []
-        for own, part in zip(self.policies, parts, strict=True):
+        sizes = self.sizes or [len(states) // len(self.policies)] * len(self.policies)
+        rows, first = [], 0
+        for own, size in zip(self.policies, sizes, strict=True):
             assert isinstance(own, StatePolicy)  # for the type checker: a ModuleList does not keep the type
-            rows.append(own.scores(states[part], options[part]))
+            if size:
+                rows.append(own.scores(states[first : first + size], options[first : first + size]))
+            first += size
         return torch.cat(rows)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from fake_steering import LABELS, fake_task, task_starts
 
 from helpers.eagle import methods
@@ -13,6 +14,7 @@ from helpers.eagle.agent import OptionPolicy, fit_offline, label_rows
 from helpers.eagle.aims import Aim
 from helpers.eagle.emission import Visited
 from helpers.eagle.steering import State
+from helpers.eagle.trajectories import StatePolicy
 
 POLICY = OptionPolicy(temperature=1.0)
 METHODS = {
@@ -92,6 +94,34 @@ def test_policies_that_are_followed_side_by_side_do_not_see_each_other():
     for seed, policy, found in zip((1, 2), policies, both, strict=True):
         alone = methods.followed(fake_task(), task_starts(4), 8, seed, policy, "optimistic")
         assert alone.texts == found.texts and (alone.emitted == found.emitted).all()
+
+
+class StopsAtOnce(StatePolicy):
+    """Ends the episodes of some starts after one step, and never those of the others."""
+
+    def __init__(self, hasty):
+        super().__init__()
+        self.hasty = hasty
+
+    def scores(self, states, options):
+        found = torch.zeros(len(states), len(options[0].features))
+        found[:, -1] = torch.tensor([50.0 if state.start in self.hasty else -50.0 for state in states])
+        return found
+
+
+def test_a_start_whose_calls_are_spent_makes_no_more_and_sees_nothing_of_the_others():
+    starts = task_starts(4)
+    policies = [StopsAtOnce(starts[:1]), StopsAtOnce(starts[2:])]
+    task = fake_task(horizon=4)
+    both = methods.followed_each(task, starts, 8, [1, 2], policies, "optimistic")
+    assert len(task.rewrite.backend.asked) <= 8 * 4 * 2 + 3 * 3  # the last episode of a hasty start may be cut off
+    for seed, policy, found in zip((1, 2), policies, both, strict=True):
+        for number, start in enumerate(starts):
+            alone = methods.followed(fake_task(horizon=4), [start], 8, seed, policy, "optimistic")
+            assert alone.texts[0] == found.texts[number]
+            assert alone.emitted[0].tolist() == found.emitted[number].tolist()
+            hasty = [True, True] + [False] * 6
+            assert alone.emitted[0].tolist() == (hasty if start in policy.hasty else [False, False, False, True] * 2)
 
 
 def test_a_guided_search_asks_for_what_its_policy_values_most():
