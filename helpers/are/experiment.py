@@ -167,6 +167,33 @@ def few_pairs(concept: Concept, pairs: int) -> Concept:
     return replace(concept, train=concept.train[:pairs] * max(1, round(len(unpaired) / pairs)), others=unpaired)
 
 
+def at_hand(concept: Concept) -> list[Question]:
+    """The questions that an edit may learn from, before anyone has labelled them: harmful ones, then harmless ones."""
+    asked = [Question(example.id, messages_of(example.plain)[-1][1]) for example in concept.train]
+    return asked + concept.others + concept.retain.train
+
+
+def from_labels(concept: Concept, labelled: Sequence[int]) -> Concept:
+    """The concept as it is when only some questions are labelled: their numbers in `at_hand`.
+
+    A harmful question makes a pair where the prompted model declines it, and stays unpaired where it does not; a
+    harmless one is retained.
+
+    Raises:
+        ValueError: a number that is given twice or does not exist; no pair, or nothing to retain.
+    """
+    pairs, harmful = len(concept.train), len(concept.train) + len(concept.others)
+    rows = sorted(set(labelled))
+    if len(rows) < len(labelled) or not set(rows) <= set(range(harmful + len(concept.retain.train))):
+        raise ValueError("a question is labelled twice, or does not exist: give numbers of `at_hand`")
+    train = [concept.train[row] for row in rows if row < pairs]
+    kept = [concept.retain.train[row - harmful] for row in rows if row >= harmful]
+    if not train or not kept:
+        raise ValueError(f"{len(train)} pairs and {len(kept)} harmless questions: label at least one of each")
+    others = [concept.others[row - pairs] for row in rows if pairs <= row < harmful]
+    return replace(concept, train=train, others=others, retain=replace(concept.retain, train=kept))
+
+
 def mood(positive: bool, backend: Backend | None = None, progress: bool = False) -> Concept:
     """Speaking well (or ill) of every subject, as the model does after `PRAISING` (`COMPLAINING`)."""
     shows = is_positive if positive else is_negative

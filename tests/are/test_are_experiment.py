@@ -252,6 +252,26 @@ def test_of_few_pairs_the_others_questions_stay_and_half_of_the_rows_are_pairs()
             experiment.few_pairs(whole, pairs)
 
 
+def test_an_edit_from_labels_learns_from_the_labelled_questions_alone():
+    examples = [Example(str(n), (("system", "!"), ("user", f"q{n}")), (("user", f"q{n}"),), "yes") for n in range(3)]
+    kept = [Question(f"k{n}", f"harmless {n}") for n in range(4)]
+    whole = replace(concept(), train=examples, others=[Question("other", "why")])
+    whole = replace(whole, retain=replace(whole.retain, train=kept))
+    texts = [question.text for question in experiment.at_hand(whole)]
+    assert texts == ["q0", "q1", "q2", "why", "harmless 0", "harmless 1", "harmless 2", "harmless 3"]
+    some = experiment.from_labels(whole, [6, 1, 3, 4])
+    assert some.train == [examples[1]] and some.others == whole.others and some.retain.train == [kept[0], kept[2]]
+    assert (some.stop, some.test, some.retain.test) == (whole.stop, whole.test, whole.retain.test)
+    everything = experiment.from_labels(whole, range(8))
+    assert (everything.train, everything.others, everything.retain.train) == (examples, whole.others, kept)
+    for wrong in ([1, 1, 4], [1, 8], [-1, 4]):
+        with pytest.raises(ValueError, match="labelled twice, or does not exist"):
+            experiment.from_labels(whole, wrong)
+    for too_few in ([], [0, 1], [4], [3, 4]):
+        with pytest.raises(ValueError, match="at least one of each"):
+            experiment.from_labels(whole, too_few)
+
+
 def test_labels_belong_to_the_edit_of_the_full_profile_and_say_nothing_of_the_answers(monkeypatch):
     monkeypatch.setenv("STEER_PROFILE", "full")
     known = json.loads(data_file("refusal_labels.json").read_text("utf-8"))
