@@ -27,7 +27,7 @@ from helpers.language.generation import LocalBackend, plain_tokens
 from helpers.language.models import AdaptedModel, AnyModel, LoadedModel
 from helpers.language.states import ReadOut, TokenSequence, blocks, fit_probe, read_all
 from helpers.pages import plots
-from helpers.pages.widgets import Desk, heading, in_main_thread, labelled, picture, row, two_columns
+from helpers.pages.widgets import Desk, card, in_main_thread, labelled, picture, row, two_columns
 
 METERED = 10  # questions per meter; for the moods twice as many, since each subject is asked about in two wordings
 PROBED = 40  # examples that a probe is fitted on
@@ -298,8 +298,8 @@ class EditingExplorer:
         ends = widgets.IntRangeSlider(value=(1, 30), min=1, max=30, continuous_update=False)
         self.layers = labelled(ends, "layers that are edited", "36em")
         self.question = labelled(widgets.Dropdown(options=[""]), "question", "36em")
-        self.own = labelled(widgets.Text(placeholder="leave empty to ask the other one"), "or your own", "32em")
-        self.buttons = [widgets.Button(description="ask", tooltip="ask both models")]
+        self.own = labelled(widgets.Text(placeholder="leave empty to ask the other one"), "or your own", "28em")
+        self.buttons = [widgets.Button(description="ask", tooltip="ask both models", layout={"width": "auto"})]
         self.answers, self.figures, self.words = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
     def _wire(self) -> None:
@@ -314,11 +314,12 @@ class EditingExplorer:
             self.show()
 
     def _layout(self) -> widgets.Widget:
-        asked = [heading("2. A question"), self.question, row(self.own, self.buttons[0]), self.desk.bar]
-        left = [heading("1. An edit"), self.concept, self.strength, self.layers, *asked]
-        right = [heading("3. What the two models say"), self.answers]
-        below = [heading("4. What it does to others"), self.figures, self.words]
-        return two_columns(left, right, below)
+        left = [
+            card("1. An edit", self.concept, self.strength, self.layers),
+            card("2. A question", self.question, row(self.own, self.buttons[0]), self.desk.bar),
+        ]
+        right = [card("3. What the two models say", self.answers)]
+        return two_columns(left, right, [card("4. What it does to others", self.figures, self.words)])
 
 
 def _side_by_side(question: str, base: str, edited: str, same: bool) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from sklearn.neighbors import NearestNeighbors
 
 from helpers.base.storage import CourseError
 from helpers.domains.ideas import MAX_PLOT_CHARACTERS
@@ -30,8 +31,8 @@ from helpers.embedding.profiles import in_words
 from helpers.pages import plots
 from helpers.pages.widgets import (
     Desk,
+    card,
     download_link,
-    heading,
     in_main_thread,
     labelled,
     lasso_map,
@@ -234,6 +235,27 @@ def as_json(runs: Sequence[SteeringRun]) -> str:
     return json.dumps(kept, indent=1)
 
 
+def from_json(task: Steering, text: str) -> list[SteeringRun]:
+    """The runs of a session that was kept (`as_json`), with their numbers computed anew from their texts.
+
+    Raises:
+        CourseError: not such a file, or one of another task.
+    """
+    try:
+        runs = []
+        for kept in json.loads(text):
+            run = start_run(task, kept["user"], kept["item"], kept["seed"])
+            if (run.title, run.steps[0].text) != (kept["title"], kept["steps"][0]["text"]):
+                raise CourseError("this session has other films than the course: it was kept with other data")
+            for step in kept["steps"][1:]:
+                asked = {name: step[name] for name in ("instruction", "problem", "aim")}
+                run = _longer(task, run, str(step["text"]), step["by"], **asked)
+            runs.append(replace(run, stopped=bool(kept["stopped"])))
+        return runs
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise CourseError("this is no session of the explorer: choose a file that 'export' has saved") from error
+
+
 # Drawings ------------------------------------------------------------------------------------------------------------
 
 PATHS = ((plots.VERMILION, "o"), (plots.SKY, "s"), (plots.PURPLE, "^"), (plots.ORANGE, "D"))
@@ -247,30 +269,44 @@ class SteeringMap:
         self.task, self.space = task, task.encoders.paid
         self.flat = plots.plane(self.space.items)
         self.xy = self.flat.transform(self.space.items)
-        self.x, self.y, self.grid = plots.map_grid(self.xy, n=40, margin=0.1)
+        self.x, self.y, self.grid = plots.map_grid(self.xy, n=90, margin=0.05)
+        apart = NearestNeighbors(n_neighbors=3).fit(self.xy)
+        near = 1.5 * np.quantile(apart.kneighbors()[0][:, -1], 0.9)
+        self.empty = (apart.kneighbors(self.grid)[0][:, 0] > near).reshape(len(self.y), len(self.x))
 
     def item_utility(self, user: int) -> Float[np.ndarray, " item"]:
         """Utility of the existing films for a viewer, in stars."""
         return ContentGap.of_user(self.space, user, novelty_weight=self.task.novelty_weight).of_items().total
 
     def surface(self, run: SteeringRun) -> Float[np.ndarray, "y x"]:
-        """Utility over the map for the run's viewer, in the plane parallel to the map through the last text."""
+        """Utility over the map for the run's viewer, in the plane parallel to the map through the last text.
+
+        It is masked where no films are: nothing is known of texts there.
+        """
         here = run.steps[-1].z
         off = here - self.flat.inverse_transform(self.flat.transform(here[None]))[0]
         total = self.task.gaps(run.start)[0](self.flat.inverse_transform(self.grid) + off).total
-        return total.reshape(len(self.y), len(self.x))
+        return np.ma.masked_array(total.reshape(len(self.y), len(self.x)), self.empty)
 
     def draw(self, ax: Axes, runs: Sequence[SteeringRun]) -> None:
-        """Every run as a path over the utility of the first one's viewer; the large mark is its last text."""
+        """Every run as a path over the utility of the first one's viewer; the large mark is its last text.
+
+        The star marks the gap: the place among the films where utility is highest.
+        """
         values = self.surface(runs[0])
         plots.surface(ax, self.x, self.y, values, (float(values.min()), float(values.max())))
         ax.scatter(self.xy[:, 0], self.xy[:, 1], s=3, color="white", alpha=0.35, linewidths=0)
+        row, column = np.unravel_index(np.ma.argmax(values), values.shape)
+        ax.plot(self.x[column], self.y[row], "*", ms=15, color="white", markeredgecolor=plots.BLACK, zorder=2)
         for run, (colour, mark) in zip(runs, PATHS, strict=False):
             path = self.flat.transform(np.stack([step.z for step in run.steps]))
             ax.plot(*path.T, "-", color="white", lw=3.5, zorder=3)
             ax.plot(*path.T, ".-", color=colour, lw=1.8, zorder=4)
             ax.plot(*path[-1], marker=mark, ms=10, color=colour, markeredgecolor="white", zorder=5)
-        ax.set(title=f"Utility in stars for viewer {runs[0].start.user}", xlabel="first principal component")
+        ax.set(
+            title=f"Utility in stars for viewer {runs[0].start.user}; white star: the gap",
+            xlabel="first principal component",
+        )
         ax.set(ylabel="second principal component")
 
 
@@ -325,6 +361,7 @@ class SteeringExplorer:
             self.films.setdefault(str(self.domain.items["title"].iloc[item]), int(item))
         self.map = SteeringMap(task)
         self.kept: list[SteeringRun] = []
+        self.opening = False
         self.task = task_for(task, first.item)
         self.run = start_run(self.task, first.user, first.item)
         self._make_controls()
@@ -376,6 +413,23 @@ class SteeringExplorer:
         """Offer the session as a file."""
         self.link.value = download_link(as_json([*reversed(self.others), self.run]), "steering_session.json")
 
+    def open(self, runs: Sequence[SteeringRun]) -> None:
+        """Show some runs: the last one as the current one, the others beside it."""
+        *self.kept, run = runs
+        self.task, self.opening = task_for(self.every, run.start.item), True  # its values are no wish for a new start
+        self.film.value, self.user.value, self.seed.value = run.title, run.start.user, run.seed
+        self.opening = False
+        self.colour(self.map.item_utility(run.start.user)[self.rows])
+        self._go_to(run)
+
+    def open_file(self, *_) -> None:
+        """Show the runs of a file that `export` has saved."""
+        with self.desk.busy("opening the session"):
+            (file,) = self.file.value
+            self.file.value = ()
+            if runs := from_json(self.every, bytes(file["content"]).decode("utf-8", "replace")):
+                self.open(runs)
+
     def _go_to(self, run: SteeringRun) -> None:
         """Show a run, and offer its last text for editing unless somebody has begun to write one."""
         self.run = run
@@ -386,7 +440,7 @@ class SteeringExplorer:
     def redraw(self) -> None:
         """Show the run as it is."""
         runs, n_others = self.shown, len(self.others)
-        self.text.value, self.link.value = _card(self.run), ""
+        self.text.value, self.link.value = _last_text(self.run), ""
         user = self.run.start.user
         self.profile.value = f"<b>Viewer {user}.</b> {html.escape(str(self.task.profile(user)))}"
         self.numbers.value = _numbers(runs)
@@ -403,14 +457,15 @@ class SteeringExplorer:
         self.user = labelled(number(value=self.run.start.user, min=0, max=last), f"viewer (0 to {last})")
         films = widgets.Combobox(value=self.run.title, options=tuple(self.films), continuous_update=False)
         self.film = labelled(films, "film (type to search)", "32em")
-        self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "26em")
+        self.near = labelled(widgets.Select(options=[], rows=8), "films in your lasso", "24em")
         self.seed = labelled(number(value=0, min=0, max=10_000), "seed")
         self.aim_set = labelled(widgets.Dropdown(options=OFFERED), "aims to choose among", "32em")
         self.aims = labelled(widgets.Select(options=[], rows=10), "aims, promise in stars", "97%")
-        self.instruction = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "32em")
-        self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "38em")
+        self.instruction = labelled(widgets.Text(value="Make it a comedy."), "your instruction", "30em")
+        self.own_text = labelled(widgets.Textarea(rows=4), "or your own text", "30em")
         chosen = [self.user, self.film, self.near, self.seed, self.aim_set, self.aims]
-        self.desk = Desk([*chosen, self.instruction, self.own_text])
+        self.file = widgets.FileUpload(accept=".json", description="open a session", layout={"width": "auto"})
+        self.desk = Desk([*chosen, self.instruction, self.own_text, self.file])
         self.buttons: dict[str, widgets.Button] = {}
         self.text, self.profile, self.numbers, self.about = (widgets.HTML() for _ in range(4))
         self.figures, self.words, self.link = widgets.HTML(), widgets.HTML(), widgets.HTML()
@@ -418,10 +473,15 @@ class SteeringExplorer:
         utility = self.map.item_utility(self.run.start.user)[self.rows]
         self.lasso, self.colour = lasso_map(self.map.xy[self.rows], utility, self.select)
         for control in (self.user, self.film, self.seed):
-            control.observe(in_main_thread(self.restart), names="value")
+            control.observe(in_main_thread(self._other_start), names="value")
         self.aim_set.observe(in_main_thread(partial(self.go_on, lambda task, run: [run])), names="value")
         self.aims.observe(self._tell_of_aim, names="value")
         self.near.observe(self._from_lasso, names="value")
+        self.file.observe(in_main_thread(lambda change: self.open_file() if change["new"] else None), names="value")
+
+    def _other_start(self, *_) -> None:
+        if not self.opening:
+            self.restart()
 
     def _from_lasso(self, change) -> None:
         if change["new"]:
@@ -448,32 +508,30 @@ class SteeringExplorer:
     def _layout(self) -> widgets.Widget:
         button, step = self._button, self._step
         kept = step("keep to compare", self.keep), step("forget", self.forget), button("export", self.export)
-        left = [
-            heading("1. A viewer and a film"),
+        start = card(
+            "1. A viewer and a film",
             row(self.user, self.seed),
             row(self.film, button("start again", self.restart)),
             row(self.lasso, self.near),
-            heading("2. Steer"),
-            self.aim_set,
-            self.aims,
-            self.about,
-            row(
-                step("follow this aim", lambda task, run: [by_aim(task, run, self.aims.value)]),
-                step("one step of the agent", lambda task, run: [by_agent(task, self.policy, run, self.aim_set.value)]),
-                step("episode of the agent", lambda task, run: by_episode(task, self.policy, run, self.aim_set.value)),
-            ),
-            row(
-                self.instruction, step("rewrite", lambda task, run: [by_instruction(task, run, self.instruction.value)])
-            ),
-            row(self.own_text, step("use my text", lambda task, run: [by_hand(task, run, self.own_text.value)])),
-            row(step("undo", lambda task, run: [undone(run)]), *kept),
-            self.link,
-        ]
-        right = [heading("3. What happens"), self.desk.bar, self.profile, self.text, self.numbers]
-        return two_columns(left, [*right, self.figures, self.words])
+        )
+        aims = (
+            step("follow this aim", lambda task, run: [by_aim(task, run, self.aims.value)]),
+            step("one step of the agent", lambda task, run: [by_agent(task, self.policy, run, self.aim_set.value)]),
+            step("episode of the agent", lambda task, run: by_episode(task, self.policy, run, self.aim_set.value)),
+        )
+        asked = step("rewrite", lambda task, run: [by_instruction(task, run, self.instruction.value)])
+        written = step("use my text", lambda task, run: [by_hand(task, run, self.own_text.value)])
+        steer = card(
+            "2. Steer",
+            *(self.aim_set, self.aims, self.about, row(*aims)),
+            *(row(self.instruction, asked), row(self.own_text, written)),
+            *(row(step("undo", lambda task, run: [undone(run)]), *kept, self.file), self.link),
+        )
+        happens = card("3. What happens", self.desk.bar, self.profile, self.text, self.numbers)
+        return two_columns([start, steer], [happens, card("4. Where it leads", self.figures, self.words)])
 
 
-def _card(run: SteeringRun) -> str:
+def _last_text(run: SteeringRun) -> str:
     last, before = run.steps[-1], [step.text for step in run.steps[-2:-1]]
     how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.instruction}")
     told = [f"The answer could not be used ({last.problem}): the text has stayed."] * bool(last.problem)
@@ -482,7 +540,7 @@ def _card(run: SteeringRun) -> str:
     where = f"<b>{html.escape(run.title)}</b>, step {len(run.steps) - 1}"
     return (
         f"<p>{where} ({html.escape(how)}) <i>{' '.join(told)}</i></p>"
-        '<blockquote style="min-height:5em;margin:0;padding-left:1em;border-left:3px solid #999">'
+        '<blockquote style="min-height:5em">'
         f"{html.escape(last.text).replace(chr(10), '<br>')}</blockquote>"
     )
 

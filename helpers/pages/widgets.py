@@ -194,13 +194,14 @@ class Desk:
         self.controls = list(controls)
         self.line = widgets.HTML("ready")
         self.line.add_class("desk-line")
-        self.progress = widgets.IntProgress(value=0, min=0, max=1, layout={"width": "160px"})
+        self.progress = widgets.IntProgress(value=0, min=0, max=1, layout={"width": "160px", "display": "none"})
         self.bar = widgets.HBox([self.progress, self.line, named_handles()])
 
     @contextmanager
     def busy(self, what: str, total: int = 1) -> Iterator[None]:
         """Lock the controls while something is done; `advance` moves the bar."""
         self.line.value, self.progress.max, self.progress.value = f"{html.escape(what)} ...", total, 0
+        self.progress.layout.display = None
         for control in self.controls:
             control.disabled = True
         try:
@@ -214,6 +215,7 @@ class Desk:
             self.line.value = f"<b>this failed ({type(error).__name__}): run the notebook again from the top</b>"
             raise
         finally:
+            self.progress.layout.display = "none"
             for control in self.controls:
                 control.disabled = False
 
@@ -247,9 +249,33 @@ def named_handles() -> widgets.Widget:
     return anywidget.AnyWidget(_esm=NAME_HANDLES)
 
 
+# One look for all pages of controls. JupyterLab and voila set the variables, also in their dark themes.
+LOOK = """<style>
+.explorer { font-size: 14px; max-width: 1800px }
+.explorer .widget-html-content, .explorer .jupyter-widget-html-content { line-height: 1.5 }
+.explorer .card { background: var(--jp-layout-color1, white); border: 1px solid var(--jp-border-color2, #ccc);
+  border-radius: 10px; padding: 12px 16px; margin: 0 0 16px 0; box-shadow: 0 1px 3px rgba(0, 0, 0, 0.08) }
+.explorer .card h2 { font-size: 17px !important; font-weight: 600 !important; margin: 0 0 8px 0 !important;
+  padding-left: 10px; border-left: 4px solid #d55e00; color: var(--jp-ui-font-color1, black) }
+.explorer .card p { margin: 4px 0 }
+.explorer .card table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
+.explorer .card th { border-bottom: 1px solid var(--jp-border-color1, #999); font-weight: 600 }
+.explorer .card blockquote { font-size: 15px; margin: 6px 0; padding: 4px 0 4px 14px; border-left: 3px solid #0072b2 }
+.explorer .card img { max-width: 100%; height: auto; background: white; border-radius: 6px; margin: 4px 8px 4px 0 }
+.explorer .desk-line { font-style: italic }
+</style>"""
+
+
 def heading(text: str) -> widgets.HTML:
-    """A heading between controls; JupyterLab's style sheet would print it as plain text."""
-    return widgets.HTML(f'<h2 style="font-size:1.25em;font-weight:bold;margin:0.8em 0 0.2em">{html.escape(text)}</h2>')
+    """A heading between controls."""
+    return widgets.HTML(f"<h2>{html.escape(text)}</h2>")
+
+
+def card(title: str, *parts: widgets.Widget) -> widgets.VBox:
+    """Widgets that belong together, under a heading and with a border around them."""
+    box = widgets.VBox([heading(title), *parts])
+    box.add_class("card")
+    return box
 
 
 def row(*parts: widgets.Widget) -> widgets.HBox:
@@ -260,17 +286,21 @@ def row(*parts: widgets.Widget) -> widgets.HBox:
 def two_columns(
     left: Sequence[widgets.Widget], right: Sequence[widgets.Widget], below: Sequence[widgets.Widget] = ()
 ) -> widgets.VBox:
-    """A page of controls: two columns, one below the other where the page is narrow, and a widget under both."""
-    layout = {"flex": "1 1 520px", "min_width": "0"}
-    columns = [widgets.VBox(part, layout=layout) for part in (left, right)]
-    page = widgets.VBox([row(*columns), *below])
+    """A page of cards: two columns, one below the other where the page is narrow, and cards under both."""
+    shares = ("1 1 400px", "1.2 1 480px")
+    columns = [
+        widgets.VBox(part, layout={"flex": flex, "min_width": "0"})
+        for part, flex in zip((left, right), shares, strict=True)
+    ]
+    beside = widgets.HBox(columns, layout={"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "0 16px"})
+    page = widgets.VBox([widgets.HTML(LOOK), beside, *below])
     page.add_class("explorer")
     return page
 
 
 def table_of(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as HTML, with room between the columns; `names` are texts, the cells of `rows` are HTML already."""
-    style = 'style="padding:2px 12px;text-align:left;vertical-align:top"'
+    style = 'style="padding:2px 8px;text-align:left;vertical-align:top"'
     head = "".join(f'<th scope="col" {style}>{html.escape(name)}</th>' for name in names)
     body = "".join(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

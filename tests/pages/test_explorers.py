@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import matplotlib as mpl
 import numpy as np
@@ -108,7 +109,7 @@ def test_no_aim_leads_back_to_the_film_alone(task):
 def test_an_answer_that_cannot_be_used_is_told(run):
     after = steering.by_aim(titled_task(bad=1.0), run, 5)
     assert after.steps[-1].problem == "no plot" and after.steps[-1].text == run.steps[-1].text
-    assert "could not be used (no plot): the text has stayed" in steering._card(after)
+    assert "could not be used (no plot): the text has stayed" in steering._last_text(after)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_an_episode_is_the_one_that_the_course_plays(task, run, offered):
 
 def test_stop_leaves_the_text_and_is_undone_first(task, run):
     *_, last = steering.by_episode(task, LAZY, run, "optimistic")
-    assert last.stopped and len(last.steps) == 2 and "says STOP" in steering._card(last)
+    assert last.stopped and len(last.steps) == 2 and "says STOP" in steering._last_text(last)
     once = steering.undone(last)
     assert not once.stopped and len(once.steps) == 2
     assert steering.undone(once) == run == steering.undone(run)
@@ -172,8 +173,8 @@ def test_stop_leaves_the_text_and_is_undone_first(task, run):
 
 def test_a_text_that_comes_back_unchanged_is_told(task, run):
     once = steering.by_hand(task, run, MINE)
-    assert "same text as before" not in steering._card(once)
-    assert "same text as before" in steering._card(steering.by_hand(task, once, MINE))
+    assert "same text as before" not in steering._last_text(once)
+    assert "same text as before" in steering._last_text(steering.by_hand(task, once, MINE))
 
 
 def test_a_session_is_kept_without_its_embeddings(task, run):
@@ -182,6 +183,33 @@ def test_a_session_is_kept_without_its_embeddings(task, run):
     assert len(kept["steps"]) == 2 and "z" not in kept["steps"][0] and kept["steps"][1]["aim"] == 5
     assert kept["steps"][0]["judged"] == pytest.approx(run.steps[0].judged)
     assert "steering.json" in download_link(steering.as_json([run]), "steering.json")
+
+
+def test_a_kept_session_can_be_opened_again(task, run):
+    runs = [steering.by_aim(task, run, 5), steering.by_hand(task, steering.start_run(task, 2, ITEM, 7), MINE)]
+    runs.append(replace(runs[1], stopped=True))
+    again = steering.from_json(task, steering.as_json(runs))
+    assert again == runs and [one.stopped for one in again] == [False, False, True]
+    assert [one.label for one in again] == [one.label for one in runs]
+    np.testing.assert_allclose(again[0].steps[-1].z, runs[0].steps[-1].z)
+    for wrong in ("", "[1]", "{}}", '[{"user": 3}]', steering.as_json(runs).replace('"user": 3', '"user": "x"')):
+        with pytest.raises(CourseError, match="no session of the explorer"):
+            steering.from_json(task, wrong)
+    with pytest.raises(CourseError, match="other films"):
+        steering.from_json(task, steering.as_json(runs).replace(run.title, "Film of somebody"))
+
+
+def test_the_map_is_empty_where_no_films_are_and_marks_the_highest_place(task, run):
+    where = steering.SteeringMap(task)
+    values = where.surface(run)
+    far = np.linalg.norm(where.grid[:, None] - where.xy, axis=-1).min(axis=1).reshape(values.shape)
+    assert 0 < values.mask.mean() < 1 and far[values.mask].min() > far[~values.mask].max()
+    _, ax = plt.subplots()
+    where.draw(ax, [run])
+    (star,) = [line for line in ax.lines if line.get_marker() == "*"]
+    (x,), (y,) = star.get_data()
+    assert values[list(where.y).index(y), list(where.x).index(x)] == values.max()
+    plt.close("all")
 
 
 def test_a_blank_line_between_the_two_does_no_harm(task, run):
@@ -215,6 +243,25 @@ def test_clicks_steer_compare_and_undo(page):
     press(page, "forget")
     assert page.shown == [page.run]
     assert plt.get_fignums() == before
+
+
+def test_a_page_opens_with_runs_and_a_file_brings_them_back(page):
+    runs = [steering.start_run(page.every, 2, 7, seed) for seed in (4, 5)]
+    runs[1] = steering.by_hand(page.every, runs[1], MINE)
+    page.open(runs)
+    assert page.run == runs[1] and page.shown == [runs[1], runs[0]] and page.own_text.value == MINE
+    assert (page.film.value, page.user.value, page.seed.value) == ("Film 7", 2, 5)
+    assert not any(aim.items == (7,) for aim in page.task.aims) and "Viewer 2" in page.profile.value
+    saved = steering.as_json([*reversed(page.others), page.run]).encode()
+    page.film.value = "Film 9"
+    assert page.run.title == "Film 9" and page.seed.value == 5
+    file = {"name": "session.json", "type": "", "size": len(saved), "last_modified": datetime.now(UTC)}
+    page.file.value = ({**file, "content": saved},)
+    assert page.shown == [runs[1], runs[0]] and page.desk.line.value == "ready" and page.file.value == ()
+    page.file.value = ({**file, "content": b"nothing"},)
+    assert "choose a file that" in page.desk.line.value and page.run == runs[1]
+    page.seed.value = 6
+    assert page.run == steering.start_run(page.every, 2, 7, 6)
 
 
 def test_the_list_follows_the_text_and_tells_the_whole_instruction(page):
@@ -296,7 +343,7 @@ def test_a_lasso_lists_films_that_can_be_chosen(page):
 
 def test_texts_of_others_are_shown_as_texts(task, run):
     run = steering.by_hand(task, run, f"{MINE} <script>alert(1)</script>")
-    assert "<script>" not in steering._card(run) and "&lt;script&gt;" in steering._card(run)
+    assert "<script>" not in steering._last_text(run) and "&lt;script&gt;" in steering._last_text(run)
 
 
 # The desk ------------------------------------------------------------------------------------------------------------
