@@ -81,6 +81,11 @@ def test_steering(steering):
     page = steering
     said = page.locator(".jupyter-widgets blockquote").first
     words = page.get_by_text(re.compile("^In words: ")).first
+    expect(words).to_contain_text(re.compile("seed 1: [1-5] steps?, .*seed 0: [1-5] steps?, "))  # two episodes
+    page.get_by_label("seed").fill("0")
+    page.get_by_label("seed").blur()
+    expect(words).to_contain_text("seed 0: 0 steps")
+    press(page, "forget")
     start = said.inner_text()
 
     page.get_by_label("your instruction").fill("Make it a comedy about a lazy cat.")
@@ -122,8 +127,15 @@ def test_steering(steering):
     press(page, "export")
     with page.expect_download() as download:
         page.get_by_text("save steering_session.json").click()
-    runs = json.loads(download.value.path().read_text())
+    runs = json.loads((session := download.value.path()).read_text())
     assert [run["title"] for run in runs] == ["The Lion King", "GoldenEye"] and 2 <= len(runs[1]["steps"]) <= 6
+    there = words.inner_text()
+    press(page, "forget")
+    expect(words).not_to_have_text(there)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="open a session").click()
+    chooser.value.set_files(session)
+    expect(words).to_have_text(there)
     assert complaints_of(page) == []
 
 
