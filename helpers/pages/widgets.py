@@ -263,6 +263,8 @@ LOOK = """<style>
 .explorer .card blockquote { font-size: 15px; margin: 6px 0; padding: 4px 0 4px 14px; border-left: 3px solid #0072b2 }
 .explorer .card img { max-width: 100%; height: auto; background: white; border-radius: 6px; margin: 4px 8px 4px 0 }
 .explorer .desk-line { font-style: italic }
+@media (max-width: 1200px) { .explorer .card table { font-size: 12px }
+  .explorer .card th, .explorer .card td { padding: 2px 3px !important } }
 </style>"""
 
 
@@ -310,7 +312,7 @@ def labelled(control: widgets.Widget, label: str, width: str = "auto") -> widget
     """The control with its label in front of it, which screen readers read as well."""
     control.description = label
     control.style.description_width = "initial"
-    control.layout.width, control.layout.min_width = width, "16em"
+    control.layout.width, control.layout.min_width, control.layout.max_width = width, "16em", "100%"
     return control
 
 
