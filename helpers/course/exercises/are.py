@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -2584,6 +2584,52 @@ ARE_EXERCISES["15.6"] = Exercise(
 )
 
 
+def left_of_lists(labelled, *lists):
+    numbered = [(place, item) for place, some in enumerate(lists) for item in some]
+    of_person = [numbered[number] for number in sorted(labelled)]
+    return tuple([item for place, item in of_person if place == number] for number in range(len(lists)))
+
+
+def _three_lists(seed: int) -> tuple:
+    """Three lists of names, and the numbers of some, not in order; in the last case the middle list is empty."""
+    rng = np.random.default_rng([157, seed])
+    sizes = (5, 3, 6) if seed < 4 else (4, 0, 7)
+    kinds = ("pair", "alone", "harmless")
+    lists = [[f"{kind} {n}" for n in range(size)] for kind, size in zip(kinds, sizes, strict=True)]
+    drawn = rng.choice(np.arange(1, sum(sizes) - 1), 6, replace=False).tolist()
+    return [*drawn, sum(sizes) - 1, 0], *lists
+
+
+def _first_border(labelled, pairs, unpaired, harmless, shift=0):
+    second, third = len(pairs) + shift, len(pairs) + len(unpaired) + shift
+    rows = sorted(labelled)
+    return (
+        [pairs[n] for n in rows if n < min(second, len(pairs))],
+        [unpaired[n - second] for n in rows if second <= n < third],
+        [harmless[n - third] for n in rows if n >= third],
+    )
+
+
+ARE_EXERCISES["15.7"] = Exercise(
+    "what an edit may learn from",
+    left_of_lists,
+    cases=_three_lists,
+    hint="sort the numbers; below the first border, between both, from the second on; subtract the border",
+    wrong=(
+        lambda labelled, *lists: tuple([i for n in labelled if (i := [*chain(*lists)][n]) in own] for own in lists),
+        lambda labelled, a, b, c: left_of_lists(labelled, a + b, [], c),
+        lambda labelled, a, b, c: (left_of_lists(labelled, a, b, c)[0], [], left_of_lists(labelled, a, b, c)[2]),
+        lambda labelled, a, b, c: _first_border(labelled, a, b, c, shift=1),
+        lambda labelled, a, b, c: (*left_of_lists(labelled, a, b, c)[:2], [c[n] for n in labelled if n < len(c)]),
+        lambda labelled, a, b, c: left_of_lists(set(range(len(a + b + c))) - set(labelled), a, b, c),
+        lambda labelled, *lists: [*chain(*left_of_lists(labelled, *lists))],
+        lambda labelled, a, b, c: left_of_lists(labelled, range(len(a)), range(len(b)), range(len(c))),
+        lambda labelled, a, b, c: left_of_lists(labelled, a, b, c)[::-1],
+        lambda labelled, a, b, c: left_of_lists([n for n in labelled if n], a, b, c),
+    ),
+)
+
+
 def worst_known(rows, chosen):
     inverse = np.linalg.inv(rows[chosen].T @ rows[chosen] + np.eye(rows.shape[1]))
     variance = (rows @ inverse * rows).sum(axis=1)
@@ -2596,7 +2642,7 @@ def _some_labelled(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.random.default_rng([15, seed]).choice(30, 5, replace=False)
 
 
-ARE_EXERCISES["15.7"] = Exercise(
+ARE_EXERCISES["15.8"] = Exercise(
     "the worst-known prompt",
     worst_known,
     cases=_some_labelled,
