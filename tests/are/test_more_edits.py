@@ -1,4 +1,4 @@
-"""The benchmark of two more edits: its strength is chosen within the limits, on the stop part, and no part is shared."""
+"""The benchmark of two more edits: its strength is chosen within the limits, and no question is in two parts."""
 
 from __future__ import annotations
 
