@@ -104,7 +104,7 @@ def explorers(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "button"),
-    [("X1_explore_steering", "one step of the agent"), ("X2_explore_editing", "ask")],
+    [("X1_explore_steering", "follow this aim"), ("X2_explore_editing", "ask")],
     ids=["X1", "X2"],
 )
 def test_an_explorer_is_a_page_without_code(page, explorers, name, button, record_property):
