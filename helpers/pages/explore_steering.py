@@ -244,12 +244,13 @@ def from_json(task: Steering, text: str) -> list[SteeringRun]:
     try:
         runs = []
         for kept in json.loads(text):
-            run = start_run(task, kept["user"], kept["item"], kept["seed"])
+            run = start_run(task, *(int(kept[name]) for name in ("user", "item", "seed")))
             if (run.title, run.steps[0].text) != (kept["title"], kept["steps"][0]["text"]):
                 raise CourseError("this session has other films than the course: it was kept with other data")
             for step in kept["steps"][1:]:
-                asked = {name: step[name] for name in ("instruction", "problem", "aim")}
-                run = _longer(task, run, str(step["text"]), step["by"], **asked)
+                asked = {name: str(step[name]) for name in ("instruction", "problem")}
+                aim = None if step["aim"] is None else int(step["aim"])
+                run = _longer(task, run, str(step["text"]), str(step["by"]), **asked, aim=aim)
             runs.append(replace(run, stopped=bool(kept["stopped"])))
         return runs
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -539,7 +540,7 @@ def _last_text(run: SteeringRun) -> str:
     told += ["The agent says STOP: it expects no gain from a further step."] * run.stopped
     where = f"<b>{html.escape(run.title)}</b>, step {len(run.steps) - 1}"
     return (
-        f"<p>{where} ({html.escape(how)}) <i>{' '.join(told)}</i></p>"
+        f"<p>{where} ({html.escape(how)}) <i>{html.escape(' '.join(told))}</i></p>"
         '<blockquote style="min-height:5em">'
         f"{html.escape(last.text).replace(chr(10), '<br>')}</blockquote>"
     )

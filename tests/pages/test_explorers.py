@@ -192,7 +192,9 @@ def test_a_kept_session_can_be_opened_again(task, run):
     assert again == runs and [one.stopped for one in again] == [False, False, True]
     assert [one.label for one in again] == [one.label for one in runs]
     np.testing.assert_allclose(again[0].steps[-1].z, runs[0].steps[-1].z)
-    for wrong in ("", "[1]", "{}}", '[{"user": 3}]', steering.as_json(runs).replace('"user": 3', '"user": "x"')):
+    kept = steering.as_json(runs)
+    strange = [kept.replace('"user": 3', '"user": "x"'), kept.replace('"seed": 7', '"seed": "y"')]
+    for wrong in ("", "[1]", "{}}", '[{"user": 3}]', *strange):
         with pytest.raises(CourseError, match="no session of the explorer"):
             steering.from_json(task, wrong)
     with pytest.raises(CourseError, match="other films"):
@@ -344,6 +346,10 @@ def test_a_lasso_lists_films_that_can_be_chosen(page):
 def test_texts_of_others_are_shown_as_texts(task, run):
     run = steering.by_hand(task, run, f"{MINE} <script>alert(1)</script>")
     assert "<script>" not in steering._last_text(run) and "&lt;script&gt;" in steering._last_text(run)
+    for field in ("by", "instruction", "problem", "text"):  # as a file of somebody else may have it
+        steps = (*run.steps[:-1], replace(run.steps[-1], **{field: "<script>alert(1)</script>"}))
+        assert "<script>" not in steering._last_text(replace(run, steps=steps)), field
+    assert "<script>" not in steering._last_text(replace(run, title="<script>"))
 
 
 # The desk ------------------------------------------------------------------------------------------------------------
