@@ -43,7 +43,6 @@ from helpers.are.concepts import (
     stereotype_pairs,
     verdicts,
 )
-from helpers.are.discriminator import DiscriminatorTraining
 from helpers.are.editing import Answered, EditSettings, Rows, Run, edit, retain_of, taught_tokens
 from helpers.are.evaluation import (
     JUDGED,
@@ -323,18 +322,6 @@ def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
         retained=12,
         fading=True,
     )
-
-
-def paper_settings(lm: AnyModel | None = None) -> EditSettings:
-    """The paper's own loop (Zhang et al. 2024): S alone, which reads middle blocks at the last token of the prompt.
-
-    Its network, its training, the learning rate and the two epochs of a round are theirs. Ten times that learning rate
-    changed the answers no more.
-    """
-    at = ReadOut(as_deep((lm or language_model()).model, 10, 11, 12, 13, 14), positions=1)
-    rounds, steps = by_profile(small=(2, 10), full=(6, 55))
-    theirs = EditSettings(at, rounds, steps, learning_rate=1e-4, adversary=1.0, match=0.0, retain=0.0)
-    return replace(theirs, hidden=512, training=DiscriminatorTraining())
 
 
 def edit_digest(settings: EditSettings) -> str:

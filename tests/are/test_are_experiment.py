@@ -232,13 +232,6 @@ def test_edits_read_and_change_late_layers_of_a_model_of_any_depth(monkeypatch, 
     assert adapted(with_late_adapter(lm).model) == list(range(max(1, depth // 2), depth + 1))
 
 
-def test_the_paper_s_loop_has_its_discriminator_alone_and_reads_the_middle():
-    settings = experiment.paper_settings(tiny(layers=30))
-    assert settings.at == ReadOut((10, 11, 12, 13, 14), 1) and settings.hidden == 512 and not settings.online
-    assert (settings.adversary, settings.match, settings.answer, settings.distil, settings.retain) == (1, 0, 0, 0, 0)
-    assert (settings.training.epochs, settings.training.batch, settings.training.noise) == (30, 64, 0)
-
-
 @pytest.mark.parametrize(("kind", "depth"), [("gemma3", 6), ("gpt2", 6), ("llama", 18)])
 def test_another_model_is_edited_with_the_course_s_settings(kind, depth):
     lm = tiny(kind, layers=depth)

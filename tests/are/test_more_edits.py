@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_models import tiny
 
 from helpers.are import experiment
+from helpers.language.states import ReadOut
 
 
 @pytest.fixture
@@ -41,3 +43,10 @@ def test_no_question_is_in_two_parts(bench):
     stop, test = bench.parts_of(experiment.edit_sizes())
     asked = [question.text for part in (stop, test) for some in part.values() for question in some]
     assert len(asked) == len(set(asked)) > 100
+
+
+def test_the_paper_s_loop_has_its_discriminator_alone_and_reads_the_middle(bench):
+    settings = bench.paper_settings(tiny(layers=30))
+    assert settings.at == ReadOut((10, 11, 12, 13, 14), 1) and settings.hidden == 512 and not settings.online
+    assert (settings.adversary, settings.match, settings.answer, settings.distil, settings.retain) == (1, 0, 0, 0, 0)
+    assert (settings.training.epochs, settings.training.batch, settings.training.noise) == (30, 64, 0)
