@@ -418,8 +418,10 @@ class SteeringExplorer:
         """Show some runs: the last one as the current one, the others beside it."""
         *self.kept, run = runs
         self.task, self.opening = task_for(self.every, run.start.item), True  # its values are no wish for a new start
-        self.film.value, self.user.value, self.seed.value = run.title, run.start.user, run.seed
-        self.opening = False
+        try:
+            self.film.value, self.user.value, self.seed.value = run.title, run.start.user, run.seed
+        finally:
+            self.opening = False
         self.colour(self.map.item_utility(run.start.user)[self.rows])
         self._go_to(run)
 

@@ -294,7 +294,8 @@ def two_columns(
         widgets.VBox(part, layout={"flex": flex, "min_width": "0"})
         for part, flex in zip((left, right), shares, strict=True)
     ]
-    beside = widgets.HBox(columns, layout={"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "0 16px"})
+    beside = row(*columns)
+    beside.layout.grid_gap = "0 16px"
     page = widgets.VBox([widgets.HTML(LOOK), beside, *below])
     page.add_class("explorer")
     return page
