@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ class Exercise:
     `name` is a short title. `reference` is a value, or a function: then it is tried on the arguments
     `cases(seed)` (a tuple) for several seeds.
     `compare(answer, expected)` returns what is wrong, or None; by default `difference` within `tolerance`.
-    `attempt(function, *arguments)` tries a function, where one plain call does not show all that is asked:
-    `called_twice` where it must leave its arguments as they were.
+    `attempt(function, *arguments)` tries a function, where one plain call does not show all that is asked.
     `wrong` are plausible wrong answers that the tests require to be rejected.
     """
 
@@ -56,20 +56,36 @@ def verdict_on(chosen: Exercise, answer: Any) -> Verdict | None:
     if not callable(answer):
         return _todo(chosen) if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
     for seed in SEEDS:
-        # Each side gets its own copy: but for `called_twice`, an answer may change its arguments in place.
-        arguments = copy.deepcopy(chosen.cases(seed))
-        expected = chosen.attempt(chosen.reference, *copy.deepcopy(arguments))
-        answered = partial(chosen.attempt, answer, *arguments)
+        given = copy.deepcopy(chosen.cases(seed))
+        own, of_reference = copy.deepcopy(given), copy.deepcopy(given)
+        expected = chosen.attempt(chosen.reference, *of_reference)
+        answered = partial(chosen.attempt, answer, *own)
         verdict = _verdict(chosen, f"case {seed}: ", answered, expected, blank=seed == SEEDS[0])
+        verdict = verdict or _overwritten(chosen, given, own, of_reference)
         if verdict is not None:
             return verdict
     return None
 
 
-def called_twice(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns, and what it returns when it is called again on the same arguments."""
-    first = copy.deepcopy(function(*arguments))
-    return first if _is_stub(first) else {"first call": first, "same arguments again": function(*arguments)}
+def _overwritten(chosen: Exercise, given: tuple, own: tuple, of_reference: tuple) -> Verdict | None:
+    """The verdict on an answer that changes an argument which the reference leaves: the notebook uses it again."""
+    names = [*inspect.signature(chosen.reference).parameters, *("an argument" for _ in given)]
+    for name, before, after, allowed in zip(names, given, own, of_reference, strict=False):
+        if has_changed(before, after) and not has_changed(before, allowed):
+            return "WRONG", f"right, but it changes `{name}` in place, which later cells use: work on a copy"
+    return None
+
+
+def has_changed(before: Any, after: Any) -> bool:
+    """Whether data has changed: numbers, texts, arrays, tables and containers of them. Other objects may change."""
+    if kind(before) != kind(after):
+        return True
+    if _instance(before, "scipy.sparse", "sparray", "spmatrix"):
+        before, after = before.toarray(), after.toarray()
+    if isinstance(before, str | bytes) or kind(before) in ("tensor", "array", "number", "bool"):
+        return difference(after, before, tolerance=0) is not None
+    was, is_now = _parts(before) or {}, _parts(after) or {}
+    return was.keys() != is_now.keys() or any(has_changed(part, is_now[name]) for name, part in was.items())
 
 
 def _verdict(

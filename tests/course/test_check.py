@@ -25,7 +25,7 @@ from helpers.base.storage import CourseError
 from helpers.course import check
 from helpers.course.exercises import EXERCISES
 from helpers.course.exercises.are import NearerMean, TowardsTrue
-from helpers.course.judge import SEEDS, Exercise, called_twice, difference, verdict_on
+from helpers.course.judge import SEEDS, Exercise, difference, has_changed, verdict_on
 from helpers.embedding.evaluation import Fold
 from helpers.embedding.factorization import Factorization
 from helpers.language.states import fit_probe
@@ -131,29 +131,105 @@ def test_arguments_changed_in_place_do_not_disturb_the_comparison(capsys):
     kept = [np.arange(6.0).reshape(2, 3)]
     exercises = {"1": Exercise("centre", centred, lambda seed: (kept[0],))}
 
-    def right(x):
-        x -= x.mean(axis=0)
-        return x
-
     def wrong(x):
         x *= 0
         return x
 
-    assert check.exercise("1", right, exercises) is right
-    assert check.exercise("1", wrong, exercises) is centred
+    assert check.exercise("1", wrong, exercises) is not wrong
+    assert "[WRONG] 1 case 0: values differ" in capsys.readouterr().out
     assert kept[0].sum() == 15
 
 
-def test_arguments_that_are_used_again_must_stay_as_they_were(capsys):
-    exercises = {"1": Exercise("plus one", lambda x: x + 1, cases, attempt=called_twice)}
+def test_arguments_must_stay_as_they_were(capsys):
+    exercises = {"1": Exercise("plus one", lambda x: x + 1, cases)}
+
+    def right(x):
+        return 1 + x
 
     def in_place(x):
         x += 1
         return x
 
-    assert check.exercise("1", lambda x: 1 + x, exercises) is not exercises["1"].reference
-    assert check.exercise("1", in_place, exercises) is exercises["1"].reference
-    assert "[WRONG] 1 case 0: key 'same arguments again': values differ" in capsys.readouterr().out
+    assert check.exercise("1", right, exercises) is right
+    assert check.exercise("1", in_place, exercises) is not in_place
+    assert "[WRONG] 1 right, but it changes `x` in place, which later cells use" in capsys.readouterr().out
+
+
+def test_what_the_reference_changes_may_be_changed():
+    def extended(values, kept):
+        values.append(len(kept))
+        return values
+
+    def all_changed(values, kept):
+        kept.append(0)
+        values.append(len(kept) - 1)
+        return values
+
+    exercises = {"1": Exercise("one more", extended, lambda seed: ([seed], [1, 2]))}
+    assert check.exercise("1", lambda values, kept: extended(values, kept), exercises) is not exercises["1"].reference
+    assert verdict_on(exercises["1"], all_changed) == (
+        "WRONG",
+        "right, but it changes `kept` in place, which later cells use: work on a copy",
+    )
+
+
+@dataclass
+class Held:
+    numbers: np.ndarray
+    model: object
+
+
+@pytest.mark.parametrize(
+    "make, change",
+    [
+        (lambda: np.zeros(3), lambda x: x.__setitem__(0, 1)),
+        (lambda: np.array(["a", "b"]), lambda x: x.__setitem__(0, "c")),
+        (lambda: torch.zeros(3, dtype=torch.bfloat16), lambda x: x.add_(1)),
+        (lambda: sp.csr_array(np.eye(3)), lambda x: x.data.__setitem__(0, 2)),
+        (lambda: pd.DataFrame({"a": [1, 2]}), lambda x: x.__setitem__("b", 0)),
+        (lambda: pd.Series([1, 2]), lambda x: x.__setitem__(0, 3)),
+        (lambda: {"a": [1, {2}]}, lambda x: x["a"].append(0)),
+        (lambda: [(1, np.zeros(2))], lambda x: x[0][1].fill(1)),
+        (lambda: ["a", None], lambda x: x.reverse()),
+        (lambda: Held(np.zeros(2), object()), lambda x: x.numbers.fill(1)),
+    ],
+    ids=["array", "words", "tensor", "sparse", "table", "column", "dictionary", "nested", "list", "dataclass"],
+)
+def test_data_that_changes_is_seen(make, change):
+    before, after = make(), make()
+    assert not has_changed(before, after)
+    change(after)
+    assert has_changed(before, after)
+
+
+def test_other_objects_may_change():
+    rng, layer = np.random.default_rng(0), torch.nn.Linear(2, 2)
+    before = copy.deepcopy((rng, layer))
+    rng.random()
+    torch.nn.init.zeros_(layer.weight)
+    assert not has_changed(before, (rng, layer))
+
+
+WITH_ARRAYS = {
+    name: chosen
+    for name, chosen in EXERCISES.items()
+    if callable(chosen.reference) and any(type(given) is np.ndarray and given.size for given in chosen.cases(0))
+}
+
+
+@pytest.mark.parametrize("name", WITH_ARRAYS)
+def test_no_exercise_lets_an_array_be_overwritten(name):
+    chosen = WITH_ARRAYS[name]
+
+    def overwriting(*arguments):
+        answer = copy.deepcopy(chosen.reference(*arguments))
+        for given in arguments:
+            if type(given) is np.ndarray and given.size:
+                first = given.flat[0]
+                given.flat[0] = "another" if isinstance(first, str) else not first if first.dtype == bool else first + 1
+        return answer
+
+    assert "in place" in verdict_on(chosen, overwriting)[1]
 
 
 def test_the_reference_value_is_a_copy(capsys):
