@@ -185,8 +185,13 @@ def by_episode(task: Steering, policy: StatePolicy, run: SteeringRun, offered: O
     From a film's own text it is the episode that `trajectories.play` plays with the run's seed (errors as `by_agent`).
     """
     yield (run := by_agent(task, policy, run, offered))
-    if not run.stopped and run.state.step < task.horizon:
+    if not is_over(task, run):
         yield from by_episode(task, policy, run, offered)
+
+
+def is_over(task: Steering, run: SteeringRun) -> bool:
+    """Whether the agent has no further step: it has said STOP, or the steps of an episode are used up."""
+    return run.stopped or run.state.step >= task.horizon
 
 
 def _longer(task: Steering, run: SteeringRun, text: str, by: str, **asked) -> SteeringRun:
@@ -341,6 +346,7 @@ def steering_figures(where: SteeringMap, runs: Sequence[SteeringRun]) -> str:
 
 # Controls ------------------------------------------------------------------------------------------------------------
 
+AGENT_STEPS = ("one step of the agent", "episode of the agent")  # buttons
 OFFERED: tuple[tuple[str, Offered], ...] = (
     ("ten, optimistic: of highest promise", "optimistic"),
     ("ten, G-optimal: a design", "goptimal"),
@@ -443,7 +449,7 @@ class SteeringExplorer:
     def redraw(self) -> None:
         """Show the run as it is."""
         runs, n_others = self.shown, len(self.others)
-        self.text.value, self.link.value = _last_text(self.run), ""
+        self.text.value, self.link.value = _last_text(self.run, is_over(self.task, self.run)), ""
         user = self.run.start.user
         self.profile.value = f"<b>Viewer {user}.</b> {html.escape(str(self.task.profile(user)))}"
         self.numbers.value = _numbers(runs)
@@ -452,6 +458,7 @@ class SteeringExplorer:
         self.words.value = f"<p>In words: {html.escape(runs_in_words(runs) + left_out)}</p>"
         self.aims.options = listed_aims(self.task, self.run, self.aim_set.value)
         self.aims.value = self.aims.options[0][1]
+        self.desk.rest([self.buttons[name] for name in AGENT_STEPS] if is_over(self.task, self.run) else [])
 
     # how it is built
 
@@ -519,8 +526,8 @@ class SteeringExplorer:
         )
         aims = (
             step("follow this aim", lambda task, run: [by_aim(task, run, self.aims.value)]),
-            step("one step of the agent", lambda task, run: [by_agent(task, self.policy, run, self.aim_set.value)]),
-            step("episode of the agent", lambda task, run: by_episode(task, self.policy, run, self.aim_set.value)),
+            step(AGENT_STEPS[0], lambda task, run: [by_agent(task, self.policy, run, self.aim_set.value)]),
+            step(AGENT_STEPS[1], lambda task, run: by_episode(task, self.policy, run, self.aim_set.value)),
         )
         asked = step("rewrite", lambda task, run: [by_instruction(task, run, self.instruction.value)])
         written = step("use my text", lambda task, run: [by_hand(task, run, self.own_text.value)])
@@ -534,12 +541,13 @@ class SteeringExplorer:
         return two_columns([start, steer], [happens, card("4. Where it leads", self.figures, self.words)])
 
 
-def _last_text(run: SteeringRun) -> str:
+def _last_text(run: SteeringRun, over: bool = False) -> str:
     last, before = run.steps[-1], [step.text for step in run.steps[-2:-1]]
     how = {"film": "the film's own text", "hand": "written by hand"}.get(last.by, f"{last.by}: {last.instruction}")
     told = [f"The answer could not be used ({last.problem}): the text has stayed."] * bool(last.problem)
     told += ["This is the same text as before."] * (not told and before == [last.text])
     told += ["The agent says STOP: it expects no gain from a further step."] * run.stopped
+    told += ["The episode is over: undo a step, or start again."] * over
     where = f"<b>{html.escape(run.title)}</b>, step {len(run.steps) - 1}"
     return (
         f"<p>{where} ({html.escape(how)}) <i>{html.escape(' '.join(told))}</i></p>"

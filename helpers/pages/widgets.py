@@ -192,6 +192,7 @@ class Desk:
 
     def __init__(self, controls: Sequence[widgets.Widget]) -> None:
         self.controls = list(controls)
+        self.resting: list[widgets.Widget] = []
         self.line = widgets.HTML("ready")
         self.line.add_class("desk-line")
         self.progress = widgets.IntProgress(value=0, min=0, max=1, layout={"width": "160px", "display": "none"})
@@ -216,8 +217,17 @@ class Desk:
             raise
         finally:
             self.progress.layout.display = "none"
-            for control in self.controls:
-                control.disabled = False
+            self._release()
+
+    def rest(self, controls: Sequence[widgets.Widget]) -> None:
+        """Lock the controls that would do nothing now, and no others, until the next call."""
+        self.resting = list(controls)
+        if self.progress.layout.display == "none":
+            self._release()
+
+    def _release(self) -> None:
+        for control in self.controls:
+            control.disabled = control in self.resting
 
     def advance(self, done: int) -> None:
         """Move the progress bar."""

@@ -231,14 +231,16 @@ def test_clicks_steer_compare_and_undo(page):
     assert page.desk.line.value == "ready" and page.desk.progress.value == 3
     assert len(page.run.steps) == 4 and len(page.shown) == 2
     assert page.words.value.count("by the judge ") == 2 and page.figures.value.count("<img") == 2
-    press(page, "one step of the agent")
-    assert "an episode has 3 steps" in page.desk.line.value and len(page.run.steps) == 4
+    assert [name for name, button in page.buttons.items() if button.disabled] == [*steering.AGENT_STEPS]
+    assert "The episode is over: undo a step, or start again." in page.text.value
     press(page, "rewrite")
     assert page.run.steps[-1].by == "instruction" and len(page.run.steps) == 5
     press(page, "export")
     assert "steering_session.json" in page.link.value
     press(page, "undo")
-    assert len(page.run.steps) == 4 and page.link.value == ""
+    assert len(page.run.steps) == 4 and page.link.value == "" and page.buttons["one step of the agent"].disabled
+    press(page, "undo")
+    assert not any(button.disabled for button in page.buttons.values()) and "is over" not in page.text.value
     for _ in range(6):
         press(page, "undo")
     assert len(page.run.steps) == 1
