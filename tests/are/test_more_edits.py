@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +13,7 @@ import pytest
 from tiny_models import tiny
 
 from helpers.are import experiment
+from helpers.are.editing import EditSettings
 from helpers.language.states import ReadOut
 
 
@@ -50,3 +54,28 @@ def test_the_paper_s_loop_has_its_discriminator_alone_and_reads_the_middle(bench
     assert settings.at == ReadOut((10, 11, 12, 13, 14), 1) and settings.hidden == 512 and not settings.online
     assert (settings.adversary, settings.match, settings.answer, settings.distil, settings.retain) == (1, 0, 0, 0, 0)
     assert (settings.training.epochs, settings.training.batch, settings.training.noise) == (30, 64, 0)
+
+
+def test_every_change_of_the_ablation_is_one_that_an_edit_takes(bench):
+    changes = bench.changes_of(tiny(layers=30))
+    fields = {field.name for field in dataclasses.fields(EditSettings)} | {"rank", "modules"}
+    course = experiment.refusal_settings(tiny(layers=30))
+    assert changes.pop("as_it_is") == {} and len(changes) >= 8
+    for name, changed in changes.items():
+        assert set(changed) <= fields, name
+        some = {key: value for key, value in changed.items() if key not in ("rank", "modules")}
+        assert changed.get("rank", 8) != 8 or "modules" in changed or replace(course, **some) != course, name
+        assert len(set(changed) - {"online"}) <= 1, f"{name} changes more than one thing"
+
+
+def test_a_rate_over_seeds_has_a_row_for_each_and_an_interval_over_both(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEER_RESULTS", str(tmp_path / "results.json"))
+    rows = np.random.default_rng(0).random((3, 40)) < [[0.2], [0.5], [0.8]]
+    bench.record("some", {"harmful": list(rows.astype(float))}, (0, 1, 2))
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert [kept[f"are.some.harmful.seed_{seed}"]["value"] for seed in range(3)] == pytest.approx(rows.mean(axis=1))
+    low, high = kept["are.some.harmful"]["ci_low"], kept["are.some.harmful"]["ci_high"]
+    assert kept["are.some.harmful"]["value"] == pytest.approx(rows.mean()) and high - low > 0.3
+    bench.record("one", {"harmful": [rows[0].astype(float)]}, (0,))
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["are.one.harmful"]["n"] == 40 and "are.one.harmful.seed_0" not in kept
