@@ -93,15 +93,16 @@ def _stop_early(network, x, y, w, held_out) -> None:
     """Full-batch AdamW on the training part; keeps the weights with the least error on the held-out part."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     best, best_state, waited = np.inf, network.state_dict(), 0
+    (x_in, y_in, w_in), (x_out, y_out, w_out) = ([part[rows] for part in (x, y, w)] for rows in (~held_out, held_out))
     for _ in range(MAX_EPOCHS):
         network.train()
-        loss = (w[~held_out] * (network(x[~held_out]) - y[~held_out]) ** 2).mean()
+        loss = (w_in * (network(x_in) - y_in) ** 2).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         network.eval()
         with torch.no_grad():
-            error = (w[held_out] * (network(x[held_out]) - y[held_out]) ** 2).mean().item()
+            error = (w_out * (network(x_out) - y_out) ** 2).mean().item()
         if error < best:
             best, waited = error, 0
             best_state = {name: value.clone() for name, value in network.state_dict().items()}
