@@ -113,17 +113,13 @@ def changes_of(lm: LoadedModel) -> dict[str, dict]:
         "as_it_is": {},
         "members_3": {"members": 3},
         "warm": {"warm": True},
-        "not_online": {"online": False},
         "adversary_0": {"adversary": 0.0, "online": False},
-        "adversary_002": {"adversary": 0.02},
         "retain_1": {"retain": 1.0},
-        "retain_20": {"retain": 20.0},
         "middle_layers": {"at": ReadOut(as_deep(lm.model, 12, 15, 18), 5)},
         "last_token": {"at": replace(experiment.late(lm), positions=1)},
         "rank_2": {"rank": 2},
         "rank_32": {"rank": 32},
         "attention_only": {"modules": ("q_proj", "v_proj")},
-        "answers_of_5_tokens": {"taught": 5},
     }
 
 
