@@ -66,6 +66,7 @@ def test_every_change_of_the_ablation_is_one_that_an_edit_takes(bench):
         some = {key: value for key, value in changed.items() if key not in ("rank", "modules")}
         assert changed.get("rank", 8) != 8 or "modules" in changed or replace(course, **some) != course, name
         assert len(set(changed) - {"online"}) <= 1, f"{name} changes more than one thing"
+        assert min(replace(course, **some).at.layers) > 30 // 2 - 1, f"{name} reads below the adapter"
 
 
 def test_a_rate_over_seeds_has_a_row_for_each_and_an_interval_over_both(bench, tmp_path, monkeypatch):

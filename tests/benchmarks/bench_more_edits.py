@@ -115,7 +115,7 @@ def changes_of(lm: LoadedModel) -> dict[str, dict]:
         "warm": {"warm": True},
         "adversary_0": {"adversary": 0.0, "online": False},
         "retain_1": {"retain": 1.0},
-        "middle_layers": {"at": ReadOut(as_deep(lm.model, 12, 15, 18), 5)},
+        "earlier_layers": {"at": ReadOut(as_deep(lm.model, 16, 18, 20), 5)},
         "last_token": {"at": replace(experiment.late(lm), positions=1)},
         "rank_2": {"rank": 2},
         "rank_32": {"rank": 32},
