@@ -176,16 +176,19 @@ def with_section(page: str, section: str) -> str:
 RESULTS_PAGE = settings.PROJECT / "notebooks" / "RESULTS.md"
 
 
-def published(prefix: str, page: Path = RESULTS_PAGE) -> dict[str, tuple[float, float, float]]:
+def published(prefix: str, page: Path = RESULTS_PAGE, *, single: bool = False) -> dict[str, tuple[float, float, float]]:
     """(value, low, high) of the rows of the results page whose names begin with a prefix, under the rest of the name.
 
-    Results of the full profile, for a notebook that shows them beside its own run. Rows without an interval are left
-    out; without a results page, as in an installed package, the result is empty.
+    Results of the full profile, for a notebook that shows them beside its own run. Without a results page, as in an
+    installed package, the result is empty.
+
+    Args:
+        single: with the rows that have no interval, whose low and high are NaN.
     """
     found = {}
     for line in page.read_text(encoding="utf-8").splitlines() if page.exists() else []:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0].startswith(prefix) and len(cells) == len(COLUMNS) and cells[2]:
-            low, high = (float(end) for end in cells[2].strip("[]").split(","))
+        if cells[0].startswith(prefix) and len(cells) == len(COLUMNS) and (cells[2] or single):
+            low, high = (float(end) for end in (cells[2] or "[nan, nan]").strip("[]").split(","))
             found[cells[0].removeprefix(prefix)] = float(cells[1]), low, high
     return found

@@ -150,3 +150,6 @@ def test_published_rows_are_those_of_the_page_under_a_prefix(tmp_path):
     assert results.published("a.", page) == {"x": (value, 0.1, 0.2)}
     assert results.published("b.", page) == {"x": (value, -1.0, 0.2)}
     assert results.published("c.", page) == results.published("a.", tmp_path / "missing.md") == {}
+    every = results.published("a.", page, single=True)
+    assert set(every) == {"x", "y"} and every["x"] == (value, 0.1, 0.2)
+    assert every["y"][0] == pytest.approx(rows["a.y"]["value"], rel=1e-3) and np.isnan(every["y"][1:]).all()
