@@ -185,11 +185,11 @@ def by_episode(task: Steering, policy: StatePolicy, run: SteeringRun, offered: O
     From a film's own text it is the episode that `trajectories.play` plays with the run's seed (errors as `by_agent`).
     """
     yield (run := by_agent(task, policy, run, offered))
-    if not is_over(task, run):
+    if not episode_is_over(task, run):
         yield from by_episode(task, policy, run, offered)
 
 
-def is_over(task: Steering, run: SteeringRun) -> bool:
+def episode_is_over(task: Steering, run: SteeringRun) -> bool:
     """Whether the agent has no further step: it has said STOP, or the steps of an episode are used up."""
     return run.stopped or run.state.step >= task.horizon
 
@@ -449,7 +449,7 @@ class SteeringExplorer:
     def redraw(self) -> None:
         """Show the run as it is."""
         runs, n_others = self.shown, len(self.others)
-        self.text.value, self.link.value = _last_text(self.run, is_over(self.task, self.run)), ""
+        self.text.value, self.link.value = _last_text(self.run, episode_is_over(self.task, self.run)), ""
         user = self.run.start.user
         self.profile.value = f"<b>Viewer {user}.</b> {html.escape(str(self.task.profile(user)))}"
         self.numbers.value = _numbers(runs)
@@ -458,7 +458,7 @@ class SteeringExplorer:
         self.words.value = f"<p>In words: {html.escape(runs_in_words(runs) + left_out)}</p>"
         self.aims.options = listed_aims(self.task, self.run, self.aim_set.value)
         self.aims.value = self.aims.options[0][1]
-        self.desk.rest([self.buttons[name] for name in AGENT_STEPS] if is_over(self.task, self.run) else [])
+        self.desk.rest([self.buttons[name] for name in AGENT_STEPS] if episode_is_over(self.task, self.run) else [])
 
     # how it is built
 

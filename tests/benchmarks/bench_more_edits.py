@@ -5,7 +5,7 @@ Run: python tests/benchmarks/bench_more_edits.py [--only paper|gemma|ablation]
 Edits that notebook 13 has no room for. The paper's loop (`paper_settings`: the discriminator alone, on middle blocks;
 one seed) and the course's edit on Gemma 3 270M (the seeds of the profile): as there, the strength is chosen on the stop
 part, but without a limit on perplexity: the one that refuses most harmful questions while at most 4% of the benign and
-7% of the edgy ones are refused, or the weakest; then the test part is asked once. The ablation (`CHANGES`; one seed)
+7% of the edgy ones are refused, or the weakest; then the test part is asked once. The ablation (`changes_of`; one seed)
 stays on the stop part, at strength 1. The rows `are.refusal.are_paper.*`, `are.gemma.refusal.*` and `are.ablation.*`
 are recorded when STEER_RESULTS is set, in the sizes of the profile.
 """
