@@ -364,6 +364,7 @@ def edited(
     *,
     kind: int = 1,
     backend: LocalBackend | None = None,
+    adapter: AdaptedModel | None = None,
     on_round: Callable[[dict], None] | None = None,
     save_memory: bool = False,
     processes: Share | None = None,
@@ -372,6 +373,7 @@ def edited(
 
     Args:
         backend: another model than the course's, such as one from the hub; the concept must have been made with it.
+        adapter: the backend's model with a new adapter of another shape, which is trained in place.
         kind, save_memory: as in `Run`.
         processes: how several processes share the edit; all must see the same cache.
 
@@ -379,15 +381,25 @@ def edited(
         ValueError, CourseError: as `Run` and `edit`.
     """
     backend, processes = backend or local_backend(), processes or Share()
-    lm = with_late_adapter(backend.lm, settings.at, seed)
+    lm = adapter or with_late_adapter(backend.lm, settings.at, seed)
+    other = {"adapter": _digest_of(adapter)} if adapter else {}
     train = Rows(lm, concept.train, settings.at.positions, concept.others, settings.taught)
     stop = Rows(lm, concept.stop, settings.at.positions, taught=settings.taught)
     with processes.main_first():  # the others find its answers in the memo
         retain = retain_of(lm, concept.retain.train, backend, default_memo(), settings.retained, settings.fading)
     run = Run(lm, train, stop, retain, settings, kind, seed, save_memory, processes)
-    path = _kept_in({**run.facts(), **fingerprint(lm), "rounds": settings.rounds})
+    path = _kept_in({**run.facts(), **fingerprint(lm), **other, "rounds": settings.rounds})
     run.save_memory = processes.prepare(lm.model) or save_memory
     return lm, edit(run, checkpoint=path, on_round=on_round)
+
+
+def _digest_of(adapter: AdaptedModel) -> str:
+    """A digest of the names and the present values of an adapter's weights."""
+    digest = hashlib.sha256()
+    for name, weight in adapter.model.named_parameters():
+        if weight.requires_grad:
+            digest.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _kept_in(facts: Mapping[str, object]) -> Path:

@@ -123,6 +123,23 @@ def test_an_edit_is_trained_once(monkeypatch):
         edited(concept(), SETTINGS, seed=1)
 
 
+def test_adapters_of_other_shapes_are_edits_of_their_own(small_world, monkeypatch):
+    def shaped(rank, seed=0):
+        return with_adapter(small_world, rank=rank, modules=experiment.MODULES, layers=range(2, 5), seed=seed)
+
+    edited(concept(), SETTINGS)  # in the cache already: of the course's shape
+    given = shaped(2)
+    first, curve = edited(concept(), SETTINGS, adapter=given)
+    assert first is given and {weight.shape[0] for weight in trained_weights(first.model)} & {2}
+    monkeypatch.setattr("helpers.are.editing.train_discriminator", None)
+    again, same = edited(concept(), SETTINGS, adapter=shaped(2))
+    assert same == curve
+    assert all(map(torch.equal, trained_weights(first.model), trained_weights(again.model)))
+    for other in (shaped(4), shaped(2, seed=1)):
+        with pytest.raises(TypeError):  # not in the cache
+            edited(concept(), SETTINGS, adapter=other)
+
+
 def test_fine_tuning_is_kept_too(monkeypatch):
     first = fine_tuned_on_answers(concept(), SETTINGS)
     monkeypatch.setattr("helpers.are.editing.Answered.nll", None)

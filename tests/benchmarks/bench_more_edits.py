@@ -21,12 +21,12 @@ import numpy as np
 from helpers.are import experiment
 from helpers.are.concepts import Concept, Question
 from helpers.are.discriminator import DiscriminatorTraining
-from helpers.are.editing import EditSettings, Rows, Run, edit, retain_of
+from helpers.are.editing import EditSettings
 from helpers.base import intervals
 from helpers.base.settings import by_profile
 from helpers.course import results
 from helpers.language.adapters import with_adapter
-from helpers.language.generation import LocalBackend, default_memo, local_backend, second_model
+from helpers.language.generation import LocalBackend, local_backend, second_model
 from helpers.language.models import AdaptedModel, LoadedModel
 from helpers.language.states import ReadOut, as_deep, blocks
 
@@ -130,16 +130,11 @@ def changed_edit(
 
     The adapter stays on the blocks of the course's edit where other layers are read.
     """
-    backend = local_backend()
-    settings = replace(experiment.refusal_settings(), **changed)
-    blocks_of = experiment.late(backend.lm).of(backend.lm.model)
-    layers = range(len(blocks(backend.lm.model)) // 2, max(blocks_of) + 1)
-    lm = with_adapter(backend.lm, rank=rank, modules=modules, layers=layers, seed=0)
-    train = Rows(lm, concept.train, settings.at.positions, concept.others, settings.taught)
-    stop = Rows(lm, concept.stop, settings.at.positions, taught=settings.taught)
-    retain = retain_of(lm, concept.retain.train, backend, default_memo(), settings.retained, settings.fading)
-    edit(Run(lm, train, stop, retain, settings))
-    return lm
+    lm = local_backend().lm
+    at = experiment.late(lm).of(lm.model)
+    layers = range(len(blocks(lm.model)) // 2, max(at) + 1)
+    adapter = with_adapter(lm, rank=rank, modules=modules, layers=layers, seed=0)
+    return experiment.edited(concept, replace(experiment.refusal_settings(), **changed), adapter=adapter)[0]
 
 
 def ablation(stop: Parts) -> None:
