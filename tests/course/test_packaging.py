@@ -1,6 +1,7 @@
 """Packaging and imports: one set of pins everywhere, nothing heavy in git, `helpers` imports quietly and one way."""
 
 import ast
+import importlib.metadata
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import helpers
 from helpers import ROOMS
@@ -112,6 +114,9 @@ def test_no_data_or_model_is_tracked(tracked):
 # Installed without the checkout ----------------------------------------------------------------------------------
 
 THIRD_PARTY = sysconfig.get_path("purelib")
+# What works on notebooks needs the group `lab`; the rest needs the direct dependencies alone.
+ON_NOTEBOOKS = {f"course.{name}" for name in ("book", "book_conf", "editions", "report", "run", "slides")}
+ON_NOTEBOOKS |= {"pages.front_picture"}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +133,52 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
+def needed(wanted: list[str]) -> set[str]:
+    """Normal names of the installed distributions behind requirement lines, with all that these need in turn."""
+    todo, extras = [Requirement(line) for line in wanted], {}
+    while todo:
+        requirement = todo.pop()
+        name = normal(requirement.name)
+        if name in extras and requirement.extras <= extras[name]:
+            continue
+        extras[name] = extras.get(name, set()) | requirement.extras
+        for line in importlib.metadata.distribution(name).requires or []:
+            further = Requirement(line)
+            if further.marker is None or any(further.marker.evaluate({"extra": e}) for e in extras[name] | {""}):
+                todo.append(further)
+    return set(extras)
+
+
+def clean_environment(folder: Path, *groups: str) -> Path:
+    """A folder of links to what pip would install with the package and these extras, and to nothing else."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = sum((project["optional-dependencies"][group] for group in groups), project["dependencies"])
+    for name in needed(wanted):
+        distribution = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            if not (folder / top).is_symlink():
+                (folder / top).symlink_to(distribution.locate_file(top))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory) -> Path:
+    return clean_environment(tmp_path_factory.mktemp("core"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    return clean_environment(tmp_path_factory.mktemp("lab"), "lab")
+
+
+def test_the_clean_environments_hold_what_was_asked_for(core, lab):
+    there = {path.name for path in core.iterdir()}
+    assert {"torch", "transformers", "numpy", "lenskit"} <= there
+    assert not there & {"nbformat", "jupyterlab", "ray", "cvxpy", "pytest", "nbval", "sphinx", "beartype"}
+    assert {"nbformat", "jupyterlab", "ray"} <= {path.name for path in lab.iterdir()}
+    assert not (lab / "pytest").exists()
+
+
 def test_the_installed_package_has_every_file(installed):
     def files(folder: Path) -> set[str]:
         found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
@@ -139,19 +190,18 @@ def test_the_installed_package_has_every_file(installed):
 
 INSTALLED = """
 from helpers.base import settings, sources
-from helpers.course import slides
-print(settings.__file__, len(sources.read_manifest()), slides.TEMPLATE.is_file(), settings.in_checkout())
+print(settings.__file__, len(sources.read_manifest()), settings.in_checkout())
 print(settings.data_file("refusal_labels.json").is_file(), settings.wheel_folder())
 """
 
 
-def test_the_installed_package_reads_its_data(installed, tmp_path):
-    code = f"import sys; sys.path += [{str(installed)!r}, {THIRD_PARTY!r}]\n{INSTALLED}"
+def test_the_installed_package_reads_its_data(installed, core, tmp_path):
+    code = f"import sys; sys.path += [{str(installed)!r}, {str(core)!r}]\n{INSTALLED}"
     command = [sys.executable, "-I", "-S", "-c", code]  # nothing of this checkout: no .pth file, no PYTHONPATH
     environment = os.environ | {"STEER_WHEELS": "wheels"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     n_sources = len(tomllib.loads((PROJECT / "data/sources.toml").read_text("utf-8")))
-    expected = [f"{installed}/helpers/base/settings.py", n_sources, True, False, True, tmp_path / "wheels"]
+    expected = [f"{installed}/helpers/base/settings.py", n_sources, False, True, tmp_path / "wheels"]
     assert done.stdout.split() == [str(part) for part in expected], done.stderr
 
 
@@ -170,10 +220,10 @@ print(json.dumps({"calls": calls, "torch": "torch" in sys.modules}))
 """
 
 
-def imported(modules: list[str], cache: Path, where: Path = PROJECT) -> dict:
-    """Import `modules` in a new interpreter; network calls that it made and whether torch was loaded."""
+def imported(modules: list[str], cache: Path, where: Path = PROJECT, others: str | Path = THIRD_PARTY) -> dict:
+    """Import `modules`, packages from `others`; network calls, and whether torch was loaded."""
     environment = os.environ | {"STEER_CACHE": str(cache)}
-    code = f"import sys; sys.path += [{str(where)!r}, {THIRD_PARTY!r}]\n{QUIET}"
+    code = f"import sys; sys.path += [{str(where)!r}, {str(others)!r}]\n{QUIET}"
     command = [sys.executable, "-I", "-S", "-c", code, *modules]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -182,8 +232,10 @@ def imported(modules: list[str], cache: Path, where: Path = PROJECT) -> dict:
 
 
 @pytest.mark.slow
-def test_imports_touch_neither_network_nor_cache(installed, tmp_path):
-    assert imported(list(MODULES), tmp_path / "cache", installed)["calls"] == []
+def test_imports_touch_neither_network_nor_cache(installed, core, lab, tmp_path):
+    others = [name for name in MODULES if name not in ON_NOTEBOOKS]
+    assert imported(others, tmp_path / "cache", installed, core)["calls"] == []
+    assert imported(sorted(ON_NOTEBOOKS), tmp_path / "cache", installed, lab)["calls"] == []
     assert not (tmp_path / "cache").exists()
 
 
