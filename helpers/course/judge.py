@@ -16,11 +16,12 @@ from jaxtyping import Float
 
 SEEDS = range(5)
 Verdict = tuple[str, str]  # tag, text
+UNFINISHED: Verdict = ("TODO", "not finished yet: the hints above open one by one")
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: what is right, how to try an answer, and what to say when it is unfinished.
+    """One exercise: what is right, and how to try an answer.
 
     `name` is a short title. `reference` is a value, or a function: then it is tried on the arguments
     `cases(seed)` (a tuple) for several seeds.
@@ -32,7 +33,6 @@ class Exercise:
     name: str
     reference: Any
     cases: Callable[[int], tuple] = lambda seed: ()
-    hint: str = ""
     compare: Callable[[Any, Any], str | None] | None = None
     attempt: Callable[..., Any] = lambda function, *arguments: function(*arguments)
     tolerance: float = 1e-4
@@ -50,11 +50,11 @@ def normal_values(seed: int, *shape: int) -> Float[np.ndarray, " ..."]:
 
 
 def verdict_on(chosen: Exercise, answer: Any) -> Verdict | None:
-    """None for a right answer, else TODO and hint, WRONG and what differs, or ERROR and what was raised."""
+    """None for a right answer, else TODO, WRONG and what differs, or ERROR and what was raised."""
     if not callable(chosen.reference):
         return _verdict(chosen, "", lambda: answer, chosen.reference)
     if not callable(answer):
-        return _todo(chosen) if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
+        return UNFINISHED if _is_stub(answer) else ("WRONG", f"type {kind(answer)}, expected function")
     for seed in SEEDS:
         given = copy.deepcopy(chosen.cases(seed))
         own, of_reference = copy.deepcopy(given), copy.deepcopy(given)
@@ -95,20 +95,16 @@ def _verdict(
     try:
         value = answer()
         if _is_stub(value) and not _is_stub(expected):
-            missing = f"{where}returned {value}, expected {kind(expected)}. Hint: {chosen.hint}"
-            return _todo(chosen) if blank else ("WRONG", missing)
+            missing = f"{where}returned {value}, expected {kind(expected)}: a branch ends without a value"
+            return UNFINISHED if blank else ("WRONG", missing)
         problem = chosen.problem(value, expected)
     except NotImplementedError:
-        return _todo(chosen)
+        return UNFINISHED
     except Exception as error:
         if "ellipsis" in str(error).lower():  # a `...` left in the stub went into an operation
-            return _todo(chosen)
+            return UNFINISHED
         return "ERROR", f"{where}your code raised {type(error).__name__}: {error}"
     return None if problem is None else ("WRONG", f"{where}{problem}")
-
-
-def _todo(chosen: Exercise) -> Verdict:
-    return "TODO", f"not finished yet. Hint: {chosen.hint}"
 
 
 def _is_stub(value: Any) -> bool:

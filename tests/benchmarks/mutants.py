@@ -150,7 +150,7 @@ def skipped(parent: ast.AST, child: ast.AST) -> bool:
         return True
     if isinstance(parent, ast.FunctionDef | ast.ClassDef) and child in parent.decorator_list:
         return True
-    if isinstance(child, ast.keyword) and child.arg in ("wrong", "hint", "cases"):  # of an exercise: as good as before
+    if isinstance(child, ast.keyword) and child.arg in ("wrong", "cases"):  # of an exercise: as good as before
         return True
     if isinstance(child, ast.keyword) and child.arg == "strict":  # `zip` would stop where nothing in here ever does
         return True

@@ -1,4 +1,4 @@
-"""The editions for a class: no solution is left, nothing else is lost, and a blank notebook gets its hints."""
+"""The editions for a class: no solution is left, nothing else is lost, and a blank notebook runs to its end."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def ask_all(path: Path, book: nbformat.NotebookNode) -> list[str]:
 
 
 @every_notebook
-def test_blank_exercises_get_hints_and_solutions_are_right(path, capsys):
+def test_blank_exercises_are_unfinished_and_solutions_are_right(path, capsys):
     for book, tag in ((student(path), "TODO"), (source(path), "OK")):
         asked = ask_all(path, book)
         said = re.findall(r"^\[(\w+)\] ([\w.]+)", capsys.readouterr().out, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Every exercise of the notebooks, in one place each: reference, seeded cases, hint, and wrong answers to reject."""
+"""Every exercise of the notebooks, in one place each: reference, seeded cases, and wrong answers to reject."""
 
 from helpers.course.exercises.are import ARE_EXERCISES
 from helpers.course.exercises.eagle import EAGLE_EXERCISES

@@ -53,7 +53,6 @@ ARE_EXERCISES["10.1"] = Exercise(
     "the states at the last tokens",
     states_at_ends,
     cases=_padded_batch,
-    hint="for each text its real tokens by the mask, of these the last ones; one layer after the other, then stack",
     wrong=(
         lambda hidden, real, layers, n: torch.stack([hidden[i][:, -n:] for i in layers], 1),
         lambda hidden, real, layers, n: torch.stack(
@@ -111,7 +110,6 @@ ARE_EXERCISES["10.2"] = Exercise(
     "a linear probe",
     newton_probe,
     cases=_uneven_kinds,
-    hint="standardise by the fitted states, add a column of ones, then eight times: p, gradient, matrix H, w - H^-1 g",
     wrong=(
         _standardised_by_new,
         lambda positive, negative, new, strength: newton_probe(positive, negative, new, strength, balanced=False),
@@ -164,7 +162,6 @@ ARE_EXERCISES["10.3"] = Exercise(
     "held out, at every layer",
     balanced_by_layer,
     cases=_layers_of_states,
-    hint="per layer: scores of x_new above 0; said[y_new].mean() for the positive ones, 1 minus that of the others",
     wrong=(
         _rates(lambda said, truth: (said == truth).mean()),
         _rates(lambda said, truth: said[truth].mean()),
@@ -189,7 +186,6 @@ ARE_EXERCISES["10.4"] = Exercise(
     "the negative control",
     chance_by_layer,
     cases=lambda seed: (*_layers_of_states(seed), 2 + seed),
-    hint="for every seed heldout(scores, x, shuffled y, x_new, y_new), and an array of these rows",
     wrong=(
         lambda scores, x, y, x_new, y_new, seeds: np.stack(
             [balanced_by_layer(scores, x, y, x_new, np.random.default_rng(n).permutation(y_new)) for n in range(seeds)]
@@ -234,7 +230,6 @@ ARE_EXERCISES["10.5"] = Exercise(
     "log-probabilities of an answer",
     end_log_probs,
     cases=_logits_of_texts,
-    hint="log_softmax over the last axis; the places -n - 1 to -1 predict the last n tokens; gather",
     wrong=(
         lambda logits, ids, n: _gathered(logits.log_softmax(2)[:, -n:], ids[:, -n:]),
         lambda logits, ids, n: _gathered(logits[:, -n - 1 : -1], ids[:, -n:]),
@@ -315,7 +310,6 @@ ARE_EXERCISES["10.6"] = Exercise(
     "the patch",
     patched_run,
     cases=_tiny_pass,
-    hint="a hook that clones the output, writes donor into its slice and returns it; register, run, remove",
     compare=_same_pass,
     wrong=(
         _with_hook(lambda states, donor, first: _written(states, slice(first, first + donor.shape[1]), donor), True),
@@ -352,7 +346,6 @@ ARE_EXERCISES["10.7"] = Exercise(
     "the share of the gap",
     closed_share,
     cases=_patched,
-    hint="sums over the first tokens; mean of patched - plain, divided by the mean of target - plain",
     wrong=(
         lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens).mean().item(),
         lambda plain, patched, target, tokens: _single_shares(plain, patched, target, tokens),
@@ -408,7 +401,6 @@ ARE_EXERCISES["10.8"] = Exercise(
     by_the_lens,
     cases=_states_and_weights,
     compare=_within_a_tenth,
-    hint="divide by the root of the mean square plus eps, times gain; then @ out.T, and log_softmax over tokens",
     wrong=(
         _normed(lambda states, eps: (states.pow(2).mean(dim=1, keepdim=True)).sqrt()),
         _normed(lambda states, eps: states.pow(2).mean(dim=1, keepdim=True).sqrt() + eps),
@@ -465,7 +457,6 @@ ARE_EXERCISES["10.9"] = Exercise(
     "a word under the lens",
     word_by_layer,
     cases=_layers_and_a_word,
-    hint="said = lens(states[:, layer]); mean of said[:, word].exp(); count said above said[:, [word]]; median",
     wrong=(
         _of_both(lambda said, word: said[:, word].mean().exp(), _right_rank),
         _of_both(lambda said, word: said[:, word].mean(), _right_rank),
@@ -516,7 +507,6 @@ ARE_EXERCISES["11.1"] = Exercise(
     "standardised states",
     in_units_of,
     cases=_states_to_scale,
-    hint="mean and std (correction=0, plus 1e-4) over the texts of target and plain together; flatten(start_dim=1)",
     wrong=(
         _scaled_by(lambda states, target, plain: (states.mean(0), states.std(0, correction=0) + 1e-4)),
         _scaled_by(lambda states, target, plain: (plain.mean(0), plain.std(0, correction=0) + 1e-4)),
@@ -600,7 +590,6 @@ ARE_EXERCISES["11.2"] = Exercise(
     "train the discriminator",
     losses_of_training,
     cases=_members_to_train,
-    hint="loops over epochs, batches and members; cross-entropy with a weight per kind; one AdamW for all members",
     tolerance=1e-3,
     wrong=(
         partial(_trained, balanced=False),
@@ -640,7 +629,6 @@ ARE_EXERCISES["11.3"] = Exercise(
     "a draw and its control",
     some_of_both,
     cases=_lessons,
-    hint="rows by rng.choice, the same of both kinds; a pile of 2n; its order by rng.permutation or arange; halves",
     wrong=(
         lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, False),
         lambda target, plain, n, seed, shuffle: some_of_both(target, plain, n, seed, True),
@@ -684,7 +672,6 @@ ARE_EXERCISES["11.4"] = Exercise(
     'which way is "target"?',
     surer_of_target,
     cases=_members_and_states,
-    hint="requires_grad_ on a copy; mean over members of logits[:, 1] - logits[:, 0], summed over texts; autograd.grad",
     wrong=(
         _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).mean()),
         _slope_of(lambda logits: (logits[..., 1] - logits[..., 0]).sum()),
@@ -750,7 +737,6 @@ ARE_EXERCISES["11.5"] = Exercise(
     "a control concept",
     right_on_pairs,
     cases=_own_and_other,
-    hint="per seed one S, taught on own in its own units; per pair (share of target + 1 - share of plain) / 2",
     wrong=(
         partial(_right, units=lambda own, pair: pair),
         partial(_right, units=lambda own, pair: (own[1], own[1])),
@@ -801,7 +787,6 @@ ARE_EXERCISES["11.6"] = Exercise(
     "the fooling loss and its gradient, by hand",
     loss_and_slope,
     cases=_member_and_states,
-    hint="-log_softmax(logits)[:, kind].mean(); then (p - wanted) / n, W2, the gate of the relu, W1",
     wrong=(
         _by_chain(gate=False),
         _by_chain(mean=False),
@@ -836,7 +821,6 @@ ARE_EXERCISES["11.7"] = Exercise(
     "sideways",
     without_component,
     cases=lambda seed: (_torch_normal(seed, 5, 7), (2 + seed) * _torch_normal(seed, 7)),
-    hint="make the direction a unit vector u, then take (rows @ u)[:, None] * u off",
     wrong=(
         lambda rows, direction: rows - (rows @ direction)[:, None] * direction,
         lambda rows, direction: rows - without_component(rows, direction),
@@ -881,7 +865,6 @@ ARE_EXERCISES["11.8"] = Exercise(
     "the walk",
     walked_down,
     cases=_bowl,
-    hint="per step: slope where the states are now, sideways if asked for, unit length, then length / steps of it",
     wrong=(
         partial(_walked, unit_first=True),
         partial(_walked, once=True),
@@ -936,7 +919,6 @@ ARE_EXERCISES["11.9"] = Exercise(
     "back into the model",
     moved_back,
     cases=_moved_states,
-    hint="unflatten, times spread, plus center; into a clone, from the token end before the end, as many as positions",
     tolerance=1e-2,
     wrong=(
         _puts(lambda rows, center, spread: rows),
@@ -985,7 +967,6 @@ ARE_EXERCISES["12.1"] = Exercise(
     "the distance to the paired states",
     mean_distance_to_pairs,
     cases=_states_with_pairs,
-    hint="a mask of the paired rows; squared differences; mean over features, sum over prompts, over the batch size",
     compare=_same_distance,
     wrong=(
         lambda states, target, rows: mean_distance_to_pairs(states, target, rows).detach(),
@@ -1021,7 +1002,6 @@ ARE_EXERCISES["12.2"] = Exercise(
     "stay as you were",
     kl_over_answers,
     cases=_next_words,
-    hint="at each place the base model's probabilities times the difference of the logarithms; then two means",
     compare=_same_loss_and_gradient,
     wrong=(
         lambda base, edited, counts: kl_over_answers(base, edited, counts).detach(),
@@ -1107,7 +1087,6 @@ ARE_EXERCISES["12.3"] = Exercise(
     "discriminator and adapter in turns",
     adversarial_rounds,
     cases=_tiny_edit,
-    hint="per round: states, a new discriminator, train it; per batch: loss, gradients to zero, backward, step, terms",
     wrong=(
         _one_discriminator,
         _one_reading,
@@ -1171,7 +1150,6 @@ ARE_EXERCISES["12.4"] = Exercise(
     "the batches of a round",
     batches_of_a_round,
     cases=_round_to_draw,
-    hint="one generator for the round; for every step a draw for each of counts, with replacement only if it must be",
     compare=_same_batches,
     wrong=(
         _batches(lambda number, seed: np.random.default_rng(seed)),
@@ -1228,7 +1206,6 @@ ARE_EXERCISES["12.5"] = Exercise(
     "how much an answer repeats itself",
     repeated_share,
     cases=_answer_that_repeats,
-    hint="walk over the w - n + 1 sequences; count those that are in a set of earlier ones, then add each to the set",
     wrong=(
         _repeats(lambda found: len(set(found)) / len(found)),
         _repeats(lambda found: len(found) - len(set(found))),
@@ -1365,7 +1342,6 @@ ARE_EXERCISES["12.6"] = Exercise(
     "ask at a strength",
     asked_at,
     cases=_layers_to_ask,
-    hint="note each layer's own scale, change it, ask; then put all back, also if ask() has raised an error",
     compare=_same_answer_and_scales,
     attempt=_asked_and_failed,
     wrong=(
@@ -1404,7 +1380,6 @@ ARE_EXERCISES["12.7"] = Exercise(
     "merge an adapter",
     merge,
     cases=_adapter,
-    hint="B A has the shape of W; scale it twice, once by the adapter's own scale",
     wrong=(
         lambda weight, a, b, scale, factor: weight + scale * b @ a,
         lambda weight, a, b, scale, factor: weight + factor * b @ a,
@@ -1437,7 +1412,6 @@ ARE_EXERCISES["12.8"] = Exercise(
     "the weakest strength that is enough",
     strength_needed,
     cases=_dose_response,
-    hint="find the first strength that is enough; the wanted effect lies on the line from the point before it",
     wrong=(
         lambda strengths, effects, wanted: float(np.interp(wanted, effects, strengths)),
         lambda strengths, effects, wanted: float(strengths[np.argmax(effects >= wanted)]),
@@ -1508,7 +1482,6 @@ ARE_EXERCISES["13.1"] = Exercise(
     "a sentence that declines",
     refused,
     cases=_replies,
-    hint="for each sentence: does it hold the phrase, has it an end, and is it no loop? Then: where is the phrase?",
     wrong=(
         lambda answers, phrase, loop, window: [bool(phrase.search(answer[:window])) for answer in answers],
         lambda answers, phrase, loop, window: [
@@ -1625,7 +1598,6 @@ ARE_EXERCISES["13.2"] = Exercise(
     "distil the prompted model",
     distilled,
     cases=_prompted_and_plain,
-    hint="answer token i is predicted by the token before it; rows len(prompt) - 1 up to, and not with, the last",
     compare=_same_loss_for_the_student,
     wrong=(
         _without_detaching,
@@ -1681,7 +1653,6 @@ ARE_EXERCISES["13.3"] = Exercise(
     "the best that keeps to the limits",
     best_allowed,
     cases=_dose_table,
-    hint="of the settings that keep to every limit the one with the highest `harmful`; if none does, the first setting",
     wrong=(
         lambda rates, limits: max(rates, key=lambda name: rates[name]["harmful"]),
         lambda rates, limits: next(iter(rates)),
@@ -1722,7 +1693,6 @@ ARE_EXERCISES["13.4"] = Exercise(
     "the area under effect and damage",
     effect_within,
     cases=_effect_and_damage,
-    hint="sort by damage, running maximum of the effect; each level holds until the next, the last until the limit",
     tolerance=1e-3,  # a mean over a fine grid of damages is right, too
     wrong=(
         lambda damage, effect, limit: float(effect[damage <= limit].max()),
@@ -1765,7 +1735,6 @@ ARE_EXERCISES["13.5"] = Exercise(
     "as strong as the others",
     strength_for,
     cases=_strengths_and_rates,
-    hint="the best rate so far never falls; find the first strength that reaches the level, and the one before it",
     wrong=(
         lambda level, strengths, rates: float(strengths[np.argmax(rates >= level)]),
         lambda level, strengths, rates: float(strengths[np.abs(rates - level).argmin()]),
@@ -1822,7 +1791,6 @@ ARE_EXERCISES["13.6"] = Exercise(
     "does it turn back?",
     turned_back,
     cases=lambda seed: (_begins_with_sorry, np.roll(_TURNS, seed).tolist()),
-    hint="the rest from 0, and from behind each line break and each . ! ? : with white space; any of them may decline",
     wrong=(
         lambda judge, texts: [judge(text) for text in texts],
         lambda judge, texts: [judge(text.split(". ")[-1]) for text in texts],
@@ -1857,7 +1825,6 @@ ARE_EXERCISES["13.7"] = Exercise(
     "Cohen's kappa",
     kappa,
     cases=_two_judges,
-    hint="by chance both say yes with the product of their rates, and both no with the product of the rests",
     wrong=(
         lambda a, b: float((a == b).mean()),
         lambda a, b: float((a == b).mean() - a.mean() * b.mean()),
@@ -1887,7 +1854,6 @@ ARE_EXERCISES["13.8"] = Exercise(
     "who is beaten",
     dominated,
     cases=_frontier,
-    hint="at least as good in both and strictly better in one, for every pair; then any over the rivals",
     wrong=(
         lambda harmful, edgy: ((harmful[:, None] >= harmful) & (edgy[:, None] <= edgy)).any(axis=0),
         lambda harmful, edgy: ((harmful[:, None] > harmful) & (edgy[:, None] < edgy)).any(axis=0),
@@ -1925,7 +1891,6 @@ ARE_EXERCISES["14.1"] = Exercise(
     "verdicts and accuracy",
     verdicts_on_facts,
     cases=_answer_tables,
-    hint="compare two columns; every other row is of a true statement; right is Yes there, and No in the rows between",
     wrong=(
         lambda scores, yes, no: verdicts_on_facts(scores, no, yes),
         lambda scores, yes, no: (scores.argmax(axis=1) == yes, verdicts_on_facts(scores, yes, no)[1]),
@@ -1970,7 +1935,6 @@ ARE_EXERCISES["14.2"] = Exercise(
     "the surface of a sentence",
     five_marks,
     cases=_statements,
-    hint="len of split, len, count of commas, and whether negation.search and re.search of a digit find something",
     wrong=(
         lambda text, negation: [float(len(text.split(" "))), *five_marks(text, negation)[1:]],
         lambda text, negation: [*five_marks(text, negation)[:3], float(len(negation.findall(text))), 0.0],
@@ -2023,7 +1987,6 @@ ARE_EXERCISES["14.3"] = Exercise(
     "which of two statements is true?",
     order_of_pairs,
     cases=_pairs_of_states,
-    hint="fit(*train); decision_function of both tables of stop; true above false, its mean, and its mean where alike",
     wrong=(
         _by_threshold,
         lambda train, stop, alike, fit: order_of_pairs(stop, stop, alike, fit),
@@ -2076,7 +2039,6 @@ ARE_EXERCISES["14.4"] = Exercise(
     "the loss of a verdict",
     mean_verdict_loss,
     cases=_stated_verdicts,
-    hint="for each prompt: next_logits(text).log_softmax(dim=-1) at the verdict's first token; minus, stack, mean",
     compare=_same_loss_and_gradient,
     wrong=(
         _all_tokens_of_verdicts,
@@ -2119,7 +2081,6 @@ ARE_EXERCISES["14.5"] = Exercise(
     "one direction or two?",
     verdict_directions,
     cases=_target_and_plain,
-    hint="mean of target minus mean of plain, once with the mask and once with ~mask; dot product over both lengths",
     wrong=(
         _with_unit_length,
         lambda target, plain, is_yes: verdict_directions(plain, target, is_yes),
@@ -2162,7 +2123,6 @@ ARE_EXERCISES["14.6"] = Exercise(
     "how likely is this answer?",
     score_of_answer,
     cases=_prompt_and_answer,
-    hint="log_softmax; row start - 1 scores the first token of the answer, the next row the second one; add them",
     wrong=(
         lambda logits, start, tokens: score_of_answer(logits, start + 1, tokens[: len(logits) - start]),
         lambda logits, start, tokens: score_of_answer(logits, start, tokens) / len(tokens),
@@ -2193,7 +2153,6 @@ ARE_EXERCISES["14.7"] = Exercise(
     "multiple choice",
     mc,
     cases=_choices,
-    hint="p = np.exp(scores - scores.max()); MC1 looks at scores[0] and scores[~correct], MC2 at p[correct]",
     wrong=(
         lambda scores, correct: (mc(scores, correct)[0], float(correct.mean())),
         lambda scores, correct: (mc(scores, ~correct)[0] if not correct.all() else True, mc(scores, correct)[1]),
@@ -2223,7 +2182,6 @@ ARE_EXERCISES["14.8"] = Exercise(
     "two yardsticks",
     by_two_yardsticks,
     cases=_endings,
-    hint="divide log_p by lengths and compare the columns; then compare the columns of log_p itself",
     wrong=(
         lambda log_p, lengths: by_two_yardsticks(log_p, lengths)[::-1],
         lambda log_p, lengths: by_two_yardsticks(-log_p, lengths),
@@ -2248,7 +2206,6 @@ ARE_EXERCISES["14.9"] = Exercise(
     "halfway to fair",
     way_to_fair,
     cases=lambda seed: [(0.6, 0.45), (0.4, 0.45), (0.5, 0.5), (0.7, 0.8), (0.5, 0.6)][seed],
-    hint="one minus the distance to one half afterwards, divided by the distance before",
     wrong=(
         lambda before, after: (before - after) / (before - 0.5) if before != 0.5 else 0.0,
         lambda before, after: 1 - abs(after - 0.5) / abs(before - 0.5) if before != 0.5 else 0.0,
@@ -2288,7 +2245,6 @@ ARE_EXERCISES["15.1"] = Exercise(
     "the row of a prompt",
     whitened_rows,
     cases=_uneven_states,
-    hint="standardise, SVD, the first n columns of its first factor times the root of the number of prompts, and a 1",
     compare=_but_for_signs,
     wrong=(
         lambda states, n: whitened_rows(states, n)[:, 1:],
@@ -2353,7 +2309,6 @@ ARE_EXERCISES["15.2"] = Exercise(
     "how many labels each prompt gets",
     multiplied_shares,
     cases=_prompts_and_steps,
-    hint="begin with 1 / number of prompts; in a loop: times leverages_naive(rows, q), divided by rows.shape[1]",
     wrong=(
         _leverages_once,
         _by_the_worst_prompt,
@@ -2402,7 +2357,6 @@ ARE_EXERCISES["15.3"] = Exercise(
     "exchange prompts",
     swapped_prompts,
     cases=_prompts_on_a_list,
-    hint="while something changes: for each place the largest leverage with every other prompt there; keep the best",
     wrong=(
         lambda rows, chosen: np.sort(chosen),
         lambda rows, chosen: swapped_prompts(rows, chosen, rounds=1),
@@ -2452,7 +2406,6 @@ ARE_EXERCISES["15.4"] = Exercise(
     "greedy diversity",
     least_explained,
     cases=_diverse,
-    hint="k rounds: the largest variance among those not taken; then take the outer product of its column off",
     wrong=(
         _longest,
         _by_covariance_with_last,
@@ -2527,7 +2480,6 @@ ARE_EXERCISES["15.5"] = Exercise(
     "what the labels are worth",
     judged_elsewhere,
     cases=_project,
-    hint="members[chosen] are labelled; fit on their two kinds, or say the one label; predict, compare, nan at hand",
     wrong=(
         _never_alike,
         _judged_by_all,
@@ -2569,7 +2521,6 @@ ARE_EXERCISES["15.6"] = Exercise(
     "the worst group",
     accuracy_of_worst_group,
     cases=_groups_of_answers,
-    hint="one np.nanmean per group, then the smallest of them",
     wrong=(
         lambda right, groups: float(np.nanmean(right)),
         lambda right, groups: float(max(np.nanmean(right[groups == name]) for name in np.unique(groups))),
@@ -2614,7 +2565,6 @@ ARE_EXERCISES["15.7"] = Exercise(
     "what an edit may learn from",
     left_of_lists,
     cases=_three_lists,
-    hint="sort the numbers; below the first border, between both, from the second on; subtract the border",
     wrong=(
         lambda labelled, *lists: tuple([i for n in labelled if (i := [*chain(*lists)][n]) in own] for own in lists),
         lambda labelled, a, b, c: left_of_lists(labelled, a + b, [], c),
@@ -2646,7 +2596,6 @@ ARE_EXERCISES["15.8"] = Exercise(
     "the worst-known prompt",
     worst_known,
     cases=_some_labelled,
-    hint="invert X_c'X_c + I, make x' inverse x of every row, then argmax and max",
     wrong=(
         lambda rows, chosen: worst_known(rows[chosen], np.arange(len(chosen))),
         lambda rows, chosen: worst_known(rows, np.arange(len(rows))),

@@ -37,7 +37,6 @@ EAGLE_EXERCISES["03.1"] = Exercise(
     "novelty",
     novelty,
     cases=_gap_case,
-    hint="all distances by broadcasting, sort each row, add the first k",
     wrong=(
         lambda z, items, k: np.sort(np.linalg.norm(z[:, None] - items[None], axis=2), axis=1)[:, :k].mean(axis=1),
         lambda z, items, k: np.linalg.norm(z[:, None] - items[None], axis=2).sum(axis=1),
@@ -65,7 +64,6 @@ EAGLE_EXERCISES["03.2"] = Exercise(
     "utility",
     utility,
     cases=_utility_case,
-    hint="stars that the user would give, plus lambda times novelty divided by the items' own mean novelty",
     wrong=(
         lambda z, items, user, level, lam, k, own=None: level + z @ user,
         lambda z, items, user, level, lam, k, own=None: level + z @ user + lam * novelty(z, items, k),
@@ -123,7 +121,6 @@ EAGLE_EXERCISES["03.3"] = Exercise(
     "what an edit gains",
     gains_of_edits,
     cases=_edited_texts,
-    hint="rating: one inner product each; novelty: new minus old, over what is usual, without the own movie; then both",
     wrong=(
         lambda b, a, u, items, w, k, own=None: gains_of_edits(b, a, u, items, w, k),
         lambda b, a, u, items, w, k, own=None: gains_of_edits(
@@ -161,7 +158,6 @@ EAGLE_EXERCISES["03.4"] = Exercise(
     "spread-out points",
     spread_out,
     cases=lambda seed: (normal_values(seed, 40), normal_values(seed, 40, 2), 1.0, 4),
-    hint="best first; skip what is nearer than `apart` to any that was taken; stop at n",
     wrong=(
         lambda values, points, apart, n: [int(i) for i in np.argsort(-values)[:n]],
         lambda values, points, apart, n: spread_out(-values, points, apart, n),
@@ -187,7 +183,6 @@ EAGLE_EXERCISES["03.5"] = Exercise(
     "perplexity",
     hesitation,
     cases=_token_case,
-    hint="row i speaks about token i + 1; mean of minus the log-probabilities of the real tokens, then exp",
     wrong=(
         lambda log_probs, tokens, given: hesitation(log_probs, tokens, 1),
         lambda log_probs, tokens, given: float(np.log(hesitation(log_probs, tokens, given))),
@@ -213,7 +208,6 @@ EAGLE_EXERCISES["03.6"] = Exercise(
         3 * normal_values(seed, 6, 1) + normal_values(seed, 6, 15),
         2 * normal_values(seed, 6, 1) + normal_values(seed, 6, 15) + normal_values(seed, 6, 15, 1)[..., 0],
     ),
-    hint="take each row's mean off, then the sum of products over the product of lengths, row by row, then the mean",
     wrong=(
         lambda a, b: float(np.corrcoef(a.ravel(), b.ravel())[0, 1]),
         lambda a, b: row_agreement(a.T, b.T),
@@ -276,7 +270,6 @@ EAGLE_EXERCISES["03.7"] = Exercise(
     "above the median movie",
     above_the_median,
     cases=_askers,
-    hint="for each user: utilities of all items and of the two texts; the favourite's and theirs, minus the median",
     wrong=(
         _over(lambda existing, stars: existing.mean(axis=1, keepdims=True)),
         _over(lambda existing, stars: np.median(existing)),
@@ -314,7 +307,6 @@ EAGLE_EXERCISES["04.1"] = Exercise(
     "the prompt",
     chat_of,
     cases=_chat_case,
-    hint="system; for each example a user's and an assistant's message; the task; an assistant's message that begins",
     compare=lambda answer, expected: difference([tuple(message) for message in answer], expected),
     wrong=(
         lambda *case: chat_of(*case)[:-1],
@@ -368,7 +360,6 @@ EAGLE_EXERCISES["04.2"] = Exercise(
     "reading an answer",
     idea_or_problem,
     cases=lambda seed: (ANSWERS[seed],),
-    hint="first line: genres; second line: plot, cut behind its last whole sentence; each problem returns at once",
     wrong=(
         *map(_but_for, ("no genre", "unfinished", "no plot", "repeats itself")),
         lambda answer: (f"Genres:{answer}", ""),
@@ -396,7 +387,6 @@ EAGLE_EXERCISES["04.3"] = Exercise(
     "copying",
     share_copied,
     cases=_two_texts,
-    hint="all sequences of n words of both texts as tuples; how many of the first text's stand in the second's set?",
     wrong=(
         lambda words, source, n: share_copied(source, words, n),
         lambda words, source, n: share_copied(words, source, 1),
@@ -486,7 +476,6 @@ EAGLE_EXERCISES["04.4"] = Exercise(
     "one step of the environment",
     rewritten,
     cases=_asked_rewrites,
-    hint="all prompts, one call of ask, then read each answer; copies are a problem, too, and a problem keeps the text",
     wrong=(
         _rewritten_with(shown=lambda others, old: []),
         _rewritten_with(shown=lambda others, old: [*others, old]),
@@ -590,7 +579,6 @@ EAGLE_EXERCISES["04.5"] = Exercise(
     "an environment with STOP",
     EditingEpisode,
     cases=lambda seed: (append_letter, letters_worth, 4, 2 + seed),
-    hint="reset keeps text, steps and whether it has ended; step rewrites, unless it is STOP, and pays the difference",
     compare=_other_episode,
     wrong=(
         _episode_with(step=lambda env, a: (lambda text, reward, ended: (text, env.utility(text), ended))(
@@ -625,7 +613,6 @@ EAGLE_EXERCISES["04.6"] = Exercise(
     "reach",
     reach_of,
     cases=_moves_towards,
-    hint="one number by least squares: moves times ways, summed over everything, over ways times ways",
     wrong=(
         lambda before, after, targets: float(_ratios(before, after, targets).mean()),
         lambda before, after, targets: _ratios(before, after, targets),
@@ -675,7 +662,6 @@ EAGLE_EXERCISES["04.7"] = Exercise(
     "signal",
     shares_of_variance,
     cases=_tried_actions,
-    hint="noise within pairs; means without the start's own; what is common; then take noise out of each part",
     wrong=(
         _nothing_taken_out,
         lambda values: shares_of_variance(values)[::-1],
@@ -707,7 +693,6 @@ EAGLE_EXERCISES["05.1"] = Exercise(
     "all leverages at once",
     action_leverages,
     cases=_weighted_actions,
-    hint="Sigma weighs every outer product by q; multiply z by its inverse, then row by row with z",
     wrong=(
         lambda z, q: (z @ np.linalg.inv(z.T @ z) * z).sum(axis=1),
         lambda z, q: (z @ ((q[:, None] * z).T @ z) * z).sum(axis=1),
@@ -750,7 +735,6 @@ EAGLE_EXERCISES["05.2"] = Exercise(
     "the multiplicative algorithm",
     weights_and_gap,
     cases=lambda seed: (normal_values(seed, 12, 3), 0.01, 5 if seed == 0 else 1000),
-    hint="even weights; q times leverage over n, until the largest leverage minus n is within tolerance times n",
     wrong=(
         lambda z, tolerance, steps: (_even_steps(z, steps)[0], weights_and_gap(z, tolerance, steps)[1]),
         lambda z, tolerance, steps: weights_and_gap(z, tolerance / z.shape[1], steps),
@@ -847,7 +831,6 @@ EAGLE_EXERCISES["05.3"] = Exercise(
     "exchange",
     swapped,
     cases=_chosen_actions,
-    hint="for each place: score all actions beside the rest, bar the rest, swap if the best beats the old one; repeat",
     wrong=(
         lambda z, chosen, score: np.sort(chosen),
         lambda z, chosen, score: swapped(z, chosen, lambda gram: -score(gram)),
@@ -915,7 +898,6 @@ EAGLE_EXERCISES["05.4"] = Exercise(
     "a support",
     ten_of_many,
     cases=_promised_moves,
-    hint="SVD, as many axes as actions at most, whiten; weights; the k largest; exchange by volume, then by certainty",
     wrong=(
         lambda ways, k: np.sort(_exchanged()(ways, k)),
         _exchanged(_volume),
@@ -999,7 +981,6 @@ EAGLE_EXERCISES["05.5"] = Exercise(
     "least explained first",
     most_left_first,
     cases=_moves_to_explain,
-    hint="k rounds: squared lengths minus what the chosen rows explain, minus infinity for the chosen, the largest",
     wrong=(
         _greedily(_lengths),
         _greedily(_far_from_all),
@@ -1037,7 +1018,6 @@ EAGLE_EXERCISES["05.6"] = Exercise(
     "the error of a support",
     effects_error,
     cases=_moves_and_gains,
-    hint="ridge regression without intercept on the chosen, then the root mean square error over all others",
     wrong=(
         lambda moves, gains, chosen, penalty: effects_error(moves, gains, chosen, 0.0),
         lambda moves, gains, chosen, penalty: effects_error(
@@ -1081,7 +1061,6 @@ EAGLE_EXERCISES["05.7"] = Exercise(
     "the printed test",
     drawn_under_themselves,
     cases=_drawn_fours,
-    hint="for each draw: k times the diagonal of X times its pseudo-inverse, the largest; then compare with n",
     wrong=(
         _sups_of(_own_leverages, lambda z, subsets: subsets.shape[1]),
         _sups_of(_own_leverages, lambda z, subsets: 1),
@@ -1140,7 +1119,6 @@ EAGLE_EXERCISES["06.1"] = Exercise(
     "what an aim promises",
     promised_parts,
     cases=_known_targets,
-    hint="landing points first: from z a part of the way to each target; then gains there over z, and whole ways",
     wrong=(
         _promised_at(lambda z, targets, reach: targets),
         _promised_at(lambda z, targets, reach: z + reach.mean() * (targets - z)),
@@ -1173,7 +1151,6 @@ EAGLE_EXERCISES["06.2"] = Exercise(
     "choices",
     choices_with_stop,
     cases=lambda seed: (0.1 * normal_values(seed, 6), seed % 2, 0.05),
-    hint="append a 0 for STOP, divide by the temperature, exp, no STOP in step 0, divide by the sum",
     wrong=(
         lambda worth, step, temperature: choices_with_stop(worth, 1, temperature),
         lambda worth, step, temperature: choices_with_stop(worth, 0, temperature),
@@ -1215,7 +1192,6 @@ EAGLE_EXERCISES["06.3"] = Exercise(
     "ridge regression",
     standardised_ridge,
     cases=_tried_options,
-    hint="standardise the columns (spread 1 where it is 0), take the mean off y, then solve the normal equations",
     wrong=(
         lambda x, y, penalty: standardised_ridge(x, y, 0.0 * penalty + 1e-6),
         lambda x, y, penalty: standardised_ridge(x, y, penalty * len(x)),
@@ -1271,7 +1247,6 @@ EAGLE_EXERCISES["06.4"] = Exercise(
     "predictions for left-out starts",
     left_out_predictions,
     cases=_rows_of_starts,
-    hint="for each start fit on the rows of the others, and predict its own rows into their places",
     wrong=(
         lambda x, y, start, penalty: left_out_predictions(x, y, np.arange(len(y)), penalty),
         lambda x, y, start, penalty: left_out_predictions(x, y, np.arange(len(y)) % 4, penalty),
@@ -1303,7 +1278,6 @@ EAGLE_EXERCISES["06.5"] = Exercise(
     "Kullback–Leibler divergence",
     kl_rows,
     cases=_two_policies,
-    hint="p times (log p - log q), summed along each row; terms with p = 0 count 0, whatever q is",
     wrong=(
         lambda p, q: np.full(4, kl_rows(p, q).sum()),
         lambda p, q: kl_rows(p, q).sum(),
@@ -1349,7 +1323,6 @@ EAGLE_EXERCISES["06.6"] = Exercise(
     shuffled_within_groups,
     cases=_gains_that_name_their_group,
     compare=_not_shuffled_within,
-    hint="for each group: the positions of its rows, and the same gains in the order of a permutation of them",
     wrong=(
         lambda gain, group, rng: gain,
         lambda gain, group, rng: rng.permutation(gain),
@@ -1402,7 +1375,6 @@ EAGLE_EXERCISES["06.7"] = Exercise(
     "two marks of a policy",
     two_marks,
     cases=_tries_in_states,
-    hint="for each state with five or more tries: target and policy by `choices`; their KL, and policy times gains",
     wrong=(
         partial(two_marks, fewest=1),
         partial(two_marks, fewest=6),
@@ -1437,7 +1409,6 @@ EAGLE_EXERCISES["07.1"] = Exercise(
     "returns to go",
     rewards_to_come,
     cases=lambda seed: (_torch_values(seed, 5, 3),),
-    hint="what must stand in the last row, and what in the row above it?",
     wrong=(
         lambda rewards: rewards.cumsum(0),
         lambda rewards: rewards.flip(0).cumsum(0),
@@ -1464,7 +1435,6 @@ EAGLE_EXERCISES["07.2"] = Exercise(
     "generalised advantages",
     generalised_advantages,
     cases=_played_steps,
-    hint="from the last step to the first: surprise plus discount times the advantage of the step after",
     wrong=(
         lambda r, v, d: generalised_advantages(r, v, 0.0),
         lambda r, v, d: generalised_advantages(r, v, 1.0),
@@ -1486,7 +1456,6 @@ EAGLE_EXERCISES["07.3"] = Exercise(
     "the others of the same start",
     mean_of_the_others,
     cases=lambda seed: (_torch_values(seed, 3 * (2 + seed % 3)), 2 + seed % 3),
-    hint="one row per start; in each row, everything but the episode itself",
     wrong=(
         lambda surprise, group: surprise.reshape(-1, group).mean(1, keepdim=True).expand(-1, group).reshape(-1),
         lambda surprise, group: mean_of_the_others(surprise, group) * (group - 1) / group,
@@ -1562,7 +1531,6 @@ EAGLE_EXERCISES["07.4"] = Exercise(
     "the REINFORCE loss",
     reinforce_by_terms,
     cases=_states_of_episodes,
-    hint="minus advantage times log-probability of what was chosen, plus weight times KL, minus weight times entropy",
     compare=_other_loss,
     wrong=(
         lambda lp, c, a, ref, kl, ent: reinforce_by_terms(lp, c, -a, ref, kl, ent),
@@ -1628,7 +1596,6 @@ EAGLE_EXERCISES["07.5"] = Exercise(
     "the loss of a batch",
     joint_loss,
     cases=_finished_batch,
-    hint="the four steps of the card in their order; your functions do most of the work",
     compare=_other_loss,
     wrong=(
         partial(joint_loss, plain=False),
@@ -1730,7 +1697,6 @@ EAGLE_EXERCISES["07.6"] = Exercise(
     "the loop",
     train_by_rewards,
     cases=_levers,
-    hint="each iteration plays anew, makes one update, and keeps its facts",
     wrong=(
         _gradients_pile_up,
         _never_a_step,
@@ -1797,7 +1763,6 @@ EAGLE_EXERCISES["07.7"] = Exercise(
     "what is subtracted",
     spread_by_kind,
     cases=_played_slopes,
-    hint="first a table (step, episode) of weights for each key; what comes after that is the same for all five",
     wrong=(
         _spread_with(spread=lambda gradients: gradients.std(dim=0).sum()),
         _spread_with(spread=lambda gradients: gradients.var(dim=0).sum()),
@@ -1842,7 +1807,6 @@ EAGLE_EXERCISES["08.1"] = Exercise(
     "where the next calls go",
     next_pairs,
     cases=_search_state,
-    hint="add what a text has gained to what each aim promises it, put minus infinity where it was tried, and sort",
     wrong=(
         lambda so_far, promise, tried, n: _pairs(
             np.argsort(-np.where(tried, -np.inf, promise), axis=None)[:n], promise.shape[1]
@@ -1918,7 +1882,6 @@ EAGLE_EXERCISES["08.2"] = Exercise(
     "the search",
     search_by_promise,
     cases=_toy_search,
-    hint="in every round: look at all known texts, mark what was asked, take the next pairs, ask, remember",
     wrong=(
         _searching(forget=True),
         _searching(lambda text, known, new: [text]),
@@ -1956,7 +1919,6 @@ EAGLE_EXERCISES["08.3"] = Exercise(
     "what a policy expects",
     expected_by_policy,
     cases=_aims_of_a_state,
-    hint="a copy with memory and time filled in, minus the means, over the spreads, times the weights, plus intercept",
     wrong=(
         lambda features, asked, left, fit: expected_by_policy(features, (), left, fit),
         lambda features, asked, left, fit: expected_by_policy(features, range(9), left, fit),
@@ -2002,7 +1964,6 @@ EAGLE_EXERCISES["08.4"] = Exercise(
     "two rules",
     by_two_rules,
     cases=_visited_by_three,
-    hint="the judge's mean of what is emitted; its number at the best by paid plus second, among the first calls",
     wrong=(
         _two_rules(by=lambda paid, second, judge: judge),
         _two_rules(by=lambda paid, second, judge: paid),
@@ -2095,7 +2056,6 @@ EAGLE_EXERCISES["08.5"] = Exercise(
     "a paired interval",
     crossed_and_paired,
     cases=_two_methods,
-    hint="differences first; then in each draw movies and seeds with replacement, one mean; then two percentiles",
     compare=_other_interval,
     wrong=(
         partial(_drawn_one_by_one, clusters=lambda items: np.arange(len(items)), rows=lambda items, drawn: drawn),
@@ -2131,7 +2091,6 @@ EAGLE_EXERCISES["08.6"] = Exercise(
     "what the judge confirms",
     confirmed_curve,
     cases=_visited_values,
-    hint="for each number of calls: choose by the first table, and average both tables over what was chosen",
     wrong=(
         lambda paid, judged, n: np.array(
             [[paid[:, :c].max(1).mean(), judged[:, :c].max(1).mean()] for c in range(1, n + 1)]
@@ -2170,7 +2129,6 @@ EAGLE_EXERCISES["08.7"] = Exercise(
     "break-even",
     paid_after,
     cases=lambda seed: (2400 + 100 * seed, 2, 0.25, np.array(RIVALS[seed])),
-    hint="the last number of calls that is too few, plus one; what each start saves; how many starts save the training",
     wrong=(
         partial(paid_after, reached=lambda short, n: short[-1] + 1 if len(short) else 1),
         partial(paid_after, reached=lambda short, n: np.setdiff1d(range(n + 1), short)[0] + 1),
@@ -2224,7 +2182,6 @@ EAGLE_EXERCISES["09.1"] = Exercise(
     "aims from words",
     aims_by_words,
     cases=_labelled_items,
-    hint="a dictionary from words to positions; the words are the first two labels, sorted, and the theme",
     wrong=(
         _aims_with(lambda names, theme: (tuple(sorted(names[:2])), theme), empty_too=True),
         _aims_with(lambda names, theme: (tuple(names[:2]), theme)),
@@ -2259,7 +2216,6 @@ EAGLE_EXERCISES["09.2"] = Exercise(
     "ages to groups",
     age_groups,
     cases=_ages,
-    hint="close a group as soon as it has enough reviews; what is left at the end joins the last group",
     wrong=(
         lambda ages, counts, wanted: [(age, age) for age in ages],
         lambda ages, counts, wanted: [(ages[0], ages[-1])] * 2,
@@ -2303,7 +2259,6 @@ EAGLE_EXERCISES["09.3"] = Exercise(
     "ratings of groups",
     stars_of_groups,
     cases=_reviews,
-    hint="the group of each age from the oldest ages, then one mean for each pair of group and garment",
     wrong=(
         _stars_by(edges=lambda groups: [youngest for youngest, _ in groups]),
         _stars_by(edges=lambda groups: [youngest for youngest, _ in groups], side="right"),
@@ -2358,7 +2313,6 @@ EAGLE_EXERCISES["09.4"] = Exercise(
     "what factors take away",
     error_taken_away,
     cases=_tasteful_ratings,
-    hint="fit on the first part alone; on the second part the error of the level, minus that of the whole prediction",
     wrong=(
         _taken_away(rows=lambda parts: (np.concatenate(parts), parts[1])),
         _taken_away(rows=lambda parts: (parts[0], parts[2])),
@@ -2403,7 +2357,6 @@ EAGLE_EXERCISES["09.5"] = Exercise(
     "a planted taste",
     planted,
     cases=_rated_pairs,
-    hint="level, plus the rests in another order, plus the likes of each pair, scaled to a spread of `size` stars",
     wrong=(
         _planted_wrongly(lambda rests, order: rests, lambda likes, size: size * likes / likes.std()),
         _planted_wrongly(lambda rests, order: 0 * rests, lambda likes, size: size * likes / likes.std()),
@@ -2468,7 +2421,6 @@ EAGLE_EXERCISES["09.6"] = Exercise(
     "the lead over the control",
     lead_over_control,
     cases=_two_methods_for_garments,
-    hint="choose by paid + second, read by `by`, subtract start by start; then sums and counts of the drawn garments",
     wrong=(
         _lead(best=lambda gains, by: _best_by_two(gains, by, (by,))),
         _lead(best=lambda gains, by: _best_by_two(gains, by, ("paid",))),
@@ -2501,7 +2453,6 @@ EAGLE_EXERCISES["09.7"] = Exercise(
         np.random.default_rng(seed).integers(5 + seed, size=7),
         normal_values(seed, 5 + seed, 4),
     ),
-    hint="one table of gains, texts by users; the owner's column of each row minus the mean of the other columns",
     wrong=(
         lambda moves, owners, users: (moves * users[owners]).sum(axis=1),
         lambda moves, owners, users: (moves * users[owners]).sum(axis=1) - (moves @ users.T).mean(axis=1),

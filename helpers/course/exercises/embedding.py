@@ -30,7 +30,6 @@ EMBEDDING_EXERCISES["00.1"] = Exercise(
     "the cosine",
     cosine_of,
     cases=lambda seed: (normal_values(seed, 6), normal_values(seed + 50, 6)),
-    hint="inner product, divided by the product of the two lengths",
     wrong=(
         lambda a, b: a @ b,
         lambda a, b: a @ b / np.linalg.norm(a),
@@ -51,7 +50,6 @@ EMBEDDING_EXERCISES["00.2"] = Exercise(
     nearest_row,
     # Rows of very different lengths: the inner product alone would choose a long one.
     cases=lambda seed: (normal_values(seed, 4), normal_values(seed, 40, 4) * np.geomspace(1, 100, 40)[:, None]),
-    hint="divide each row by its length, multiply by the query, take the argmax",
     wrong=(
         lambda q, m: int((m @ q).argmax()),
         lambda q, m: int((m / np.linalg.norm(m, axis=1, keepdims=True) @ q).argmin()),
@@ -100,7 +98,6 @@ EMBEDDING_EXERCISES["01.1"] = Exercise(
     "the level",
     fit_level,
     cases=lambda seed: (*_some_ratings(seed), 5.0 - seed, 2 + seed),
-    hint="per sweep: movie biases from what mean and user biases leave, then users; each a sum over count plus damping",
     wrong=(
         lambda u, i, r, n, m, damping, sweeps: fit_level(u, i, r, n, m, 1e-9, sweeps),
         lambda u, i, r, n, m, damping, sweeps: fit_level(u, i, r, n, m, damping, 1),
@@ -142,7 +139,6 @@ EMBEDDING_EXERCISES["01.2"] = Exercise(
     "one user's factors",
     solve_one,
     cases=_one_user,
-    hint="the matrix has three terms: w0 times all movies, 1 - w0 times the rated ones, n times the penalty on top",
     wrong=(
         lambda f, rated, e, lam, w: _solved(f[rated].T @ f[rated] + lam * len(e) * np.eye(3), f[rated].T @ e),
         lambda f, rated, e, lam, w: solve_one(f, rated, e, lam, 0.0),
@@ -178,7 +174,6 @@ EMBEDDING_EXERCISES["01.3"] = Exercise(
     "half a sweep",
     half_sweep,
     cases=_some_residuals,
-    hint="for every row number: the mask of its ratings, then solve_one with their columns and residuals",
     wrong=(
         lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, columns, e, n - 1, lam, w),
         lambda f, rows, columns, e, n, lam, w: half_sweep(f, rows, columns, e, n, 0.1, w),
@@ -227,7 +222,6 @@ EMBEDDING_EXERCISES["01.4"] = Exercise(
     "all at once",
     solve_all,
     cases=_sparse_residuals,
-    hint="a table of ones @ outer products as rows, reshaped: the matrix of every row; then one np.linalg.solve",
     wrong=(
         lambda t, f, lam, w: _by_gram(
             t, f, _weights_of_rows(t, f, w, t != 0) + lam * np.diff(t.indptr).clip(1)[:, None, None] * np.eye(3)
@@ -287,7 +281,6 @@ EMBEDDING_EXERCISES["01.5"] = Exercise(
     "alternating least squares",
     als,
     cases=_a_fit,
-    hint="fit_level once; a table of what it leaves; per sweep solve_all for users, then for movies with the new users",
     wrong=(
         _explains_stars,
         _movies_first,
@@ -311,7 +304,6 @@ EMBEDDING_EXERCISES["01.6"] = Exercise(
     "ratings without taste",
     shuffled_ratings,
     cases=lambda seed: (*_some_ratings(seed), np.random.default_rng(seed).permutation(20)),
-    hint="level of each rating plus the residuals in the given order",
     wrong=(
         lambda u, i, r, n, m, order: r[order],
         lambda u, i, r, n, m, order: r,
@@ -360,7 +352,6 @@ EMBEDDING_EXERCISES["02.1"] = Exercise(
     "weighted ridge regression",
     ridge,
     cases=_weighted_texts,
-    hint="weighted means off; (X'SX + penalty I) w = X'Sz for every dimension, with S the diagonal matrix of weights",
     wrong=(
         lambda x, z, s, a: ridge(x, z, np.ones_like(s), a),
         lambda x, z, s, a: ridge(x, z, s**2, a),
@@ -386,7 +377,6 @@ EMBEDDING_EXERCISES["02.2"] = Exercise(
     "folds without duplicates",
     fold_of_plots,
     cases=lambda seed: (np.random.default_rng(seed).choice(list("abcdefghijkl"), size=30), 3 + seed % 3, seed),
-    hint="number the distinct plots (np.unique with return_inverse), permute their numbers, then modulo n_folds",
     wrong=(
         lambda plots, n, seed: np.arange(len(plots)) % n,
         lambda plots, n, seed: np.random.default_rng(seed).permutation(len(plots)) % n,
@@ -448,7 +438,6 @@ EMBEDDING_EXERCISES["02.3"] = Exercise(
     "folds without the leak",
     honest_folds,
     cases=_rated_texts,
-    hint="per fold: a mask of hidden ratings, fit on the others, fold in the hidden ones for the held-out targets",
     wrong=(
         _with_the_leak,
         _by_position,
@@ -518,7 +507,6 @@ EMBEDDING_EXERCISES["02.4"] = Exercise(
     "predictions for unseen movies",
     unseen_scores,
     cases=_text_folds,
-    hint="per fold: fit the head on train, predict held_out, take the weighted mean target off, times the user vectors",
     wrong=(
         _everything_trains,
         lambda f, x, head, n: _scored(f, x, head, n, lambda fold, weights: 0.0),
@@ -564,7 +552,6 @@ EMBEDDING_EXERCISES["02.5"] = Exercise(
     "rank correlation per user",
     rank_correlations,
     cases=_rated_by_users,
-    hint="per user: ranks of rounded scores and ranks of stars (rankdata), their correlation; 0 where scores are equal",
     wrong=(
         lambda lists, scores: _correlations(lists, scores, lambda values: values.round(9)),
         lambda lists, scores: _correlations(lists, scores, lambda values: values.argsort().argsort()),
@@ -586,7 +573,6 @@ EMBEDDING_EXERCISES["02.6"] = Exercise(
     "NDCG",
     ndcg,
     cases=_ranked_stars,
-    hint="gain 2^stars - 1, discount 1 / log2(rank + 1), divided by the same sum for the best order",
     wrong=(
         lambda r, k: float(np.mean(r[:k]) / np.mean(np.sort(r)[::-1][:k])),
         lambda r, k: float((2.0 ** r[:k] - 1) @ (1 / np.log2(np.arange(2, k + 2)))),

@@ -32,7 +32,6 @@ SCALE_EXERCISES["16.1"] = Exercise(
     "the rate behind the judge",
     true_rate,
     cases=_judged,
-    hint="(observed + specificity - 1) / (sensitivity + specificity - 1), clipped; nan if the divisor is 0 or less",
     wrong=(
         lambda observed, sensitivity, specificity: observed,
         lambda observed, sensitivity, specificity: (observed + specificity - 1) / (sensitivity + specificity - 1),
@@ -59,7 +58,6 @@ SCALE_EXERCISES["16.2"] = Exercise(
     gini,
     # Film counts with ties; with seed 0 all are equal, so that the coefficient is 0.
     cases=lambda seed: (np.random.default_rng([16, seed]).integers(1, 2 + 6 * seed, size=12 + seed),),
-    hint="sort the counts, smallest first, and take the inner product with 1 to n",
     wrong=(
         lambda counts: gini(counts) * len(counts) / (len(counts) - 1) + 1e-3,
         lambda counts: gini(counts) * len(counts) / (len(counts) - 1),
@@ -90,7 +88,6 @@ SCALE_EXERCISES["17.1"] = Exercise(
     "shares of different size",
     gradient_of_shares,
     cases=lambda seed: ([*normal_values(seed, 3, 4, 2)], [6, 2, 1 + seed]),
-    hint="a mean times its count is a sum: add up the sums, then divide once",
     wrong=(
         lambda gradients, counts: sum(gradients) / len(gradients),
         lambda gradients, counts: sum(c * g for c, g in zip(counts, gradients, strict=True)),
@@ -116,7 +113,6 @@ SCALE_EXERCISES["17.2"] = Exercise(
     "how many rows at once?",
     rows_that_fit,
     cases=_memories,
-    hint="take away what is kept once (weights, the common prompt), divide by what a row needs, round down",
     wrong=(
         lambda memory, weights, per_token, shared, own: (memory - weights) // ((shared + own) * per_token),
         lambda memory, weights, per_token, shared, own: max(0, (memory - weights) // (own * per_token)),
@@ -144,7 +140,6 @@ SCALE_EXERCISES["18.1"] = Exercise(
     "a histogram of colours",
     colour_histogram,
     cases=_picture,
-    hint="level of a channel: value * levels // 256; number of a colour: red * levels**2 + green * levels + blue",
     wrong=(
         lambda picture, levels: colour_histogram(picture, levels) * picture.shape[0] * picture.shape[1],
         lambda picture, levels: colour_histogram(picture[..., ::-1], levels),
@@ -192,7 +187,6 @@ SCALE_EXERCISES["18.2"] = Exercise(
     "the encoder's head",
     ridge_head,
     cases=_weighted_rows,
-    hint="take the weighted means off, solve (X'WX + penalty I) B = X'WY, and work out the intercept from the means",
     wrong=(
         lambda features, targets, weights, penalty: ridge_head(features, targets, np.ones_like(weights), penalty),
         lambda features, targets, weights, penalty: ridge_head(features, targets, weights**2, penalty),
@@ -264,7 +258,6 @@ SCALE_EXERCISES["18.3"] = Exercise(
     "the search",
     search,
     cases=_numbers,
-    hint="every edit of every state that was kept; drop what was visited, stop at the budget, go on from the best",
     wrong=(
         lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, 1, depth),
         lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, 10 * calls, width, depth),
@@ -292,7 +285,6 @@ SCALE_EXERCISES["18.4"] = Exercise(
     "what is emitted, and what it gained",
     emitted,
     cases=_visited,
-    hint="the place of the highest pay, the start among them; then its parts minus those of the first row",
     wrong=(
         lambda paid, parts: (emitted(paid, parts)[0], parts[emitted(paid, parts)[0]]),
         lambda paid, parts: (1 + int(np.argmax(paid[1:])), parts[1 + int(np.argmax(paid[1:]))] - parts[0]),
@@ -338,7 +330,6 @@ SCALE_EXERCISES["18.5"] = Exercise(
     interval_over_worlds,
     cases=_worlds,
     compare=_nearly_as_wide,
-    hint="many times: draw worlds, in each of them draw rows, take one mean; then the middle 95% of the means",
     wrong=(
         lambda values: _percentiles(values, lambda rng: rng.choice(values.ravel(), values.size)),
         lambda values: _percentiles(values, lambda rng: values[rng.integers(8, size=8)]),
@@ -403,7 +394,6 @@ SCALE_EXERCISES["18.6"] = Exercise(
     "what one thing is worth",
     worth_without,
     cases=_hats,
-    hint="for each end: bare = without(state); if it differs, the parts of the state minus those of bare",
     wrong=(
         _framed_against_others,
         _share_and_rows(_worth_of_hat, kept=lambda state: True),
