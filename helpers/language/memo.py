@@ -35,7 +35,7 @@ class Memo:
             CourseError: the file cannot be read.
         """
         found: dict[str, str] = {}
-        if not os.path.exists(self.path):
+        if not self._is_there():
             return found
         with self._connection() as connection:
             for start in range(0, len(keys), 500):  # SQLite limits the number of `?`
@@ -61,11 +61,15 @@ class Memo:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with self._one_line():
             writable = storage.is_writable(self.path)
-            if writable and not self.path.exists():
+            if writable and not self._is_there():
                 self._create()
             made = self._connected() if writable else self._reading()
             with contextlib.closing(made) as connection, connection:  # commits at its end
                 yield connection
+
+    def _is_there(self) -> bool:
+        """Whether there is a table; an empty file is none: a tool that only looked, or a full disk, leaves one."""
+        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=LOCK_SECONDS)
@@ -88,7 +92,7 @@ class Memo:
 
     def _create(self) -> None:
         with storage.explained("make the memo of answers"), storage.locked(self.path):
-            if self.path.exists():
+            if self._is_there():
                 return
             with storage.atomic_file(self.path) as new, contextlib.closing(sqlite3.connect(new)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")  # stays so: readers need not wait for a writer
@@ -104,6 +108,8 @@ class Memo:
                 remedy = "free some disk space, or set STEER_CACHE to a folder on another disk"
             elif "locked" in reason:
                 remedy = "another program holds it; wait for that, or set STEER_CACHE to a folder on a local disk"
+            elif "no such" in reason:
+                remedy = "it is not one of this course: delete the file, it is made again"
             else:
                 remedy = "set STEER_CACHE to a folder of your own on a local disk"
             raise CourseError(f"could not use the memo of answers {self.path} ({reason}): {remedy}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -115,6 +116,22 @@ def test_a_damaged_file_is_one_line(table):
     table.path.parent.mkdir()
     table.path.write_bytes(b"this is no database, " * 100)
     with pytest.raises(CourseError, match=r"is damaged \(file is not a database\): delete the file"):
+        table.get(["a"])
+
+
+def test_an_empty_file_is_an_empty_memo(table):
+    table.path.parent.mkdir()
+    table.path.touch()
+    assert table.get(["a"]) == {}
+    table.put({"a": "1"})
+    assert table.get(["a"]) == {"a": "1"}
+
+
+def test_a_file_with_other_tables_is_one_line(table):
+    table.path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(table.path)) as connection:
+        connection.execute("CREATE TABLE others (key TEXT)")
+    with pytest.raises(CourseError, match=r"no such table: answers\): it is not one of this course: delete the file"):
         table.get(["a"])
 
 
