@@ -4,7 +4,8 @@ Every option of a state has features (`steering.FEATURES`), so one small model s
 never tried. Two stages, as in Tennenholtz et al. 2024, section 4.2:
 
 1. *Supervised.* Some aims are tried on the training starts and on what came of them. A ridge regression of the measured
-   gain on the features says what an option is worth, Q(s, a); STOP is worth 0. The policy is softmax(Q / temperature).
+   gain on the features says what an option is worth, Q(s, a). An unusable answer has gained 0, and STOP is worth 0.
+   The policy is softmax(Q / temperature).
 2. *Reinforcement.* REINFORCE with generalised advantages and a KL penalty to the policy of stage 1: what whole episodes
    return moves the weights of Q, and its temperature.
 """
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import LeaveOneGroupOut
 from torch import Tensor, nn
 
 from helpers.base.checkpoints import load_checkpoint, save_checkpoint, trainable_state
@@ -183,16 +185,23 @@ def fit_offline(
     temperature: float = 0.01,
     penalties: Sequence[float] | Float[np.ndarray, " penalty"] = GAIN_PENALTIES,
 ) -> OptionPolicy:
-    """The policy of stage 1: ridge regression of a gain, in stars, on the features of all usable rows.
+    """The policy of stage 1: ridge regression of a gain, in stars, on the features of all rows.
+
+    An answer that cannot be used is a row like any other: it has cost a call and gained nothing.
 
     Args:
-        penalties: candidates; the one that predicts a left-out row best is used.
+        penalties: candidates; the one that predicts the rows of left-out starts best is used. Rows of one start are
+            alike, and so are its copies in a bootstrap sample: they are left out together.
+
+    Raises:
+        ValueError: all rows belong to one start, so that none can be left out.
     """
     policy = OptionPolicy(temperature)
-    x, y = rows.features[rows.valid], gain[rows.valid]
-    center, spread = x.mean(axis=0), x.std(axis=0)
+    center, spread = rows.features.mean(axis=0), rows.features.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    model = RidgeCV(penalties).fit((x - center) / spread, y)
+    x = (rows.features - center) / spread
+    others = LeaveOneGroupOut().split(x, groups=rows.start)
+    model = RidgeCV(penalties, cv=others, scoring="neg_mean_squared_error").fit(x, gain)
     with torch.no_grad():
         policy.center.copy_(torch.as_tensor(center))
         policy.spread.copy_(torch.as_tensor(spread))

@@ -142,14 +142,40 @@ def most_promising(
     Raises:
         ValueError: the aims are too few, or too much alike, for k.
     """
+    chosen = _extended([], promised, aims, k, alike)
+    if len(chosen) < k:
+        raise ValueError(f"{len(chosen)} aims that differ enough, {k} wanted: allow more that are alike")
+    return np.array(chosen, dtype=int)
+
+
+def in_order_of_promise(promised: Float[np.ndarray, " aim"], aims: Sequence[Aim], k: int) -> Int[np.ndarray, " chosen"]:
+    """`most_promising` for any k: where aims of which two are alike do not suffice, three may be, and so on.
+
+    With a smaller k these are the first ones of the same order, so a run with many calls shows what few would give.
+
+    Raises:
+        ValueError: there are fewer than k aims.
+    """
     chosen: list[int] = []
+    for alike in range(2, k + 2):
+        if len(chosen) < k:
+            chosen = _extended(chosen, promised, aims, k, alike)
+    if len(chosen) < k:
+        raise ValueError(f"{len(chosen)} aims to choose from, {k} wanted: ask for fewer")
+    return np.array(chosen, dtype=int)
+
+
+def _extended(
+    chosen: Sequence[int], promised: Float[np.ndarray, " aim"], aims: Sequence[Aim], k: int, alike: int
+) -> list[int]:
+    """Up to k aims: those chosen before, and the best others of which not too many are alike."""
+    chosen = list(chosen)
     for index in np.argsort(-promised, kind="stable"):
         aim = aims[index]
         same_labels, same_theme = (
             sum(getattr(aims[other], name) == getattr(aim, name) for other in chosen) for name in ("labels", "theme")
         )
-        if len(chosen) < k and max(same_labels, same_theme) < alike and np.isfinite(promised[index]):
+        fits = index not in chosen and max(same_labels, same_theme) < alike
+        if len(chosen) < k and fits and np.isfinite(promised[index]):
             chosen.append(int(index))
-    if len(chosen) < k:
-        raise ValueError(f"{len(chosen)} aims that differ enough, {k} wanted: allow more that are alike")
-    return np.array(chosen, dtype=int)
+    return chosen

@@ -224,12 +224,17 @@ class Comparison:
         reinforce(self.task, agents, values, SEARCHED, self.train, self.plan.language_settings, seeds=seeds)
         return agents
 
+    @property
+    def reach_calls(self) -> int:
+        """Calls that fitting the reach has cost: every method with promises needs them."""
+        return REACH_TRIES * len(KINDS) * len(self.train)
+
     def training_calls(self, support: Support | None = None) -> int:
         """Calls that one agent of a support has cost before it is used, or the supervised policy where none is given.
 
         Fitting the reach, the labelled rows, and the episodes of its training.
         """
-        before = REACH_TRIES * len(KINDS) * len(self.train) + len(self.labelled.gain)
+        before = self.reach_calls + len(self.labelled.gain)
         if support is None:
             return before
         curves = self.agents(support)[1]
@@ -285,7 +290,7 @@ FIXED_METHODS: dict[str, SearchMethod] = {
     "borrowed": partial(promising, kind="borrowed"),
     "borrowed_both": partial(promising, kind="borrowed", both=True),
 }
-"""Methods that learn nothing."""
+"""Methods that learn nothing from tries; those with promises need the reach (`Comparison.reach_calls`)."""
 
 METHOD_NAMES = (
     *FIXED_METHODS,

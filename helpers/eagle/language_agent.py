@@ -150,12 +150,16 @@ def target_of(state: State, gains: Float[np.ndarray, " k"], temperature: float) 
 
 
 def _tasks(rows: LabelledRows, gain: np.ndarray, k: int, rng: np.random.Generator):
-    """For each state k of the aims that were tried and usable there, at random, with their gains."""
-    by_state: dict[State, list[int]] = {}
-    for row, state in enumerate(rows.states):
+    """For each state k of the aims that were tried and usable there, at random, with their gains.
+
+    A bootstrap sample has all rows of a start as often as it was drawn: as many tasks, each with different aims.
+    """
+    by_state: dict[State, dict[int, list[int]]] = {}
+    for row, (state, aim) in enumerate(zip(rows.states, rows.aims.tolist(), strict=True)):
         if rows.valid[row]:
-            by_state.setdefault(state, []).append(row)
-    for state, own in by_state.items():
-        if len(own) >= k // 2:  # a few unusable answers do not exclude a state
-            chosen = rng.permutation(own)[:k]
+            by_state.setdefault(state, {}).setdefault(aim, []).append(row)
+    for state, by_aim in by_state.items():
+        copies = min(map(len, by_aim.values()))
+        for _ in range(copies if len(by_aim) >= k // 2 else 0):  # a few unusable answers do not exclude a state
+            chosen = rng.permutation([same[0] for same in by_aim.values()])[:k]
             yield state, Options(rows.aims[chosen], rows.features[chosen]), gain[chosen]

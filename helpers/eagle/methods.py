@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 
 from helpers.eagle.agent import OptionPolicy
-from helpers.eagle.aims import Kind, most_promising
+from helpers.eagle.aims import Kind, in_order_of_promise, most_promising
 from helpers.eagle.emission import Visited
 from helpers.eagle.rewriting import Start, seed_of
 from helpers.eagle.rivals import by_start
@@ -38,11 +38,10 @@ def random_aims(task: Steering, starts: Sequence[Start], calls: int, seed: int =
 def promising(
     task: Steering, starts: Sequence[Start], calls: int, seed: int = 0, kind: Kind = "named", both: bool = False
 ) -> Visited:
-    """One step each: different aims of highest promise, by the paid encoder or by both; nothing is learnt."""
+    """One step each: different aims of highest promise, by the paid encoder or by both; only the reach was fitted."""
     task, columns = task.of_kind(kind), slice(0, 4) if both else slice(0, 2)
     scores = [task.table(State(start, start.text)).features[:, columns].sum(axis=1) for start in starts]
-    alike = max(2, calls // 5)
-    return each_once(task, starts, [most_promising(score, task.aims, calls, alike) for score in scores], seed)
+    return each_once(task, starts, [in_order_of_promise(score, task.aims, calls) for score in scores], seed)
 
 
 # Agents ------------------------------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ def guided_each(
 
     Args:
         policies: their Q must be in stars, as the supervised stage leaves it; None takes the mean promise of both
-            encoders for Q, and nothing is learnt.
+            encoders for Q, and learns nothing from tries.
 
     Raises:
         ValueError: fewer calls than rounds.

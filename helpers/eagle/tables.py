@@ -151,7 +151,7 @@ def gain_table(
 def calls_to_reach(curve: Float[np.ndarray, " n"], gain: float) -> int:
     """The number of calls from which a search keeps a mean gain or more (`curve[0]` is that of one call).
 
-    One more than were measured if it does not stay there: a lower bound, and so is what follows from it.
+    One more than were measured if it does not stay there, which is a lower bound; `break_even` of it is an upper one.
     """
     (short,) = np.nonzero(curve < gain)
     return int(short[-1]) + 2 if len(short) else 1

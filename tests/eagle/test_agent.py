@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from fake_steering import fake_task, task_starts
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 
 from helpers.base.sharing import Share
 from helpers.base.storage import CourseError
@@ -93,17 +95,49 @@ def test_rows_are_drawn_again_by_their_starts(rows):
     assert (rows.resampled(1).gain == drawn.gain).all() and (rows.resampled(2).start != drawn.start).any()
 
 
-def test_the_regression_finds_a_linear_law():
-    random = np.random.default_rng(0)
-    features = random.normal(size=(400, N))
+def drawn_rows(n: int, start: np.ndarray, valid: np.ndarray | None = None) -> LabelledRows:
+    """Rows with random features, without gains, states and aims."""
+    features = np.random.default_rng(0).normal(size=(n, N))
     features[:, STOP] = 0
-    law = random.normal(size=N)
-    gain = features @ law - law[STOP] * features[:, STOP] + 0.3
-    valid = np.arange(400) % 10 > 0
-    nothing = np.zeros(400, dtype=int)
-    rows = LabelledRows(features, np.stack([gain, gain], 1), nothing, valid, [], nothing)
-    policy = fit_offline(rows, np.where(valid, gain, 1e6))
-    np.testing.assert_allclose(policy.values(tensor(features))[valid].detach().numpy(), gain[valid], atol=0.02)
+    usable = np.ones(n, dtype=bool) if valid is None else valid
+    return LabelledRows(features, np.zeros((n, 2)), start, usable, [], np.zeros(n, dtype=int))
+
+
+def test_the_regression_finds_a_linear_law_and_takes_unusable_rows_for_what_they_gained():
+    rows = drawn_rows(400, np.arange(400) // 40, np.arange(400) % 10 > 0)
+    gain = rows.features @ np.random.default_rng(1).normal(size=N) + 0.3
+    found = fit_offline(rows, gain).values(tensor(rows.features)).detach().numpy()
+    np.testing.assert_allclose(found, gain, atol=0.02)
+    less = fit_offline(rows, np.where(rows.valid, gain, gain - 5)).values(tensor(rows.features)).detach().numpy()
+    assert less.mean() == pytest.approx(gain.mean() - 0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_the_penalty_is_chosen_on_starts_that_are_left_out_with_all_their_copies(copies):
+    start = np.repeat(np.arange(6), 20)
+    rows = drawn_rows(120, start)
+    # What a start gains is its own and shows in its features: rows of it tell of each other, and of no other start.
+    rows.features[:, 1:STOP] = np.random.default_rng(2).normal(size=(6, STOP - 1))[start]
+    gain = np.random.default_rng(3).normal(size=6)[start] + 0.1 * np.random.default_rng(4).normal(size=120)
+    again = np.tile(np.arange(120), copies)
+    many = rows._replace(features=rows.features[again], start=start[again], valid=rows.valid[again])
+    penalties = np.array([0.1, 10.0, 1000.0, 1e5])
+    z = (many.features - many.features.mean(axis=0)) / np.where((s := many.features.std(axis=0)) > 1e-9, s, 1)
+    by_starts, by_rows = (
+        [-cross_val_score(Ridge(p), z, gain[again], groups=groups, cv=LeaveOneGroupOut(),
+                          scoring="neg_mean_squared_error").mean() for p in penalties]
+        for groups in (many.start, np.arange(len(again)))
+    )  # fmt: skip
+    assert np.argmin(by_rows) < np.argmin(by_starts)
+    chosen = fit_offline(many, gain[again], penalties=penalties).linear.weight.detach().numpy()
+    best = fit_offline(many, gain[again], penalties=[penalties[np.argmin(by_starts)]]).linear.weight.detach().numpy()
+    np.testing.assert_allclose(chosen, best)
+
+
+def test_rows_of_one_start_cannot_be_left_out(rows):
+    own = rows.start == 0
+    with pytest.raises(ValueError, match="fewer than 2 unique groups"):
+        fit_offline(rows._replace(features=rows.features[own], start=rows.start[own]), rows.gain[own, 0])
 
 
 def seen(step: int = 1) -> tuple[list[State], list[Options]]:

@@ -108,3 +108,13 @@ def test_the_most_promising_aims_are_not_all_alike():
     assert aims.most_promising(-promised, many, 3, alike=9).tolist() == [5, 4, 3]
     with pytest.raises(ValueError, match="2 aims that differ enough, 3 wanted"):
         aims.most_promising(promised, many, 3, alike=1)
+
+
+def test_aims_in_order_of_promise_are_alike_only_where_others_do_not_suffice():
+    many = [Aim(("A",), str(n), (0,)) for n in range(4)] + [Aim(("B",), "x", (0,))]
+    promised = np.array([5.0, 4.0, 3.0, 2.0, 1.0])
+    orders = [aims.in_order_of_promise(promised, many, k).tolist() for k in range(1, 6)]
+    assert orders == [[0], [0, 1], [0, 1, 4], [0, 1, 4, 2], [0, 1, 4, 2, 3]]
+    with pytest.raises(ValueError, match="5 aims to choose from, 6 wanted"):
+        aims.in_order_of_promise(promised, many, 6)
+    assert aims.in_order_of_promise(np.where(promised > 2, -np.inf, promised), many, 2).tolist() == [3, 4]

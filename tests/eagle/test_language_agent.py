@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from fake_world import PROFILES
 from safetensors.torch import load_file
 from tiny_models import tiny
 
-from helpers.eagle.agent import AgentSettings, OptionPolicy, OptionValue, label_rows, reinforce
+from helpers.eagle.agent import AgentSettings, LabelledRows, OptionPolicy, OptionValue, label_rows, reinforce
 from helpers.eagle.language_agent import STOP_WORDS, SYSTEM, WORDS, LanguageAgent, briefly, fit_language, target_of
 from helpers.eagle.steering import State
 from helpers.language import models
@@ -129,6 +130,20 @@ def test_it_learns_what_it_is_taught_and_leaves_the_model_as_it_is(lm, agent):
 def test_unusable_rows_teach_nothing(agent):
     rows = label_rows(fake_task(), task_starts(2), promising=4, random=6, deeper=1)
     assert fit_language(agent, rows._replace(valid=np.zeros_like(rows.valid)), rows.gain[:, 0]) == []
+
+
+def test_starts_that_were_drawn_twice_count_twice_and_offer_each_aim_once(agent, monkeypatch):
+    rows = label_rows(fake_task(), task_starts(3), promising=4, random=6, deeper=1)
+    twice = np.concatenate([np.arange(len(rows.gain)), np.flatnonzero(rows.start == 1)])
+    numbers = rows.features[twice], rows.gain[twice], rows.start[twice], rows.valid[twice]
+    many = LabelledRows(*numbers, [rows.states[row] for row in twice], rows.aims[twice])
+    offered = []
+    log_probs = agent.log_probs
+    monkeypatch.setattr(agent, "log_probs", lambda s, o: offered.append((s[0], o[0].aims)) or log_probs(s, o))
+    fit_language(agent, many, many.gain[:, 0], k=8)
+    assert all(len(set(aims.tolist())) == len(aims) for _, aims in offered)
+    counts = Counter(state.start for state, _ in offered)
+    assert [counts[start] for start in task_starts(3)] == [2, 4, 2]  # a first state and one that came of it
 
 
 def test_half_of_the_options_are_enough_to_learn_from(agent):
