@@ -55,16 +55,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set or model of the manifest."""
+    """One data set or model of the manifest; `terms` is where to read what one accepts by using it, if anything."""
 
     name: str
     title: str
-    default: bool
     licence: str
     citation: str
     origin: str
     wheels: tuple[Wheel, ...]
     files: tuple[SourceFile, ...]
+    terms: str = ""
 
     @property
     def size(self) -> int:

@@ -14,7 +14,14 @@ from helpers.base.storage import CourseError
 
 def _download_all(names: Iterable[str]) -> None:
     for name in names:
+        _say_terms(sources.find(name))
         sources.fetch(name)
+
+
+def _say_terms(source: sources.Source) -> None:
+    """One line before a first download: where to read the terms that one accepts by using a source."""
+    if source.terms and not sources.is_intact(source):
+        print(f"{source.name}: read its terms before you use it: {source.terms}", flush=True)
 
 
 def _fetch_all(names: Iterable[str]) -> None:
@@ -23,8 +30,7 @@ def _fetch_all(names: Iterable[str]) -> None:
     for name in names:
         source = sources.find(name)
         state = "cached" if sources.is_intact(source) else "done"
-        if not source.default:
-            print(f"{name}: {source.licence}")
+        _say_terms(source)
         sources.fetch(name)
         print(f"{name:24} {megabytes(source.size):>9}  {state}", flush=True)
         if gguf.gguf_of(source):
@@ -33,8 +39,8 @@ def _fetch_all(names: Iterable[str]) -> None:
 
 def _list_all() -> None:
     for source in sources.read_manifest().values():
-        state = "cached" if sources.is_intact(source) else "default" if source.default else "opt-in"
-        print(f"{source.name:24} {megabytes(source.size):>9}  {state:8} {source.title}")
+        state = "cached" if sources.is_intact(source) else "absent"
+        print(f"{source.name:24} {megabytes(source.size):>9}  {state:6} {source.title}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,16 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m helpers.course.fetch", description="Fetch data and models of the course."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="sources to fetch (all default ones if none)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sources to fetch (all of them if none is named)")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="only put the wheels in DIR, for a lab")
     parser.add_argument("--download-only", action="store_true", help="leave converting for later: needs no PyTorch")
     parser.add_argument("--list", action="store_true", help="list the sources")
     chosen = parser.parse_args(arguments)
     try:
-        names = chosen.names or [source.name for source in sources.read_manifest().values() if source.default]
+        names = chosen.names or list(sources.read_manifest())
         if chosen.list:
             _list_all()
         elif chosen.wheels:
+            for name in names:
+                _say_terms(sources.find(name))
             sources.collect_wheels(names, chosen.wheels)
         elif chosen.download_only:
             _download_all(names)

@@ -64,7 +64,7 @@ def check_disk() -> Check:
     folder = settings.cache_dir()
     existing = next(place for place in (folder, *folder.parents) if place.is_dir())
     free = shutil.disk_usage(existing).free / GIGABYTE
-    wanted = [source for source in sources.read_manifest().values() if source.default]
+    wanted = sources.read_manifest().values()
     there = all(sources.is_intact(s) and (gguf.is_converted(s) or not gguf.gguf_of(s)) for s in wanted)
     remedy = "free 2 GB or set STEER_CACHE to a folder on another disk"
     # Notebook 00 is published with this line: it should not reveal whose machine it ran on.
@@ -117,10 +117,10 @@ def check_device() -> Check:
 
 
 def check_sources() -> list:
-    """A check for each source that the course needs by default."""
+    """A check for each source of the course."""
     from helpers.base import sources
 
-    names = [source.name for source in sources.read_manifest().values() if source.default]
+    names = list(sources.read_manifest())
     return [check for name in names for check in _attempt(name, partial(check_source, name))]
 
 

@@ -20,7 +20,7 @@ def tiny(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     for path, members in FILES.items():
         data = b"".join(MEMBERS[member] for member in members)
         files.append({"path": path, "members": members, "sha256": digest(data), "size": len(data)})
-    entry = {"title": "Tiny", "default": True, "licence": "CC0", "citation": "None", "origin": "here"}
+    entry = {"title": "Tiny", "licence": "CC0", "citation": "None", "origin": "here"}
     entry["wheels"] = [{"name": "steering-tiny", "version": "1.0", "file": wheel.name}]
     made = Tiny(wheel, tmp_path / "sources.toml", {**entry, "files": files})
     made.describe_wheel()

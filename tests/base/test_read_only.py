@@ -131,7 +131,7 @@ def test_sources_and_archives_that_are_there_are_read(tiny, read_only):
 
 def test_a_model_that_is_converted_is_read(read_only, monkeypatch):
     manifest = Path(shutil.copy(sources.MANIFEST, settings.cache_dir().parent))
-    name = next(s.name for s in sources.read_manifest().values() if s.default and gguf.gguf_of(s))
+    name = next(s.name for s in sources.read_manifest().values() if gguf.gguf_of(s))
     monkeypatch.setattr(sources, "fetch", lambda name, **_: settings.cache_dir())
     options = {"manifest": manifest, "build": lambda gguf, folder: (folder / "model").write_text("weights")}
     made = gguf.convert(name, **options)

