@@ -328,7 +328,8 @@ def draw_gains(ax: Axes, runs: Sequence[SteeringRun]) -> None:
     ax.set(xlabel="step", ylabel="stars", title="Gain by the paid encoder (line) and by the judge (dashed)")
     ax.set_xticks(range(longest))
     ax.set_xlim(-0.3, max(longest, 6) - 0.7)
-    ax.legend(fontsize=8, loc="best")
+    # Below the axes: inside them, a path may run anywhere.
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def runs_in_words(runs: Sequence[SteeringRun]) -> str:
@@ -341,7 +342,7 @@ def steering_figures(where: SteeringMap, runs: Sequence[SteeringRun]) -> str:
     """The two drawings side by side, as HTML."""
     words = runs_in_words(runs)
     left = picture(lambda ax: where.draw(ax, runs), (5.6, 4.0), f"Map of films with the runs. {words}")
-    return left + picture(lambda ax: draw_gains(ax, runs), (5.6, 3.4), f"Gain after every step. {words}")
+    return left + picture(lambda ax: draw_gains(ax, runs), (5.6, 3.8), f"Gain after every step. {words}")
 
 
 # Controls ------------------------------------------------------------------------------------------------------------
