@@ -41,10 +41,14 @@ CHECKED = re.compile(r"^(\w+) = check\.exercise\(\"([\w.]+)\", \1\)$", re.MULTIL
 TOLD = re.compile(r"<details[^>]*>\s*<summary>\s*Solution.*?</details>\n?", re.DOTALL | re.IGNORECASE)
 # Sentences in the notebooks about the edition with solutions, and what the student edition says instead.
 REWORDED = {
-    "In this edition the solution stands between the two marks, so delete it first; then run": (
+    "In this edition its cell is folded and holds the solution, between a BEGIN and an END comment: open it, "
+    "put your code there instead, then run": (
         "Put your code in place of the line that raises `NotImplementedError`, then run"
     ),
 }
+# Lines of the pages about the whole course that speak of what a release leaves out.
+WHOLE_COURSE = ("README.md", "notebooks/RUNNING.md")
+LEFT_OUT = re.compile(r"INSTRUCTOR\.md|\bmake (?:test|check)\b|`tests/`")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -269,15 +273,24 @@ def release(project: Path, folder: Path, wheels: Path | None = None) -> Path:
     target = folder / f"{name}.zip"
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in released(project):
-            path = project / file
-            content = _text(_edited(path, student)).encode() if file.suffix == ".ipynb" else path.read_bytes()
-            archive.writestr(_entry(f"{name}/{file}"), content, zipfile.ZIP_DEFLATED)
+            archive.writestr(_entry(f"{name}/{file}"), _content(project, file), zipfile.ZIP_DEFLATED)
         for path in collected:
             entry = _entry(f"{name}/wheels/{path.name}")
             entry.file_size = path.stat().st_size  # so that a wheel over 2 GB gets the longer header it needs
             with path.open("rb") as source, archive.open(entry, "w") as copied:
                 shutil.copyfileobj(source, copied)
     return target
+
+
+def _content(project: Path, file: PurePosixPath) -> bytes:
+    """What a release has of a file: a notebook to fill in, or a page without lines about what is not there."""
+    path = project / file
+    if file.suffix == ".ipynb":
+        return _text(_edited(path, student)).encode()
+    if str(file) in WHOLE_COURSE:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        return "".join(line for line in lines if not LEFT_OUT.search(line)).encode()
+    return path.read_bytes()
 
 
 def released(project: Path) -> list[PurePosixPath]:

@@ -409,6 +409,32 @@ def test_the_release_has_no_solution_in_a_notebook(released):
             assert nbformat.read(path, as_version=4) == student(PROJECT / "notebooks" / path.name)
 
 
+def dead_links(page: Path) -> list[str]:
+    """Relative links of a page to files that are not there."""
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text("utf-8"))
+    return [link for link in links if not re.match(r"\w+:", link) and not (page.parent / link).exists()]
+
+
+def test_no_page_of_the_release_speaks_of_what_is_not_in_it(released):
+    pages = sorted(released.rglob("*.md"))
+    assert {"README.md", "RUNNING.md"} <= {page.name for page in pages}
+    assert {page.name: dead for page in pages if (dead := dead_links(page))} == {}
+    for page in pages:
+        assert not re.search(r"INSTRUCTOR|make (test|check)\b|`tests/`", page.read_text("utf-8")), page.name
+
+
+def test_the_other_lines_of_these_pages_stay(released):
+    for name in build.WHOLE_COURSE:
+        whole, made = ((root / name).read_text("utf-8").splitlines() for root in (PROJECT, released))
+        assert [line for line in made if line not in whole] == []
+        assert 0 < len(whole) - len(made) <= 6 and len(made) > 50
+
+
+def test_a_dead_link_is_noticed(tmp_path):
+    (tmp_path / "there.md").write_text("[a](there.md#x) [b](gone.md) [c](#x) [d](https://example.org) ![e](gone.png)")
+    assert dead_links(tmp_path / "there.md") == ["gone.md", "gone.png"]
+
+
 # The command ---------------------------------------------------------------------------------------------------
 
 
