@@ -19,7 +19,8 @@ A model that is too large for one accelerator is edited under FSDP, where each h
 
     python -m helpers.larger_machines.processes config --model owner/name --processes 8 --out fsdp.yaml
     accelerate launch --config_file fsdp.yaml \\
-        -m helpers.larger_machines.processes edit --concept truth --model owner/name
+        -m helpers.larger_machines.processes edit --concept truth --model owner/name \\
+        --out build/edit
 
 The answers that an edit starts from are written by the main process with the whole model, and kept in the memo. Under
 FSDP that model is on the CPU: for one that is too slow there, fill the memo on one large accelerator first.
