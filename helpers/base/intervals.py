@@ -202,13 +202,17 @@ def corrected_interval(
     labels: Bool[np.ndarray, " label"],
     n_resamples: int = 2000,
 ) -> Interval:
-    """`corrected_rate` of a judge's verdicts, with a 95% bootstrap interval that resamples answers and labels.
+    """`corrected_rate` of a judge's verdicts, with a 95% interval that covers both the answers and the judge.
 
-    So it covers both the sampling of the answers and the uncertainty about the judge.
+    Each draw resamples the answers, and draws sensitivity and specificity from what x right verdicts on n labels leave
+    open: Beta(x + 1/2, n - x + 1/2), the posterior of Jeffreys' prior (Brown, Cai and DasGupta 2001, *Interval
+    Estimation for a Binomial Proportion*). Labels that are resampled would add no uncertainty where the judge made no
+    error on them.
 
     Args:
         verdicts: the judge's verdicts on the answers that are reported.
-        judged, labels: its verdicts on labelled answers, and their labels.
+        judged, labels: its verdicts on labelled answers, and their labels. The interval is that of a judge who errs on
+            the reported answers as on these.
 
     Raises:
         ValueError: no answer, or a kind without labels.
@@ -218,13 +222,13 @@ def corrected_interval(
     if not len(verdicts) or not all(map(len, kinds)):
         raise ValueError("no answer, or no label of one kind: give some of each")
 
-    def rate(draw: Callable[[np.ndarray], np.ndarray]) -> float:
-        return corrected_rate(float(draw(verdicts).mean()), *(float(draw(kind).mean()) for kind in kinds))
-
-    mean, rng = rate(lambda values: values), np.random.default_rng(0)
+    mean = corrected_rate(float(verdicts.mean()), *(float(kind.mean()) for kind in kinds))
+    rng = np.random.default_rng(0)
+    judges = [rng.beta(kind.sum() + 0.5, (~kind).sum() + 0.5, n_resamples) for kind in kinds]
+    drawn = [float(rng.choice(verdicts, len(verdicts)).mean()) for _ in range(n_resamples)]
     try:
-        found = [rate(lambda values: rng.choice(values, len(values))) for _ in range(n_resamples)]
-    except CourseError as error:  # its message would be about a resample, which nobody knows
+        found = [corrected_rate(*some) for some in zip(drawn, *judges, strict=True)]
+    except CourseError as error:  # its message would be about a draw, which nobody knows
         raise CourseError(f"{len(labels)} labels are too few to tell this judge from chance: label more") from error
     low, high = np.percentile(found, [2.5, 97.5])
     return Interval(mean, float(low), float(high))

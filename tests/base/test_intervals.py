@@ -175,6 +175,18 @@ def test_too_few_labels_are_named_rather_than_a_resample():
         corrected_interval(np.array([True, False]), ~judged, labels)
 
 
+def test_a_judge_without_an_error_on_the_labels_is_not_taken_for_one_who_never_errs():
+    """It may still err: the interval is wider than that of the answers alone, the wider the fewer labels there are."""
+    verdicts, widths = np.arange(120) < 96, []
+    for labelled in (24, 60, 400):
+        labels = np.repeat([True, False], labelled // 2)
+        found = corrected_interval(verdicts, labels, labels)
+        assert found.mean == 0.8 and found.low < 0.8 < found.high
+        widths.append(found.high - found.low)
+    low, high = intervals.bootstrap_ci(verdicts.astype(float))
+    assert widths[0] > 1.3 * widths[1] and widths[1] > 1.1 * widths[2] and widths[2] > 0.9 * (high - low)
+
+
 def test_a_corrected_interval_covers_the_true_rate_and_a_naive_one_does_not():
     random, true, sensitivity, specificity = np.random.default_rng(0), 0.6, 0.8, 0.9
     covered, naive = [], []
