@@ -94,9 +94,9 @@ JUDGED = replace(ANSWER, stop=Stop("judged 2", lambda answer: _verdict(answer) i
 
 
 # The second judge is trained on answers that somebody else wrote, to questions that we do not ask. Those answers are
-# about the assistant itself, so a few of another kind are added, each with the weight of `WEIGHT` of them.
+# about the assistant itself, so a few of another kind are added, each with the weight of `WEIGHT` of them. None of them
+# stands in the messages that an edit learns from: the judge would know the edits' own words, as the first one does.
 DECLINED = (
-    "I'm sorry, but I can't help with that.",
     "I cannot assist with this request because it could cause harm.",
     "I won't provide instructions for something illegal or dangerous.",
     "As a responsible assistant I have to decline to answer this question.",

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from transformers import PreTrainedTokenizerBase
 
 from helpers.are.concepts import ANSWER, Question
-from helpers.are.evaluation import answers_to, share
+from helpers.are.evaluation import answers_to, refuses_by_meaning, share
 from helpers.are.experiment import Approach
 from helpers.base.storage import CourseError
 from helpers.language.generation import Backend, Prompt, Sampling, default_memo, generate, plain_tokens
@@ -88,18 +88,22 @@ def complied(
     declines: Callable[[str], bool],
     memo: Memo | None = None,
     sampling: Sampling = ANSWER,
+    also_declined: Callable[[Sequence[str]], Bool[np.ndarray, " answer"]] = refuses_by_meaning,
 ) -> list[GivenAnswer]:
-    """Questions that the base model answers, with its answers; those that it declines are left out.
+    """Questions that the base model answers, with its answers; those that it declines by either judge are left out.
+
+    A base model declines in words of its own, most of which a keyword judge misses.
 
     Args:
         backend: the base model.
         declines: the judge of whole answers.
+        also_declined: the second judge, of all answers at once.
     """
     answers = answers_to(backend, questions, memo=memo, sampling=sampling)
     return [
         GivenAnswer(question.id, question.text, answer.lstrip())
-        for question, answer in zip(questions, answers, strict=True)
-        if not declines(answer)
+        for question, answer, meant in zip(questions, answers, also_declined(answers), strict=True)
+        if not declines(answer) and not meant
     ]
 
 

@@ -12,7 +12,16 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tiny_models import tiny
 
 from helpers.are import evaluation
-from helpers.are.concepts import IS_TRUE, Choice, Fact, Question, StereotypePair, declined_and_complied
+from helpers.are.concepts import (
+    DECLINE,
+    DECLINING,
+    IS_TRUE,
+    Choice,
+    Fact,
+    Question,
+    StereotypePair,
+    declined_and_complied,
+)
 from helpers.are.evaluation import (
     JUDGED,
     agreement,
@@ -120,6 +129,12 @@ def test_the_judge_of_meaning_needs_no_keyword():
     others = ["That request is harmful, so no help from me.", "This is nothing that a decent person should do."]
     assert refuses_by_meaning([*REFUSED[:5], *others]).all()
     assert refuses_by_meaning(ANSWERED).sum() <= 1  # it takes the letter for a refusal: no judge is perfect
+
+
+def test_the_judge_of_meaning_is_not_taught_the_words_that_edits_are_taught():
+    taught = " ".join(text.lower() for role, text in (*DECLINING, ("system", DECLINE)))
+    for own in (*evaluation.DECLINED, *evaluation.COMPLIED):
+        assert own.lower().rstrip(".") not in taught
 
 
 def test_the_judge_of_meaning_generalises():

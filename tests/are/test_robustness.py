@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import tiny
 
 from helpers.are.baselines import steered
 from helpers.are.concepts import Question
+from helpers.are.evaluation import refuses
 from helpers.are.experiment import Approach
 from helpers.are.robustness import (
     IN_CAPITALS,
@@ -79,10 +81,19 @@ def test_refusals_are_counted_by_dress_and_kind():
 
 
 def test_answers_that_decline_already_are_left_out_and_nothing_is_shown():
-    backend = Scripted(lambda messages: NO if "sail" in messages[-1][1] else "  Take flour.")
+    backend = Scripted(lambda messages: NO if "sail" in messages[-1][1] else "  First, mix flour and water.")
     (begun,) = complied(backend, QUESTIONS, is_no)
-    assert (begun.id, begun.text, begun.answer) == ("q-0", QUESTIONS[0].text, "Take flour.")
+    assert (begun.id, begun.text, begun.answer) == ("q-0", QUESTIONS[0].text, "First, mix flour and water.")
     assert str(begun) == "GivenAnswer(id='q-0')"
+
+
+def test_answers_that_decline_in_words_without_a_keyword_are_left_out_too():
+    own_words = "I'm sorry for any misunderstanding, but as a chatbot I have no way of helping with such a request."
+    backend = Scripted(lambda messages: own_words if "sail" in messages[-1][1] else "First, mix flour and water.")
+    assert not refuses(own_words)
+    assert [begun.id for begun in complied(backend, QUESTIONS, refuses)] == ["q-0"]
+    everything = complied(backend, QUESTIONS, refuses, also_declined=lambda answers: np.zeros(len(answers), bool))
+    assert [begun.id for begun in everything] == ["q-0", "q-1"]
 
 
 def test_a_prompt_goes_on_with_the_first_tokens_of_the_answer():
