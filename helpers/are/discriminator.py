@@ -20,7 +20,7 @@ States = Float[Tensor, "text layer position dim"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation of each feature of a state: late layers are tens of times longer than early ones."""
+    """Mean and spread of each feature of a state: late layers are tens of times longer than early ones."""
 
     center: Float[Tensor, "layer position dim"]
     spread: Float[Tensor, "layer position dim"]
@@ -31,14 +31,19 @@ class Scaling:
 
 
 def scaling_of(states: States) -> Scaling:
-    """The scaling that gives these states mean 0 and standard deviation 1.
+    """The scaling that gives these states mean 0 and standard deviation 1, or less where there are few of them.
+
+    In a few states some features hardly differ by chance, and divided by that spread they would be huge in any other
+    state. So no spread of n states is below 1/sqrt(n) of the median of all features at the same layer and position.
 
     Raises:
         CourseError: a state is not finite.
     """
     if not torch.isfinite(states).all():
         raise CourseError("a hidden state is not finite: load the model in float32 or bfloat16")
-    return Scaling(states.mean(dim=0), states.std(dim=0, correction=0) + 1e-4)
+    spread = states.std(dim=0, correction=0)
+    floor = spread.median(dim=-1, keepdim=True).values / len(states) ** 0.5
+    return Scaling(states.mean(dim=0), spread.maximum(floor) + 1e-4)
 
 
 class Discriminator(nn.Module):

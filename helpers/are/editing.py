@@ -10,9 +10,10 @@ trained so that plain prompts look like target prompts to it:
 The paper has the first term only. It does not penalise refusing everything; the KL does, over the first tokens of the
 base model's own answers. The distance (squared, per standardised feature) uses that most plain prompts are paired with
 a target prompt: the same question under the target message. The discriminator needs no pairs, so it reaches the
-unpaired prompts too. The cross-entropy and the distillation (of a prompted model into one without the prompt, like the
-context distillation of Askell et al. 2021, section 2.1) are computed from the same states after the last block, at
-almost no cost; they cover the `taught` tokens of the answer.
+unpaired prompts too; the terms that need a pair are averaged over the paired prompts of a step, so that they keep their
+weight however few pairs there are. The cross-entropy and the distillation (of a prompted model into one without the
+prompt, like the context distillation of Askell et al. 2021, section 2.1) are computed from the same states after the
+last block, at almost no cost; they cover the `taught` tokens of the answer.
 
 In every round a new linear probe, on questions that took no part, measures how much of the concept a plane still
 sees: fooling one discriminator is not the same as changing the concept.
@@ -73,6 +74,10 @@ from helpers.language.states import (
     states_below,
 )
 
+# Part of the name under which the cache keeps an edit. Raise it with every change of the loop, of its terms or of the
+# baseline's training that changes what is trained from the same settings and data: kept edits are then trained anew.
+LOOP_VERSION = 2
+
 
 @dataclass(frozen=True)
 class EditSettings:
@@ -92,7 +97,9 @@ class EditSettings:
         retained: tokens of the answers to harmless prompts that the retain term covers.
         fading: the i-th of these weighs 1/i, since the first tokens decide whether an answer declines.
         taught: tokens of the target answers that are taught, with their end; 0 for as many as are read.
-        fooled: stop when a newly trained discriminator is right on no more than this share of the stop split.
+        fooled: stop when a newly trained discriminator is right on no more than this share of the stop split, after one
+            of an earlier round that was right on more. Where no new one is trained (`frozen`) or none has to be fooled
+            (`adversary` is 0), this ends nothing.
         enough: stop when this share of answers on the stop split shows what is wanted.
     """
 
@@ -390,7 +397,7 @@ def edit(
             facts |= over_steps(terms, run.share)
         plain, plain_stop = states_now(model, run.train, run.stop, views)
         facts |= probed(editor, plain, plain_stop, views) | {"target_rate": target_rate() if target_rate else None}
-        facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, settings, run.kind)}
+        facts |= {"seconds": time.perf_counter() - began, "stopped": reason_to_stop(facts, curve, settings, run.kind)}
         curve.append(facts)
         if run.share.is_main:
             save_checkpoint(checkpoint, editor, optimiser, run.facts(), curve)
@@ -472,10 +479,14 @@ def train_for_round(
 
 
 def batches_of_round(run: Run, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers of the examples and of the harmless prompts of every step; each round has its own generator."""
+    """Row numbers of the examples and of the harmless prompts of every step; each round has its own generator.
+
+    Only the adversary learns from unpaired prompts: without it, all examples are paired.
+    """
     rng, size = np.random.default_rng([run.seed, number]), run.settings.batch
+    examples = len(run.train.plain) if run.settings.adversary else len(run.train.target)
     for _ in range(run.settings.steps):
-        rows, kept = (rng.choice(n, size, replace=n < size) for n in (len(run.train.plain), len(run.retain.texts)))
+        rows, kept = (rng.choice(n, size, replace=n < size) for n in (examples, len(run.retain.texts)))
         yield rows, kept
 
 
@@ -497,12 +508,12 @@ def step(
     else:
         raw, last = read(model, texts, settings.at, below, places), []
     states = views.scale(raw)
-    none = states.new_zeros(())
+    none, part = states.new_zeros(()), part_of_pairs(batch[0], rows, len(train.target))
     costs = {
         "fooling": fooling_loss(run.editor.discriminator, states, run.kind),
-        "distance": distance_to_targets(states, views.target, rows) if settings.match else none,
-        "answer_nll": answer_nll(model, last, train, rows) if settings.answer else none,
-        "distil_kl": distil_kl(model, last, views.teacher, rows) if settings.distil else none,
+        "distance": part * distance_to_targets(states, views.target, rows) if settings.match else none,
+        "answer_nll": part * answer_nll(model, last, train, rows) if settings.answer else none,
+        "distil_kl": part * distil_kl(model, last, views.teacher, rows) if settings.distil else none,
         "retain_kl": run.retain.kl(model, kept.tolist()) if settings.retain else none,
     }
     weights = (settings.adversary, settings.match, settings.answer, settings.distil, settings.retain)
@@ -530,26 +541,39 @@ def learn_along(run: Run, views: Views, rows: np.ndarray, states: Float[Tensor, 
     run.editor.learning.epoch(views.target[rows % len(views.target)], plain)
 
 
+def part_of_pairs(batch: np.ndarray, rows: np.ndarray, pairs: int) -> float:
+    """How much a process's mean over its own paired rows counts, so that the mean of all processes is over all pairs.
+
+    1 for a single process, and for several that have equally many pairs of a batch; 0 without a pair.
+
+    Args:
+        batch, rows: row numbers of the step, and those of them that this process has.
+        pairs: rows below this number are paired.
+    """
+    own, every = (rows < pairs).sum() / len(rows), (batch < pairs).sum() / len(batch)
+    return float(own / every) if every else 0.0
+
+
 def distance_to_targets(
     states: Float[Tensor, "text feature"], target: Float[Tensor, "pair feature"], rows: np.ndarray
 ) -> Tensor:
-    """Mean squared distance per feature to the target states of the same rows; unpaired rows count as 0."""
+    """Mean squared distance per feature to the target states of the same rows, over the paired rows; 0 without one."""
     paired = torch.as_tensor(rows < len(target), device=states.device)
     apart = states[paired] - target[rows[rows < len(target)]]
-    return apart.square().mean(dim=1).sum() / len(rows)
+    return apart.square().mean(dim=1).sum() / max(1, len(apart))
 
 
 def answer_nll(model: LanguageModel, last: Sequence[Float[Tensor, "_ dim"]], train: Rows, rows: np.ndarray) -> Tensor:
     """Mean negative log-likelihood of the target answers' tokens in nats, from the last states along each text.
 
-    Unpaired rows have no answer of their own and count as 0.
+    Unpaired rows have no answer of their own and are left out; 0 if all are unpaired.
     """
     paired = [(states, train.answers[row]) for states, row in zip(last, rows, strict=True) if row < len(train.target)]
     if not paired:
         return torch.zeros((), device=model.device)
     said = log_probs_of(model, torch.cat([states[: len(answer)] for states, answer in paired]))
     tokens = torch.tensor([token for _, answer in paired for token in answer], device=said.device)
-    return -said.gather(1, tokens[:, None]).mean() * len(paired) / len(rows)
+    return -said.gather(1, tokens[:, None]).mean()
 
 
 def distil_kl(
@@ -560,7 +584,7 @@ def distil_kl(
 ) -> Tensor:
     """KL(base given the target prompts || edited given the plain ones) in nats.
 
-    Averaged over the positions of each answer, and then over rows; unpaired rows count as 0.
+    Averaged over the positions of each answer, and then over the paired rows; 0 if none is paired.
     """
     pairs = [(states, teacher[row]) for states, row in zip(last, rows, strict=True) if row < len(teacher)]
     if not pairs:
@@ -570,7 +594,7 @@ def distil_kl(
         wanted = log_probs_of(model, torch.cat([known for _, known in pairs]))
     apart = nn.functional.kl_div(edited, wanted, reduction="none", log_target=True).sum(dim=-1)
     means = [part.mean() for part in apart.split([len(known) for _, known in pairs])]
-    return torch.stack(means).sum() / len(rows)
+    return torch.stack(means).mean()
 
 
 def probed(
@@ -584,13 +608,21 @@ def probed(
     }
 
 
-def reason_to_stop(facts: dict, settings: EditSettings, kind: int) -> str:
-    """Why the loop ends after this round; empty if it does not."""
+def reason_to_stop(facts: dict, earlier: Sequence[dict], settings: EditSettings, kind: int) -> str:
+    """Why the loop ends after this round; empty if it does not.
+
+    A discriminator that tells nothing apart has been fooled only if one of an earlier round did: from few examples it
+    may never have learnt to.
+
+    Args:
+        facts, earlier: the row of this round, and those of the rounds before it.
+    """
     rate = facts["target_rate"]
     if rate is not None and (rate if kind else 1 - rate) >= settings.enough:
         return f"{rate:.0%} of the answers on the stop split show the concept"
-    if facts["accuracy"] <= settings.fooled:
-        return f"a fresh discriminator tells {facts['accuracy']:.0%} of the stop split right: no more to be fooled"
+    learnt = any(row["accuracy"] > settings.fooled for row in earlier)
+    if settings.adversary and not settings.frozen and learnt and facts["accuracy"] <= settings.fooled:
+        return f"a newly trained discriminator tells {facts['accuracy']:.0%} of the stop split right: none left to fool"
     return ""
 
 

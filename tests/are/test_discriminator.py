@@ -79,6 +79,17 @@ def test_scaling_gives_mean_0_and_spread_1_also_for_constant_numbers():
     assert rows.std(0, correction=0).max() < 1.01
 
 
+def test_few_states_do_not_make_others_huge():
+    """What hardly differs among two states by chance differs among others; of many states each has its own spread."""
+    lengths = torch.tensor([1.0, 40.0])[:, None, None]
+    states = torch.randn(400, 2, 3, 50, generator=torch.Generator().manual_seed(1)) * lengths
+    for few in (2, 4, 8):
+        some = states[:few].clone()
+        some[:, :, :, 0] = some[:1, :, :, 0]
+        assert scaling_of(some)(states).square().mean().sqrt() < 4, "also where two are the same, as in bfloat16"
+    torch.testing.assert_close(scaling_of(states).spread, states.std(dim=0, correction=0) + 1e-4)
+
+
 def test_bad_states_are_refused():
     target, plain = clouds(1.0)
     with pytest.raises(ValueError, match="0 plain states"):

@@ -254,10 +254,35 @@ def test_taking_a_concept_away_stops_at_a_low_rate(lm, rows):
     assert curve[0]["stopped"]
 
 
-def test_it_stops_when_the_discriminator_is_fooled(lm, rows):
-    _, curve = run(lm, rows, replace(SETTINGS, rounds=4, fooled=1.0))
-    assert len(curve) == 1
-    assert "no more to be fooled" in curve[0]["stopped"]
+FOOLED = "a newly trained discriminator tells 55% of the stop split right: none left to fool"
+
+
+@pytest.mark.parametrize(
+    ("options", "accuracies", "stopped"),
+    [
+        ({}, [0.95, 0.9, 0.55, 0.5], ["", "", FOOLED]),
+        ({"warm": True}, [0.95, 0.55, 0.5, 0.5], ["", FOOLED]),
+        ({}, [0.55, 0.5, 0.6, 0.6], [""] * 4),  # it never learnt, so nothing has fooled it
+        ({}, [0.5, 0.9, 0.55, 0.5], ["", "", FOOLED]),
+        ({"frozen": True}, [0.95, 0.55, 0.5, 0.5], [""] * 4),  # no other discriminator is trained
+        ({"adversary": 0.0, "match": 1.0}, [0.95, 0.55, 0.5, 0.5], [""] * 4),  # nothing is to be fooled
+    ],
+)
+def test_it_stops_when_a_newly_trained_discriminator_is_fooled_and_not_before_one_has_learnt(
+    lm, rows, monkeypatch, options, accuracies, stopped
+):
+    told = iter(accuracies)
+    monkeypatch.setattr(editing, "accuracy", lambda *_: next(told))
+    monkeypatch.setattr(editing, "train_for_round", lambda *_: 1.0)
+    monkeypatch.setattr(editing, "probed", lambda *_: {})
+    _, curve = run(lm, rows, replace(SETTINGS, rounds=4, steps=1, **options))
+    assert [row["stopped"] for row in curve] == stopped
+
+
+def test_an_edit_from_one_pair_takes_all_its_rounds(lm, rows):
+    one = Rows(lm, examples()[:1], 3)
+    _, curve = run(lm, (one, rows[1]), replace(SETTINGS, rounds=3, steps=2))
+    assert len(curve) == 3 and not curve[-1]["stopped"]
 
 
 def test_matching_brings_plain_states_to_their_twins(lm, rows):
@@ -308,7 +333,7 @@ def test_the_likelihood_of_target_answers_is_that_of_transformers(lm, taught):
         assert answer == list(plain_tokens(lm.tokenizer, example.answer))[: taught or 3]
     found = answer_nll(lm.model, [last[0], last[3], last[2]], some, np.array([0, 3, 2]))
     tokens = len(some.answers[0]) + len(some.answers[2])
-    assert found.item() == pytest.approx((expected[0] + expected[2]) / tokens * 2 / 3, rel=1e-4)
+    assert found.item() == pytest.approx((expected[0] + expected[2]) / tokens, rel=1e-4)
     assert answer_nll(lm.model, last[3:], some, np.array([3])).item() == 0
     torch.testing.assert_close(states, read(lm.model, some.plain, AT, places=some.places))
 
@@ -357,8 +382,50 @@ def test_questions_without_a_twin_borrow_an_answer_and_have_no_distance(lm):
         "<user>oak\n<assistant>we",
     ]
     states, target = torch.ones(3, 5), torch.zeros(2, 5)
-    assert distance_to_targets(states, target, np.array([0, 1, 2])).item() == pytest.approx(2 / 3)
+    assert distance_to_targets(states, target, np.array([0, 1, 2])).item() == pytest.approx(1)
     assert distance_to_targets(states, target, np.array([2, 3, 4])).item() == 0.0
+
+
+TERMS = {"distance": {"match": 1.0}, "answer_nll": {"answer": 1.0}, "distil_kl": {"distil": 1.0, "taught": 6}}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_of_pairs_weighs_the_same_however_many_of_the_batch_are_unpaired(lm, term):
+    """In value and in what it does to the adapter; nothing else has a weight."""
+    chosen = replace(SETTINGS, adversary=0.0, retain=0.0, **TERMS[term])
+    found, kept = {}, np.array([0])
+    for batch in ((0, 1), (0, 1, 3, 4, 5, 6), (3, 4)):
+        edited = adapted(lm)
+        pairs = Rows(lm, examples()[:3], 3, [Question(word, word) for word in WORDS[3:8]], taught=chosen.taught)
+        views = views_of(edited.model, pairs, pairs, AT, taught=bool(chosen.distil))
+        edit_of = Run(edited, pairs, pairs, retained(edited), chosen)
+        optimiser = torch.optim.SGD(trained_weights(edited.model), lr=1e-2)
+        values = editing.step(edit_of, views, optimiser, (np.array(batch), kept))
+        moved = torch.cat([weight.grad.flatten() for weight in trained_weights(edited.model)])
+        found[batch] = values[term], moved
+    (alone, gradient), (among, same), (none, still) = found.values()
+    assert alone > 0 and among == pytest.approx(alone, rel=1e-4) and none == 0
+    torch.testing.assert_close(same, gradient, rtol=1e-3, atol=1e-6)
+    assert not still.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"online": True}, {"match": 1.0}])
+def test_only_the_adversary_is_shown_unpaired_prompts(lm, options):
+    some = Rows(lm, examples()[:4], 3, [Question(word, word) for word in WORDS[4:]])
+    for adversary, expected in ((0.0, set(range(4))), (0.1, set(range(12)))):
+        chosen = replace(SETTINGS, steps=40, adversary=adversary, **options)
+        drawn = batches_of_round(Run(adapted(lm), some, some, retained(adapted(lm)), chosen), 0)
+        assert {int(row) for rows, _ in drawn for row in rows} == expected
+
+
+@pytest.mark.parametrize("batch", [(0, 9, 1, 9, 2, 3), (0, 1, 9, 9), (9, 0, 9, 9), (9, 9, 9, 9)])
+def test_the_means_of_processes_over_their_own_pairs_are_a_mean_over_all_pairs(batch):
+    rows, values = np.array(batch), np.array(batch) ** 2.0
+    means = []
+    for own in (slice(0, None, 2), slice(1, None, 2)):
+        paired = values[own][rows[own] < 5]
+        means.append(editing.part_of_pairs(rows, rows[own], 5) * (paired.mean() if len(paired) else 0.0))
+    assert np.mean(means) == pytest.approx(values[rows < 5].mean() if (rows < 5).any() else 0.0)
 
 
 def test_a_finished_edit_is_loaded_without_reading_anything(lm, rows, tmp_path, monkeypatch):
@@ -429,7 +496,7 @@ def test_the_divergence_from_the_teacher_is_that_of_transformers(lm, taught):
         expected.append((wanted.exp() * (wanted - found)).sum(dim=-1).mean().item())
     kl = editing.distil_kl(edited.model, [last[0], last[3], last[2]], views.teacher, np.array([0, 3, 2]))
     assert expected[0] > 1e-3
-    assert kl.item() == pytest.approx((expected[0] + expected[2]) / 3, rel=1e-3)
+    assert kl.item() == pytest.approx((expected[0] + expected[2]) / 2, rel=1e-3)
     assert editing.distil_kl(edited.model, last[3:], views.teacher, np.array([3])).item() == 0
 
 

@@ -946,7 +946,7 @@ ARE_EXERCISES["11.9"] = Exercise(
 def mean_distance_to_pairs(states, target, rows):
     paired = rows < len(target)
     apart = states[paired] - target[rows[paired]]
-    return apart.square().mean(dim=1).sum() / len(rows)
+    return apart.square().mean(dim=1).sum() / max(1, len(apart))
 
 
 def _states_with_pairs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -976,7 +976,7 @@ ARE_EXERCISES["12.1"] = Exercise(
         ),
         lambda states, target, rows: mean_distance_to_pairs(states, target, rows) * states.shape[1],
         lambda states, target, rows: (
-            mean_distance_to_pairs(states, target, rows) * len(rows) / (rows < len(target)).sum().clamp(min=1)
+            mean_distance_to_pairs(states, target, rows) * (rows < len(target)).sum() / len(rows)
         ),
         lambda states, target, rows: mean_distance_to_pairs(states, target, torch.arange(len(rows))),
         lambda states, target, rows: (states - target[rows % len(target)]).square().mean(),
