@@ -12,8 +12,8 @@ import torch
 from tiny_models import tiny
 
 from helpers.are import evaluation, experiment
-from helpers.are.concepts import Concept, Example, Fact, Question, Splits, StereotypePair
-from helpers.are.editing import EditSettings
+from helpers.are.concepts import Concept, Example, Fact, Question, Splits, StereotypePair, distinct
+from helpers.are.editing import EditSettings, Rows
 from helpers.are.experiment import (
     base_method,
     card_of,
@@ -95,9 +95,16 @@ def test_courteous_questions_hold_the_question():
     found = experiment.courteous(asked)
     assert all(q.text in c.text and c.text != q.text and c.id != q.id for q, c in zip(asked, found, strict=True))
     assert len({c.text.replace(q.text, "") for q, c in zip(asked, found, strict=True)}) == 12
-    assert not set(experiment.COURTESIES) & {*experiment.ASKED_KINDLY, *WRAPPERS.values()}, (
-        "chosen and reported on others"
-    )
+
+
+def test_words_of_courtesy_are_chosen_and_reported_on_others_than_are_retained():
+    parts = experiment.COURTESIES, experiment.ASKED_KINDLY, experiment.ASKED_KINDLY_AT_TEST
+    wordings = [Question(str(n), text) for n, text in enumerate(wording for part in parts for wording in part)]
+    assert len(parts[2]) >= 5 and distinct(wordings) == wordings, "no two share half of their words"
+    assert not set(parts[0] + parts[1]) & set(WRAPPERS.values())
+    found = experiment.courteous([Question(f"q-{n}", f"What is {n}?") for n in range(10)], parts[2])
+    assert [q.text for q in found[::5]] == [parts[2][0].format("What is 0?"), parts[2][0].format("What is 5?")]
+    assert len({q.text.replace(f"What is {n}?", "") for n, q in enumerate(found)}) == 5
 
 
 def test_examples_of_truth_are_those_where_telling_the_verdict_works(monkeypatch, small_world):
@@ -138,6 +145,30 @@ def test_adapters_of_other_shapes_are_edits_of_their_own(small_world, monkeypatc
     for other in (shaped(4), shaped(2, seed=1)):
         with pytest.raises(TypeError):  # not in the cache
             edited(concept(), SETTINGS, adapter=other)
+
+
+@pytest.mark.parametrize("train", [edited, fine_tuned_on_answers])
+def test_another_version_of_the_loop_and_another_dtype_train_anew(small_world, monkeypatch, tmp_path, train):
+    def kept() -> int:
+        train(concept(), SETTINGS)
+        return len(list((tmp_path / "edits").glob("*.safetensors")))
+
+    assert [kept(), kept()] == [1, 1]
+    monkeypatch.setattr(experiment, "LOOP_VERSION", experiment.LOOP_VERSION + 1)
+    assert kept() == 2
+    small_world.model.to(torch.bfloat16)
+    assert kept() == 3
+
+
+@pytest.mark.parametrize(("taught", "expected"), [(0, 2), (1, 1), (4, 4)])
+def test_fine_tuning_is_taught_as_many_tokens_as_the_edit(monkeypatch, taught, expected):
+    seen = []
+    monkeypatch.setattr(experiment, "fine_tune", lambda lm, targets, *rest: seen.append(targets.answers))
+    settings = replace(SETTINGS, taught=taught)
+    fine_tuned_on_answers(concept(), settings)
+    lm = with_late_adapter(experiment.language_model(), AT)
+    assert seen == [Rows(lm, concept().train, AT.positions, taught=taught).answers]
+    assert {len(answer) for answer in seen[0]} == {expected}
 
 
 def test_fine_tuning_is_kept_too(monkeypatch):
