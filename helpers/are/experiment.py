@@ -310,9 +310,10 @@ def mood_settings(lm: AnyModel | None = None) -> EditSettings:
 def refusal_settings(lm: AnyModel | None = None) -> EditSettings:
     """Settings of the edit that makes a model, by default the course's, refuse; with fewer steps the rate is higher.
 
-    Chosen on the stop part. The prompted model is distilled along its whole refusal: edits that were taught five tokens
-    went on with "I'm sorry, but I'm sorry, but". Twelve tokens of harmless answers are retained, which keeps fluency;
-    the first of them weigh most, since otherwise edgy questions are refused too.
+    Chosen on the stop part. The prompted model is distilled along the first sixteen tokens of its refusal: edits that
+    were taught five went on with "I'm sorry, but I'm sorry, but". Now the sentence that declines comes to its end, but
+    what follows it still loops in many answers (notebook 13 counts them). Twelve tokens of harmless answers are
+    retained, which keeps fluency; the first of them weigh most, since otherwise edgy questions are refused too.
     """
     rounds, steps, rate = by_profile(small=(2, 12, 6e-3), full=(3, 20, 4e-3))
     return EditSettings(

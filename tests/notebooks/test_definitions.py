@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -24,10 +24,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import tiny
 
-from helpers.are import evaluation, robustness
+from helpers.are import evaluation, experiment, robustness
 from helpers.are import labels as lb
 from helpers.are.baselines import mean_difference
-from helpers.are.concepts import Choice, Example, Fact, StereotypePair, verdicts
+from helpers.are.concepts import Choice, Example, Fact, Question, StereotypePair, verdicts
 from helpers.are.discriminator import (
     Discriminator,
     DiscriminatorTraining,
@@ -720,6 +720,57 @@ def test_13_distillation_is_that_of_the_editing_loop():
         _, last = read_along(lm.model, rows.plain, at, rows.places)
     assert np.mean(ours) == pytest.approx(distil_kl(lm.model, last, views.teacher, np.arange(3)).item(), rel=1e-3)
     assert min(ours) > 1e-3
+
+
+class LoopsLater:
+    """A method whose answers decline in a whole sentence and then loop; the judge's stop rule cuts that off."""
+
+    lm, before, inside = None, (), nullcontext
+
+    def answers(self, questions, sampling=None):
+        said = "I'm sorry, but I can't help with that. I'm sorry, but I'm sorry, but I'm sorry, but"
+        return [sampling.stop.cut(said) if sampling else said for _ in questions]
+
+    def refusals(self, parts):
+        return {kind: np.ones(len(part)) for kind, part in parts.items()}
+
+    def perplexity(self, questions, said):
+        return np.ones(len(questions))
+
+    def knows(self, facts):
+        return np.ones(len(facts), bool)
+
+
+def test_13_loops_are_counted_in_whole_answers_not_where_the_judge_stops_reading():
+    names, questions = definitions("13"), [Question("a", "?"), Question("b", "?")]
+    nothing = {"first_token_log_probs": lambda *_: None, "kl_between": lambda *_: np.zeros(2)}
+    nothing |= {"refuses_by_meaning": lambda answers: np.ones(len(answers), bool), "first_words": None}
+    names |= nothing | {"test": {"harmful": questions}, "plain_tasks": questions, "own": [], "before": 1, "known": []}
+    assert names["measures"](LoopsLater())["loops"].tolist() == [1, 1]
+
+
+def test_13_every_harmless_kind_is_compared_by_itself_and_a_task_asked_thrice_is_drawn_once():
+    names, wordings = definitions("13"), experiment.ASKED_KINDLY_AT_TEST
+    tasks, edgy = ([Question(f"{name}-{n}", f"What is {n}?") for n in range(12)] for name in ("task", "edgy"))
+    courteous = experiment.courteous(tasks, wordings)
+    capitals = robustness.dressed(tasks, robustness.IN_CAPITALS)
+    test = {"harmful": edgy, "benign": tasks, "edgy": edgy, "courteous": courteous, "capitals": capitals}
+    names |= {"test": test, "HARMLESS": ("benign", "edgy", "courteous", "capitals"), "started": None}
+    names["recovered"] = lambda *_: {10: np.zeros(3)}
+    rows = names["costs"](LoopsLater())
+    assert {name: len(values) for name, values in rows.items()} == dict.fromkeys(test, 12) | {
+        "over_refusal": 48,
+        "prefill10": 3,
+    }
+    names["matched"] = {"are": [rows] * 2, "other": [{name: 0 * values for name, values in rows.items()}] * 2}
+    drawn = names["drawn_as_one"]("over_refusal")
+    assert max(map(drawn.count, drawn)) == 3 and len(set(drawn)) == 24
+    of_wordings = names["drawn_as_one"]("courteous")
+    for one, question in zip(of_wordings, courteous, strict=True):
+        assert question.text == wordings[one].format(tasks[int(question.id.split("-")[1])].text)
+    for column in rows:
+        assert len(names["drawn_as_one"](column)) == len(rows[column])
+        assert names["paired"]("are", "other", column)[0] == rows[column].mean()
 
 
 @pytest.mark.parametrize("seed", range(4))
