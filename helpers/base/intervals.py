@@ -204,10 +204,10 @@ def corrected_interval(
 ) -> Interval:
     """`corrected_rate` of a judge's verdicts, with a 95% interval that covers both the answers and the judge.
 
-    Each draw resamples the answers, and draws sensitivity and specificity from what x right verdicts on n labels leave
-    open: Beta(x + 1/2, n - x + 1/2), the posterior of Jeffreys' prior (Brown, Cai and DasGupta 2001, *Interval
-    Estimation for a Binomial Proportion*). Labels that are resampled would add no uncertainty where the judge made no
-    error on them.
+    Each draw takes the reported rate, sensitivity and specificity from what x of n verdicts leave open: Beta(x + 1/2,
+    n - x + 1/2), the posterior of Jeffreys' prior (Brown, Cai and DasGupta 2001, *Interval Estimation for a Binomial
+    Proportion*). Verdicts that are resampled would add no uncertainty where the judge made no error on the labels, or
+    says the same of all answers.
 
     Args:
         verdicts: the judge's verdicts on the answers that are reported.
@@ -224,10 +224,9 @@ def corrected_interval(
 
     mean = corrected_rate(float(verdicts.mean()), *(float(kind.mean()) for kind in kinds))
     rng = np.random.default_rng(0)
-    judges = [rng.beta(kind.sum() + 0.5, (~kind).sum() + 0.5, n_resamples) for kind in kinds]
-    drawn = [float(rng.choice(verdicts, len(verdicts)).mean()) for _ in range(n_resamples)]
+    drawn = [rng.beta(some.sum() + 0.5, (~some).sum() + 0.5, n_resamples) for some in (verdicts, *kinds)]
     try:
-        found = [corrected_rate(*some) for some in zip(drawn, *judges, strict=True)]
+        found = [corrected_rate(*rates) for rates in zip(*drawn, strict=True)]
     except CourseError as error:  # its message would be about a draw, which nobody knows
         raise CourseError(f"{len(labels)} labels are too few to tell this judge from chance: label more") from error
     low, high = np.percentile(found, [2.5, 97.5])

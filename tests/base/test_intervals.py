@@ -187,6 +187,13 @@ def test_a_judge_without_an_error_on_the_labels_is_not_taken_for_one_who_never_e
     assert widths[0] > 1.3 * widths[1] and widths[1] > 1.1 * widths[2] and widths[2] > 0.9 * (high - low)
 
 
+@pytest.mark.parametrize("refused", [0, 120])
+def test_a_corrected_rate_of_none_or_all_has_a_width_too(refused):
+    labels = np.repeat([True, False], 60)
+    found = corrected_interval(np.arange(120) < refused, labels, labels)
+    assert found.mean == refused / 120 and 0.01 < found.high - found.low < 0.1
+
+
 def test_a_corrected_interval_covers_the_true_rate_and_a_naive_one_does_not():
     random, true, sensitivity, specificity = np.random.default_rng(0), 0.6, 0.8, 0.9
     covered, naive = [], []
