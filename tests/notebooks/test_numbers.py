@@ -34,7 +34,7 @@ KNOWN = {
     "08": {"1.45": "of the paper's table 2", ".74": "the same", ".51": "the same"},
     "10": {"82%": "the case of an exercise", "0.5": "the same"},
     "11": {"0.6": "of the walk, further up"},
-    "12": {"0.4": "repetition that is read off the figure", "0.03": "a weight of the variants"},
+    "12": {"0.03": "a weight of the variants"},
     "13": {"4%": "the rule for a strength", "7%": "the same", "10%": "the case of a quiz question"},
     "14": {"0.6": "the case of an exercise", "0.45": "the same", "50%": "what is fair"},
     "15": {"0.5": "balanced accuracy of a constant answer"},
