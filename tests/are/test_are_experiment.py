@@ -13,7 +13,7 @@ from tiny_models import tiny
 
 from helpers.are import evaluation, experiment
 from helpers.are.concepts import Concept, Example, Fact, Question, Splits, StereotypePair, distinct
-from helpers.are.editing import EditSettings, Rows
+from helpers.are.editing import LOOP_VERSION, EditSettings, Rows
 from helpers.are.experiment import (
     base_method,
     card_of,
@@ -30,7 +30,7 @@ from helpers.are.experiment import (
     with_late_adapter,
 )
 from helpers.are.robustness import WRAPPERS
-from helpers.base.settings import data_file
+from helpers.base.settings import PROJECT, data_file
 from helpers.base.storage import CourseError
 from helpers.language.adapters import adapted, trained_weights, with_adapter
 from helpers.language.generation import LocalBackend
@@ -320,11 +320,14 @@ def test_an_edit_from_labels_learns_from_the_labelled_questions_alone():
             experiment.from_labels(whole, too_few)
 
 
-def test_labels_belong_to_the_edit_of_the_full_profile_and_say_nothing_of_the_answers(monkeypatch):
+def test_labels_belong_to_edits_with_the_full_settings_and_say_nothing_of_the_answers(monkeypatch):
     monkeypatch.setenv("STEER_PROFILE", "full")
     known = json.loads(data_file("refusal_labels.json").read_text("utf-8"))
     advice = "the edit of notebook 13 has other settings than when its answers were labelled: label new ones"
     assert known["edit"] == experiment.edit_digest(experiment.refusal_settings(tiny(layers=30))), advice
+    notebook = (PROJECT / "notebooks/13_safety_alignment.ipynb").read_text("utf-8")
+    earlier = "an earlier version of the loop" in notebook
+    assert earlier == (known["loop"] != LOOP_VERSION), "the notebook must say so, as long as it is true"
     labels = known["labels"]
     assert len(labels) >= 240 and len({(row["id"], row["method"]) for row in labels}) == len(labels)
     for row in labels:
