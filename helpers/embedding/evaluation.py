@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,16 +89,25 @@ class CrossValidation:
 
 
 def cross_validate(
-    folds: list[Fold], features: Features, head: Head, n_ratings: Real[np.ndarray, " text_item"]
+    folds: list[Fold],
+    features: Features | Callable[[Fold], Features],
+    head: Head,
+    n_ratings: Real[np.ndarray, " text_item"],
 ) -> CrossValidation:
-    """Fit the head on the training movies of every fold and predict its held-out movies."""
-    scores = np.empty((len(folds[0].factorization.user_bias), len(features)))
+    """Fit the head on the training movies of every fold and predict its held-out movies.
+
+    Args:
+        features: of all movies with text; a function of the fold where they are fitted to texts themselves, as a
+            vocabulary is: fit them to `fold.train` alone.
+    """
+    scores = np.empty((len(folds[0].factorization.user_bias), len(n_ratings)))
     r2 = []
     for fold in folds:
         train, held_out = fold.train, fold.held_out
         weights = rating_weights(n_ratings[train])
-        predict = head(features[train], fold.targets[train], weights)
-        predicted, target = predict(features[held_out]), fold.targets[held_out]
+        known = features(fold) if callable(features) else features
+        predict = head(known[train], fold.targets[train], weights)
+        predicted, target = predict(known[held_out]), fold.targets[held_out]
         typical = np.average(fold.targets[train], axis=0, weights=weights)
         scores[:, held_out] = fold.factorization.user_embeddings @ (predicted - typical).T
         r2.append(1 - ((target - predicted) ** 2).sum(axis=0) / ((target - target.mean(axis=0)) ** 2).sum(axis=0))

@@ -140,6 +140,13 @@ def test_noise_scores_zero_on_the_real_movies(movies):
     assert abs(ev.spearman_per_user(movies, scores).mean()) < 0.05
 
 
+def test_features_that_are_fitted_to_texts_are_fitted_in_every_fold(world, folds, n_ratings):
+    asked: list[ev.Fold] = []
+    found = ev.cross_validate(folds, lambda fold: asked.append(fold) or truth(world), fit_ridge, n_ratings)
+    assert [id(fold) for fold in asked] == [id(fold) for fold in folds]
+    np.testing.assert_array_equal(found.scores, ev.cross_validate(folds, truth(world), fit_ridge, n_ratings).scores)
+
+
 def test_predicting_the_mean_scores_exactly_zero(world, folds, n_ratings):
     found = ev.cross_validate(folds, noise(world), fit_mean, n_ratings)
     np.testing.assert_allclose(found.scores, 0, atol=1e-9)

@@ -80,7 +80,7 @@ def test_words_alone_know_something_of_unseen_films_and_agree_with_sentences(mov
     tables = {}
     for name, half, features in (
         ("sentences", own, sentence_features(ideas)),
-        ("words", other, term_features(ideas)(ideas)),
+        ("words", other, lambda fold: term_features([ideas[place] for place in fold.train])(ideas)),
     ):
         found = cross_validate(make_folds(half), features, space.fit_ridge, half.n_ratings[half.text_items])
         tables[name] = found.scores
