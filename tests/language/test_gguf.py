@@ -24,8 +24,7 @@ def manifest(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     path = tmp_path / "sources.toml"
     file = f'{{path = "toy.gguf", members = ["toy.gguf"], sha256 = "{empty}", size = 0}}'
     path.write_text(
-        '[toy]\ntitle = "Toy"\nlicence = "CC0"\ncitation = "None"\norigin = "here"\n'
-        f"wheels = []\nfiles = [{file}]\n"
+        f'[toy]\ntitle = "Toy"\nlicence = "CC0"\ncitation = "None"\norigin = "here"\nwheels = []\nfiles = [{file}]\n'
     )
     return path
 
