@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -185,8 +186,10 @@ class Comparison:
 
     def supervised(self, seed: int) -> OptionPolicy:
         """A new policy as the supervised stage leaves it: each seed has training starts drawn with replacement."""
-        rows, second = self.labelled.resampled(seed), self.plan.settings.second
-        return fit_offline(rows, weighted(rows.gain.T, second))
+        if ("supervised", seed) not in self._kept:  # its penalty takes hundreds of fits
+            rows, second = self.labelled.resampled(seed), self.plan.settings.second
+            self._kept["supervised", seed] = fit_offline(rows, weighted(rows.gain.T, second))
+        return copy.deepcopy(self._kept["supervised", seed])
 
     def agents(
         self, support: Support, on_iteration: Callable[[list[dict[str, float]]], None] | None = None

@@ -190,6 +190,16 @@ def test_nobody_writes_and_reads_as_the_second_encoder(movies, unchecked):
         load_comparison(SimpleNamespace(name="gemma-3-270m"), movies)
 
 
+def test_a_supervised_policy_is_fitted_once_and_handed_out_as_copies(on_the_map, monkeypatch):
+    own, fitted = replace(on_the_map, _kept={}), []
+    fit = comparison.fit_offline
+    monkeypatch.setattr(comparison, "fit_offline", lambda *given: fitted.append(1) or fit(*given))
+    first, second, other = own.supervised(0), own.supervised(0), own.supervised(1)
+    assert len(fitted) == 2 and not torch.equal(first.linear.weight, other.linear.weight)
+    torch.nn.init.zeros_(first.linear.weight)  # as training in place would
+    assert second.linear.weight.any() and torch.equal(own.supervised(0).linear.weight, second.linear.weight)
+
+
 def test_the_bill_of_an_agent_has_all_calls_of_its_training(on_the_map):
     backend = on_the_map.task.rewrite.backend
     assert on_the_map.training_calls() == on_the_map.reach_calls + len(backend.asked)
