@@ -131,8 +131,7 @@ def exact_backend(name: str | None = None) -> LocalBackend:
 
 def second_model() -> LocalBackend:
     """Gemma 3 270M: another architecture, and not a chat model. Its prompts are written as questions and answers."""
-    lm = models.language_model(settings.SECOND_MODEL)
-    return LocalBackend(lm, f"{settings.SECOND_MODEL}, {_digest(QUESTION_AND_ANSWER)}")
+    return local_backend(settings.SECOND_MODEL)
 
 
 def generate(

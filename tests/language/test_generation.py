@@ -678,6 +678,8 @@ def test_the_benchmark_measures_the_engine_against_its_rivals(lm):
 def test_the_second_model_answers_and_its_answers_are_its_own():
     second = generation.second_model()
     assert second.name.startswith("gemma-3-270m, ") and second.name != generation.local_backend().name
+    number_format = str(second.lm.model.dtype).removeprefix("torch.")
+    assert second.name.endswith(f", {number_format}")  # answers in another format are others: the memo must know
     (answer,) = generate(second, ["The capital of France is"], Sampling(max_new_tokens=4, temperature=0), 0)
     assert "Paris" in answer
     ends = [one.lm.tokenizer.decode(generation.end_of_answer(one.lm)) for one in (generation.local_backend(), second)]
