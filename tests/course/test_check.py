@@ -952,7 +952,7 @@ def without_intercept(penalty, *data):
         (by_reference("17.2", 1000, 500, 2, 50, 10), 20),
         (by_reference("18.1", np.array([[[0, 0, 0], [255, 0, 255]]], dtype=np.uint8), 2), np.eye(8)[[0, 5]].sum(0) / 2),
         (by_reference("18.2", np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]), np.ones(2), 2.0), ([[1.0]], [2.0])),
-        (by_reference("18.3", 1, [lambda n: n + 1, lambda n: 3 * n], np.array, 5, 1), [1, 2, 3, 4, 9, 10]),
+        (by_reference("18.3", 1, [[lambda n: n + 1, lambda n: 3 * n]] * 9, np.array, 5, 1), [1, 2, 3, 4, 9, 10]),
         (by_reference("18.4", np.array([1.0, 3.0, 2.0]), np.array([[1.0, 2], [5, 1], [0, 0]])), (1, [4.0, -1.0])),
         (by_reference("18.5", np.array([[0.0, 0, 0], [1, 1, 1]])), (0.5, 0.0, 1.0)),
         (

@@ -202,9 +202,9 @@ SCALE_EXERCISES["18.2"] = Exercise(
 )
 
 
-def search(start, edits, utility, calls, width, depth=10):
+def search(start, rounds, utility, calls, width):
     visited, best = [start], [start]
-    for _ in range(depth):
+    for edits in rounds:
         tried = dict.fromkeys(edit(state) for state in best for edit in edits)
         new = [state for state in tried if state not in visited][: calls + 1 - len(visited)]
         if not new:
@@ -230,12 +230,14 @@ def _near(goal):
 
 def _numbers(seed: int) -> tuple:
     """From a number to one that is wanted, by small steps; in the last case one soon runs out of new numbers."""
-    return 10, list(FEW_STEPS if seed == 4 else STEPS), _near(37.3 + 20 * seed), (9, 24, 30, 17, 30)[seed], 1 + seed % 3
+    later = STEPS if seed % 2 else STEPS[1:3]
+    rounds = [list(FEW_STEPS)] * 10 if seed == 4 else [list(STEPS), *[list(later)] * 5]
+    return 10, rounds, _near(37.3 + 20 * seed), (9, 24, 30, 17, 30)[seed], 1 + seed % 3
 
 
-def _best_of_all(start, edits, utility, calls, width, depth=10):
+def _best_of_all(start, rounds, utility, calls, width):
     visited, best = [start], [start]
-    for _ in range(depth):
+    for edits in rounds:
         tried = dict.fromkeys(edit(state) for state in best for edit in edits)
         new = [state for state in tried if state not in visited][: calls + 1 - len(visited)]
         visited += new
@@ -243,9 +245,9 @@ def _best_of_all(start, edits, utility, calls, width, depth=10):
     return visited
 
 
-def _counts_again(start, edits, utility, calls, width, depth=10):
+def _counts_again(start, rounds, utility, calls, width):
     visited, best = [start], [start]
-    for _ in range(depth):
+    for edits in rounds:
         new = [edit(state) for state in best for edit in edits][: calls + 1 - len(visited)]
         if not new:
             break
@@ -259,12 +261,14 @@ SCALE_EXERCISES["18.3"] = Exercise(
     search,
     cases=_numbers,
     wrong=(
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, 1, depth),
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, 10 * calls, width, depth),
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, width, 1),
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, lambda s: -utility(s), calls, width),
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls, width, depth)[1:],
-        lambda start, edits, utility, calls, width, depth=10: search(start, edits, utility, calls - 1, width, depth),
+        lambda start, rounds, utility, calls, width: search(start, rounds, utility, calls, 1),
+        lambda start, rounds, utility, calls, width: search(start, rounds, utility, 10 * calls, width),
+        lambda start, rounds, utility, calls, width: search(start, rounds[:1], utility, calls, width),
+        lambda start, rounds, utility, calls, width: search(start, rounds[:1] * 10, utility, calls, width),
+        lambda start, rounds, utility, calls, width: search(start, [sum(rounds, [])] * 10, utility, calls, width),
+        lambda start, rounds, utility, calls, width: search(start, rounds, lambda s: -utility(s), calls, width),
+        lambda start, rounds, utility, calls, width: search(start, rounds, utility, calls, width)[1:],
+        lambda start, rounds, utility, calls, width: search(start, rounds, utility, calls - 1, width),
         _best_of_all,
         _counts_again,
     ),
