@@ -65,8 +65,8 @@ test: $(VENV)/test.stamp data
 	$(BIN)/python -m helpers.course.requirements
 	$(MAKE) -j2 lint unit
 	$(BIN)/python -m helpers.course.editions tests
-	$(PYTEST) $(NBVAL) --junitxml=build/tests/report.xml -rs $(TESTED)
-	$(REPORT) test $(STARTED) build/tests/report.xml
+	$(PYTEST) $(NBVAL) --junitxml=build/tests/report.xml -rs $(TESTED); status=$$?; \
+	  $(REPORT) test $(STARTED) build/tests/report.xml && exit $$status
 
 # What to run after every change: style, types, and the unit tests but for the slow ones.
 check: $(VENV)/test.stamp data
@@ -122,8 +122,10 @@ format: $(VENV)/test.stamp
 lock: $(VENV)/test.stamp
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
+# All but what learners have written into the student edition.
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV)
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name student -exec rm -rf {} +
 
 # Data and models come over the network while pip unpacks the packages. What is missing after that, `data` fetches.
 $(VENV)/lab.stamp: pyproject.toml constraints.txt

@@ -376,7 +376,7 @@ def truthfulqa() -> list[Choice]:
     Raises:
         CourseError: the variable names a file that does not exist, or the file is damaged or lacks columns.
     """
-    path = settings.own_data("STEER_TRUTHFULQA", "truthfulqa/TruthfulQA.csv")
+    path = settings.own_data("STEER_TRUTHFULQA")
     if path is None:
         return []
     if not path.is_file():

@@ -423,8 +423,12 @@ def _kept_in(facts: Mapping[str, object]) -> Path:
 
 
 def edited_backend(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int] | None = None) -> LocalBackend:
-    """An edited model as a backend, with its adapter merged at a strength; the name identifies the weights."""
-    digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
+    """An edited model as a backend, with its adapter merged at a strength.
+
+    The name says all that an answer depends on: the weights and their number format, the template of prompts, the edit.
+    """
+    how = [str(lm.model.dtype), lm.tokenizer.chat_template, factor if layers is None else (factor, sorted(layers))]
+    digest = hashlib.sha256(repr(how).encode())
     for weight in trained_weights(lm.model):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
     with strength(lm.model, factor, layers):

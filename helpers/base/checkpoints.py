@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from helpers.base.settings import cache_dir
 from helpers.base.storage import CourseError, atomic_file, can_keep, explained
 
 
@@ -31,7 +32,9 @@ def save_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict, 
         tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     facts = {"run": json.dumps(run), "curve": json.dumps(curve)}
     data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, facts)
-    with explained("save a checkpoint"), atomic_file(path) as temporary:
+    in_cache = path.is_relative_to(cache_dir())
+    elsewhere = "set STEER_CACHE to a folder" if in_cache else f"instead of {path.parent.name}, choose a folder"
+    with explained("save a checkpoint", elsewhere), atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -43,7 +46,7 @@ def load_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict) 
     """
     if path is None or not path.exists():
         return []
-    remedy = f"delete {path.name} to start again, or choose another checkpoint file"
+    remedy = f"delete {path} to start again, or choose another checkpoint file"
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata()

@@ -125,29 +125,6 @@ def crossed_interval(
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def nested_interval(values: Float[np.ndarray, "world row"], n_resamples: int = 2000) -> Interval:
-    """Mean and 95% percentile bootstrap interval that resamples worlds, and within each drawn world its own rows.
-
-    For rows that belong to one world each, such as its users; `crossed_interval` is for rows that all seeds share. Few
-    worlds (under 20, say) make the interval too narrow. To compare two methods, give their differences.
-
-    Raises:
-        ValueError: a value is not finite.
-        CourseError: fewer than two worlds or rows.
-    """
-    if not np.isfinite(values).all():
-        raise ValueError("a value is not finite: remove or fix it first")
-    n_worlds, n_rows = values.shape
-    if min(values.shape) < 2:
-        raise CourseError(f"{n_worlds} worlds of {n_rows} rows: two or more of each are needed")
-    rng, found = np.random.default_rng(0), []
-    for _ in range(n_resamples):
-        worlds, rows = rng.integers(n_worlds, size=n_worlds), rng.integers(n_rows, size=values.shape)
-        found.append(values[worlds.reshape(-1, 1), rows].mean())
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
 def balanced_accuracy_interval(
     right: Float[np.ndarray, "pool text"], labels: Bool[np.ndarray, " text"], n_resamples: int = 2000
 ) -> tuple[float, float]:

@@ -93,7 +93,7 @@ def read_table(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """The rows of a CSV file, separated by commas, semicolons or tabs, with at least these columns.
 
     Raises:
-        CourseError: as `read_text`; or columns are missing, or a row is short or broken: the message names its line.
+        CourseError: as `read_text`; or columns are missing, or a row is short, long or broken: the line is named.
     """
     text = read_text(path)
     header = text.partition("\n")[0]
@@ -103,8 +103,9 @@ def read_table(path: Path, columns: set[str]) -> list[dict[str, str]]:
         if not columns <= set(reader.fieldnames or ()):
             raise CourseError(f"{path} lacks columns: give a CSV file with {', '.join(sorted(columns))}")
         for row in reader:
-            if any(row[name] is None for name in columns):
-                raise CourseError(f"{path}, line {reader.line_num}: the row is short: {DOWNLOAD}, or fix that line")
+            if any(row[name] is None for name in columns) or None in row:
+                length = "long" if None in row else "short"
+                raise CourseError(f"{path}, line {reader.line_num}: the row is {length}: {DOWNLOAD}, or fix that line")
             rows.append(row)
     except csv.Error as error:
         raise CourseError(f"{path}, line {reader.reader.line_num}: {error}: {DOWNLOAD}, or fix that line") from error

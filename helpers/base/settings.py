@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 PROJECT = Path(__file__).resolve().parents[2]  # of a checkout; where `helpers` was installed it is site-packages
 PACKAGED = Path(__file__).resolve().parents[1] / "data"  # what an installed package has instead of the checkout's data/
 
+OWN_DATA = {"STEER_TRUTHFULQA": "truthfulqa/TruthfulQA.csv", "STEER_AMAZON": "amazon"}  # settings, and where without
+
 DEFAULT_MODEL = "smollm2-135m-instruct"
 SECOND_MODEL = "gemma-3-270m"  # for what the chat model must not do itself, such as judging its own texts
 
@@ -64,12 +66,12 @@ def wheel_folder() -> Path | None:
     return path_setting("STEER_WHEELS")
 
 
-def own_data(name: str, default: str) -> Path | None:
-    """The path of data that no package contains: that of a setting, else `default` below ../shared/data if it exists.
+def own_data(name: str) -> Path | None:
+    """The path of data that no package contains: that of a setting (`OWN_DATA`), else below ../shared/data if there.
 
     A path from a setting is returned whether it exists or not: its reader reports what is missing.
     """
-    beside = PROJECT.parent / "shared" / "data" / default
+    beside = PROJECT.parent / "shared" / "data" / OWN_DATA[name]
     return path_setting(name) or (beside if in_checkout() and beside.exists() else None)
 
 

@@ -7,7 +7,10 @@ for its settings. Two examples show what is meant; they measure nothing.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import compress
 from typing import NamedTuple
+
+import numpy as np
 
 from helpers.are import experiment
 from helpers.are.concepts import COMPLAINING, Question, make_concept, opinion_questions
@@ -58,13 +61,16 @@ def steer(title: str, viewer: int, seed: int = 0) -> Steered:
     found = [item for item in start_items(movies) if movies.items["title"].iloc[item] == title]
     if not found:
         raise ValueError(f"no film {title!r} with a text to start from: see movies.items['title']")
-    known = replace(movies, ratings=movies.ratings[movies.ratings["item"] != found[0]])
+    plots = movies.items["plot_text"].to_numpy()
+    itself = np.flatnonzero(plots == plots[found[0]])  # a few films are listed twice
+    known = replace(movies, ratings=movies.ratings[~movies.ratings["item"].isin(itself)])
     own, other = halves(known)
-    texts = [text for text, item in zip(movies.texts(VIEW), movies.text_items, strict=True) if item != found[0]]
-    paid = build_space(own, view=VIEW, left_out=found[:1])
-    judge = build_space(other, view=VIEW, left_out=found[:1], featurise=term_features(texts))
+    rest = ~np.isin(movies.text_items, itself)
+    texts = list(compress(movies.texts(VIEW), rest))
+    paid = build_space(own, view=VIEW, left_out=itself)
+    judge = build_space(other, view=VIEW, left_out=itself, featurise=term_features(texts))
 
-    start, aims = start_of(movies, found[0], viewer), aims_of(movies, found[:1])
+    start, aims = start_of(movies, found[0], viewer), aims_of(movies, itself)
     promised = promise(gap_of_start(paid, start), paid.encoder([start.text])[0], targets(aims, paid.items), REACH)
     best = aims[int(promised.total.argmax())]
     said = [best.instruction(movies.wording), NEUTRAL[0]]

@@ -187,7 +187,7 @@ def write_page() -> None:
         raise CourseError("no test has been recorded: run `make test` first")
     for kind, title in SECTION_TITLES.items():
         if rows := {name: row for name, row in recorded.items() if row["notebook"] == kind}:
-            run.write_section(settings.checkout(), title, rows)
+            run.write_section(settings.checkout(), title, rows, [run.here(settings.checkout())])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -33,7 +34,8 @@ from nbconvert.filters import strip_ansi
 from traitlets import default
 
 from helpers.base import settings
-from helpers.base.storage import CourseError, atomic_file
+from helpers.base.compute import default_device, preferred_dtype
+from helpers.base.storage import CourseError, atomic_file, sha256
 from helpers.course import results
 
 CELL_SECONDS = 6 * 3600  # one cell of notebook 08 runs all methods: hours in the full profile, with an empty memo
@@ -133,13 +135,20 @@ def _number(notebook: Path) -> str:
 
 
 def key(course: Course, notebook: Path) -> str:
-    """SHA-256 of all that a notebook's results depend on: its cells, the helpers, the pins, the profile, the model."""
+    """SHA-256 of all that a notebook's results depend on.
+
+    Its cells, the helpers, `data/`, the pins, the profile, the model and its number format, and the learner's own data.
+    """
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
-    digest = hashlib.sha256(repr([course.profile, settings.model_name(), cells]).encode())
-    files = sorted((course.project / "helpers").rglob("*.py"))
-    for path in (*files, course.project / "data/sources.toml", course.project / "pyproject.toml"):
-        content = path.read_bytes() if path.exists() else b""
-        digest.update(f"{path.relative_to(course.project).as_posix()} {len(content)} ".encode() + content)
+    scale = [course.profile, settings.model_name(), str(preferred_dtype(default_device()))]
+    digest = hashlib.sha256(repr([*scale, cells]).encode())
+    parts = [sorted(course.project.glob(part)) for part in ("helpers/**/*.py", "data/*", "pyproject.toml")]
+    for path in filter(Path.is_file, itertools.chain(*parts)):
+        digest.update(f"{path.relative_to(course.project).as_posix()} {sha256(path)} ".encode())
+    for place in filter(None, (settings.path_setting("STEER_MODEL"), *map(settings.own_data, settings.OWN_DATA))):
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:  # may be large: not read, but dated
+            if path.is_file():
+                digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns} ".encode())
     return digest.hexdigest()
 
 
@@ -199,7 +208,7 @@ def run_notebook(course: Course, notebook: Path) -> float:
     # Before the run: an interrupted run must leave no entry and no half-old results.
     results.amend(course.state, lambda state: state.pop(notebook.stem, None))
     results.forget(course.results, notebook.stem)
-    ran_with, started = key(course, notebook), time.perf_counter()
+    ran_with, origin, started = key(course, notebook), here(course.project), time.perf_counter()
     book = execute(course, notebook)
     seconds = round(time.perf_counter() - started, 1)
     with atomic_file(course.page(notebook)) as temporary:
@@ -207,7 +216,7 @@ def run_notebook(course: Course, notebook: Path) -> float:
     entry = {
         "key": ran_with,
         "seconds": seconds,
-        "finished": datetime.datetime.now().isoformat(timespec="seconds"),
+        "origin": origin,
         "results": sorted(results.of_notebook(results.load(course.results), notebook.stem)),
     }
     results.amend(course.state, lambda state: state.update({notebook.stem: entry}))
@@ -247,19 +256,27 @@ def write_report(course: Course) -> None:
             continue
         recorded = results.load(course.results)
         names = [name for path in notebooks for name in results.of_notebook(recorded, path.stem)]
-        write_section(course.project, title, {name: recorded[name] for name in names})
+        origins = [results.load(course.state)[path.stem]["origin"] for path in notebooks]
+        write_section(course.project, title, {name: recorded[name] for name in names}, origins)
 
 
-def write_section(project: Path, title: str, rows: dict[str, Any]) -> None:
+def here(project: Path) -> dict[str, str]:
+    """Where and when something is measured: the machine, today's date and the commit."""
+    return {"machine": machine(), "date": datetime.date.today().isoformat(), "commit": commit(project)}
+
+
+def write_section(project: Path, title: str, rows: dict[str, Any], origins: list[dict[str, str]]) -> None:
     """Write results into their section of notebooks/RESULTS.md, replacing an older one with that title.
+
+    `origins` (`here`) say where its parts were measured, which may be long ago.
 
     Results with another chat model than the default go to a page of their own under `build/`, since the notebooks quote
     those of the default.
     """
     another = settings.model_name() != settings.DEFAULT_MODEL
     page = project / (f"build/RESULTS_{settings.model_title()}.md" if another else "notebooks/RESULTS.md")
-    today = datetime.date.today().isoformat()
-    section = results.as_markdown(rows, title=title, machine=machine(), date=today, commit=commit(project))
+    known = {name: ", ".join(dict.fromkeys(origin[name] for origin in origins)) for name in origins[0]}
+    section = results.as_markdown(rows, title=title, **known)
     written = page.read_text(encoding="utf-8") if page.exists() else ""
     with atomic_file(page) as temporary:
         temporary.write_text(results.with_section(written, section), encoding="utf-8")
@@ -281,10 +298,14 @@ def machine() -> str:
 
 
 def commit(project: Path) -> str:
-    """Short hash of the commit checked out in `project`, or `unknown` outside a repository."""
-    command = ["git", "-C", str(project), "rev-parse", "--short", "HEAD"]
+    """Short hash of the commit checked out in `project`, `with changes` where files differ; `unknown` outside git."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(project), *command], capture_output=True, text=True, check=True).stdout
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        changes = git("status", "--porcelain", "--", "helpers", "notebooks/*.ipynb", "data")
+        return git("rev-parse", "--short", "HEAD").strip() + (" with changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

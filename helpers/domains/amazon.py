@@ -71,7 +71,7 @@ def gift_cards() -> tuple[Path, Path] | None:
     Raises:
         CourseError: the variable names a folder without them.
     """
-    folder = settings.own_data("STEER_AMAZON", "amazon")
+    folder = settings.own_data("STEER_AMAZON")
     if folder is None:
         return None
     reviews, metadata = (folder / name for name in GIFT_CARDS)

@@ -133,12 +133,7 @@ def reading_model() -> LoadedModel:
     In float32: an embedding must not depend on the batch, and in bfloat16 the shape of a batch moved one by 4% of the
     distance between embeddings, enough for a search to choose another text.
     """
-    return _in_float32(DEFAULT_MODEL if model_name() == SECOND_MODEL else SECOND_MODEL)
-
-
-@functools.cache
-def _in_float32(name: str) -> LoadedModel:
-    return models.load_language_model(name, dtype=torch.float32)
+    return language_model(DEFAULT_MODEL if model_name() == SECOND_MODEL else SECOND_MODEL, torch.float32)
 
 
 def other_model_features(texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:

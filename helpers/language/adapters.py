@@ -150,9 +150,13 @@ def merged(lm: AdaptedModel) -> LoadedModel:
 def save_adapter(lm: AdaptedModel, folder: Path, card: str, facts: dict) -> None:
     """Save the adapter (safetensors, peft's format), a model card and the facts of the edit in a folder of its own.
 
+    An adapter that was saved there before is replaced.
+
     Raises:
-        CourseError: the folder cannot be written.
+        CourseError: the folder cannot be written, or holds something else.
     """
+    if folder.exists() and not (folder / FACTS).is_file() and any(folder.iterdir()):
+        raise CourseError(f"{folder.name} holds other files, which would be lost: choose a folder of its own")
     with (
         explained(f"keep the adapter in {folder.name}", "choose a folder"),
         locked(folder),

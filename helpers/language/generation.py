@@ -6,18 +6,16 @@ with a memo on disk and a progress bar. All return raw answers; `whole_sentences
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from helpers.base import settings
+from helpers.base import settings, sources
 from helpers.language import models
 from helpers.language.adapters import fingerprint
 from helpers.language.engine.decoding import decode_prompts
@@ -85,36 +83,32 @@ class LocalBackend:
             return log_likelihoods(self.lm, prompt, continuations).double().cpu().numpy()
 
 
-def local_backend(name: str | None = None) -> LocalBackend:
+def local_backend(name: str | None = None, dtype: torch.dtype | None = None) -> LocalBackend:
     """The shared copy of a language model (`models.language_model`) as a backend; without `name` the course's.
 
     Raises:
         CourseError: as `models.load_language_model`.
     """
-    lm = models.language_model(name)
+    lm = models.language_model(name, dtype)
     return LocalBackend(lm, backend_name(lm, name))
 
 
 def backend_name(lm: LoadedModel, name: str | None = None) -> str:
     """Name and number format of a model, part of the memo's keys.
 
-    For a folder, whose weights may change, a sample of the weights as well; for a model without a chat template of
-    its own the course's template: the memo knows prompts as messages, and must not mix up two ways to write them.
+    A model of the manifest is pinned by its checksums; a folder or a hub's model may change under its name, so a sample
+    of its weights is added. The same holds for a chat template that is not pinned: the memo knows prompts as messages,
+    and must not mix up two ways to write them.
     """
     name = name or settings.model_name()
-    weights = f" {fingerprint(lm)['weights']}" if Path(name).expanduser().is_dir() else ""
-    template = f", {_digest(QUESTION_AND_ANSWER)}" if lm.tokenizer.chat_template == QUESTION_AND_ANSWER else ""
-    return f"{name}{weights}{template}, {str(lm.model.dtype).removeprefix('torch.')}"
+    pinned, template = name in sources.read_manifest(), lm.tokenizer.chat_template
+    weights = "" if pinned else f" {fingerprint(lm)['weights']}"
+    written = "" if pinned and template != QUESTION_AND_ANSWER else f", {_digest(str(template))}"
+    return f"{name}{weights}{written}, {str(lm.model.dtype).removeprefix('torch.')}"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _exact(name: str) -> LocalBackend:
-    lm = models.load_language_model(name, dtype=torch.float32)
-    return LocalBackend(lm, backend_name(lm, name))
 
 
 def exact_backend(name: str | None = None) -> LocalBackend:
@@ -126,7 +120,7 @@ def exact_backend(name: str | None = None) -> LocalBackend:
     Raises:
         CourseError: as `models.load_language_model`.
     """
-    return _exact(name or settings.model_name())
+    return local_backend(name, torch.float32)
 
 
 def second_model() -> LocalBackend:
@@ -199,8 +193,8 @@ def _one_per_prompt(seeds: int | Sequence[int], count: int) -> list[int]:
     if isinstance(seeds, int | np.integer):
         seeds = range(int(seeds), int(seeds) + count)
     seeds = [int(seed) for seed in seeds]
-    if len(seeds) != count or not all(0 <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"{len(seeds)} seeds for {count} prompts: give one per prompt, each from 0 to 2^63 - 1")
+    if len(seeds) != count or not all(0 <= seed < 2**32 for seed in seeds):  # PyTorch uses 32 bits
+        raise ValueError(f"{len(seeds)} seeds for {count} prompts: give one per prompt, each from 0 to 2^32 - 1")
     return seeds
 
 

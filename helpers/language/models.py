@@ -111,15 +111,16 @@ def load_config(name: str, *, manifest: Path = sources.MANIFEST) -> transformers
     return config
 
 
-def language_model(name: str | None = None) -> LoadedModel:
-    """A language model, loaded once per process; without `name` the chat model of the course.
+def language_model(name: str | None = None, dtype: torch.dtype | None = None) -> LoadedModel:
+    """A language model, loaded once per process and number format; without `name` the chat model of the course.
 
     Changing its weights changes them for all users of it: use `load_language_model` for a copy of your own.
 
     Raises:
         CourseError: as `load_language_model`.
     """
-    return _loaded_once(name or settings.model_name())
+    device = default_device()
+    return _loaded_once(name or settings.model_name(), device, dtype or preferred_dtype(device))
 
 
 _loaded_once = functools.cache(load_language_model)

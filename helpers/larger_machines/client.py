@@ -69,6 +69,8 @@ class ServerBackend:
         attempts: failures in a row before giving up; the pauses double, beginning with `pause` seconds, with jitter.
         concurrency: requests in flight at once.
         prefill: whether the server can continue a prefilled answer (vLLM and SGLang can).
+        identity: what else it runs, in words, as in `bfloat16, vLLM 0.11`: part of the memo's keys. A server that is
+            restarted with other weights or another number format under the same name gives other answers.
 
     Raises:
         ValueError: a url that is not http(s), or that holds a user name, a password or a query.
@@ -81,6 +83,7 @@ class ServerBackend:
     pause: float = 0.5
     concurrency: int = 8
     prefill: bool = False
+    identity: str = ""
 
     def __post_init__(self) -> None:
         if not _is_plain_url(self.url):  # never shown: it may hold a password
@@ -91,7 +94,7 @@ class ServerBackend:
     @property
     def name(self) -> str:
         """The model and where it runs: the same name on two servers need not be the same model."""
-        return f"{self.model} at {self.url.rstrip('/')}"
+        return f"{self.model}{', ' * bool(self.identity)}{self.identity} at {self.url.rstrip('/')}"
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int], done: Done) -> None:
         """Answer all prompts; `done` is called in this thread for each answer that has arrived.

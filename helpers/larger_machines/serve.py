@@ -2,9 +2,10 @@
 
 The smallest server that `ServerBackend` and other clients of OpenAI's chat completions can talk to, for a class that
 shares one GPU (through JupyterHub or an SSH tunnel) and for trying out faults. Requests that come in together are
-decoded together; an answer depends on its prompt, settings and seed alone, as everywhere in the course, and a
-prefilled answer is continued. (`transformers serve` does neither: it sets one seed for all that runs, starts a new
-answer, and is greedy with a model whose settings do not say `do_sample`, as SmolLM2's.)
+decoded together; an answer depends on its prompt, settings and seed alone (in bfloat16 also on rounding, which differs
+with what is decoded beside it), and a prefilled answer is continued. (`transformers serve` does neither: it sets one
+seed for all that runs, starts a new answer, and is greedy with a model whose settings do not say `do_sample`, as
+SmolLM2's.)
 
 It listens on localhost only and stores nothing. Other users of the machine can use it, unless STEER_SERVE_KEY is set
 when it starts: then clients need the same key (in STEER_API_KEY). It is not made for an open network.
@@ -183,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+CANNOT = ("stop", "logprobs", "top_logprobs", "logit_bias", "tools", "response_format")  # a client must not wait for it
+
+
 def request_of(body: dict) -> tuple[Prompt, Sampling, int]:
     """Prompt, settings and seed of a chat completion; settings that are missing are those of OpenAI.
 
@@ -194,11 +198,13 @@ def request_of(body: dict) -> tuple[Prompt, Sampling, int]:
     prompt = tuple((message["role"], message["content"]) for message in body["messages"])
     if body.get("stream"):
         raise ValueError("this server does not stream: set stream to false")
+    if asked := [name for name in CANNOT if body.get(name)] + ["n"] * (body.get("n") not in (None, 1)):
+        raise ValueError(f"this server cannot do {', '.join(asked)}: leave it out")
     if prompt and prompt[-1][0] == "assistant" and not body.get("continue_final_message"):
         raise ValueError("the last message is the assistant's: set continue_final_message, or end with the user's")
     top_k = int(body.get("top_k", Sampling.top_k))
     sampling = Sampling(
-        int(body.get("max_tokens", Sampling.max_new_tokens)),
+        int(body.get("max_tokens") or body.get("max_completion_tokens") or Sampling.max_new_tokens),
         float(body.get("temperature", 1.0)),
         top_k,
         float(body.get("top_p", 1.0)),

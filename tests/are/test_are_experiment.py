@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -190,8 +191,12 @@ def test_the_memo_tells_edits_strengths_and_steering_apart(small_world):
     names += [
         steered_method(2, direction * size, factor).backend.name for size, factor in ((1, 1.0), (2, 1.0), (1, 2.0))
     ]
-    assert len(set(names)) == len(names)
     assert edited_backend(lm).name == names[0]
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.chat_template = f"{tokenizer.chat_template} "
+    names.append(edited_backend(lm._replace(tokenizer=tokenizer)).name)
+    names.append(edited_backend(lm._replace(model=copy.deepcopy(lm.model).bfloat16())).name)
+    assert len(set(names)) == len(names)
 
 
 def test_methods_answer_and_are_surprised(small_world):

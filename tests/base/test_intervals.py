@@ -11,7 +11,6 @@ from helpers.base.intervals import (
     corrected_rate,
     crossed_interval,
     exact_interval,
-    nested_interval,
 )
 from helpers.base.storage import CourseError
 
@@ -121,30 +120,27 @@ def test_bad_tables_are_refused(values, clusters, error, words):
         crossed_interval(values, clusters)
 
 
-def test_intervals_over_worlds_and_their_rows_cover_and_those_over_rows_do_not():
-    random, hits, naive = np.random.default_rng(0), [], []
+def test_worlds_are_drawn_whole():
+    """Drawing rows within worlds as well counts their luck twice: means of worlds already carry it."""
+    random, hits, widths, twice = np.random.default_rng(0), [], [], []
+    worlds = np.arange(24).repeat(4)
     for _ in range(100):
-        values = 2 + 0.5 * random.normal(size=(15, 1)) + random.normal(size=(15, 8))
-        found = nested_interval(values, n_resamples=500)
-        assert found.mean == pytest.approx(values.mean())
+        values = 2 + random.normal(size=(24, 4))  # worlds do not differ
+        found = clustered_interval(values.ravel(), worlds)
         hits.append(found.low <= 2 <= found.high)
-        rows = clustered_interval(values.ravel())
-        naive.append(rows.low <= 2 <= rows.high)
-    assert 0.86 <= np.mean(hits) <= 1
-    assert np.mean(naive) < np.mean(hits)
+        widths.append(found.high - found.low)
+        rows = [values[random.integers(24, size=(24, 1)), random.integers(4, size=(24, 4))].mean() for _ in range(300)]
+        twice.append(np.subtract(*np.percentile(rows, [97.5, 2.5])))
+    true_width = 2 * 1.96 / np.sqrt(96)
+    assert 0.86 <= np.mean(hits) <= 0.99
+    assert np.mean(widths) == pytest.approx(true_width, rel=0.1) and np.mean(twice) > 1.2 * true_width
 
 
-def test_rows_are_drawn_in_their_own_world():
-    alike = np.repeat([[0.0], [1.0]], 50, axis=1)  # nothing differs within a world: only which are drawn counts
-    assert nested_interval(alike) == (0.5, 0.0, 1.0)
-    assert nested_interval(np.full((3, 4), 7.0)) == (7, 7, 7)
-    for values, error, words in (
-        (np.full((2, 2), np.nan), ValueError, "not finite"),
-        (np.zeros((1, 4)), CourseError, "1 worlds of 4 rows"),
-        (np.zeros((4, 1)), CourseError, "4 worlds of 1 rows"),
-    ):
-        with pytest.raises(error, match=words):
-            nested_interval(values)
+def test_an_interval_over_seeds_and_rows_is_too_wide_where_nothing_is_shared_and_never_more_than_root_3():
+    random = np.random.default_rng(0)
+    found = [crossed_interval(random.normal(size=(5, 40)), range(40), n_resamples=500) for _ in range(40)]
+    ratio = np.mean([one.high - one.low for one in found]) / (2 * 1.96 / np.sqrt(200))
+    assert 1.3 < ratio < np.sqrt(3)
 
 
 def test_an_exact_interval_is_that_of_two_beta_tails_and_has_a_width_where_nothing_happened():

@@ -60,6 +60,8 @@ def refused(words: str, read, *arguments) -> None:
 def test_a_row_that_is_short_or_broken_names_its_line(tmp_path):
     refused(r"t\.csv, line 5: the row is short", read_table, write(tmp_path / "t.csv", TABLE + "C,Why?\r\n"), COLUMNS)
     refused(r"t\.csv, line 6: .*end of data", read_table, write(tmp_path / "t.csv", TABLE + '\r\nC,"Why?'), COLUMNS)
+    broken = TABLE + "C,Why, so?,b,c,d,e\r\n"  # a comma in a text without quotes: what follows would shift
+    refused(r"t\.csv, line 5: the row is long", read_table, write(tmp_path / "t.csv", broken), COLUMNS)
     long = f"C,{'x' * 200_000},b,c,d"
     refused(r"t\.csv, line 5: field larger", read_table, write(tmp_path / "t.csv", TABLE + long), COLUMNS)
 

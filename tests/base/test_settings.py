@@ -16,8 +16,8 @@ READERS = {
     "STEER_CACHE": settings.cache_dir,
     "STEER_WHEELS": settings.wheel_folder,
     "STEER_RESULTS": settings.results_file,
-    "STEER_AMAZON": lambda: settings.own_data("STEER_AMAZON", "amazon"),
-    "STEER_TRUTHFULQA": lambda: settings.own_data("STEER_TRUTHFULQA", "truthfulqa/TruthfulQA.csv"),
+    "STEER_AMAZON": lambda: settings.own_data("STEER_AMAZON"),
+    "STEER_TRUTHFULQA": lambda: settings.own_data("STEER_TRUTHFULQA"),
 }
 
 

@@ -122,6 +122,17 @@ def test_the_tests_and_the_course_run_without_it():
         assert not progress.EDITION.search(path.read_text("utf-8")), f"{path.name} is a student notebook"
 
 
+def test_what_learners_wrote_outlives_a_clean(tmp_path):
+    (tmp_path / "Makefile").write_text((PROJECT / "Makefile").read_text("utf-8"))
+    for name in (".venv/bin/python", "build/results.json", "build/.hidden", "build/student/notebooks/00_start.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for _ in range(2):
+        subprocess.run(["make", "-C", str(tmp_path), "clean"], check=True, capture_output=True)
+    left = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert left == ["Makefile", "build/student/notebooks/00_start.ipynb"]
+
+
 def test_checks_with_exercises_of_their_own_are_not_kept(desk, capsys):
     check.exercise("00.1", mine, dict(EXERCISES))
     assert kept(desk) == {}

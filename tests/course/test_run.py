@@ -10,9 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat import v4
 
 from helpers.base import settings
+from helpers.base.compute import default_device, preferred_dtype
 from helpers.course import run as course
 from helpers.course.run import Course
 
@@ -128,6 +130,19 @@ def take_another_model(project):
     os.environ["STEER_MODEL"] = "owner/other"
 
 
+def take_another_number_format(project):
+    os.environ["STEER_DTYPE"] = "float32" if preferred_dtype(default_device()) != torch.float32 else "bfloat16"
+
+
+def change_labels(project):
+    (project / "data/refusal_labels.json").write_text("{}")
+
+
+def bring_own_data(project):
+    (project / "mine.csv").write_text("Question\n")
+    os.environ["STEER_TRUTHFULQA"] = str(project / "mine.csv")
+
+
 BOTH = ["00_first", "01_second"]
 
 
@@ -139,13 +154,17 @@ BOTH = ["00_first", "01_second"]
         (change_manifest, BOTH),
         (change_pins, BOTH),
         (take_another_model, BOTH),
+        (take_another_number_format, BOTH),
+        (change_labels, BOTH),
+        (bring_own_data, BOTH),
         (lose_copy, ["00_first"]),
         (lose_result, ["01_second"]),
     ],
 )
 def test_what_changed_runs_again(counted, change, again, monkeypatch):
     project, ran = counted
-    monkeypatch.setenv("STEER_MODEL", "")
+    for name in ("STEER_MODEL", "STEER_DTYPE", "STEER_TRUTHFULQA"):
+        monkeypatch.setenv(name, "")
     change(project)
     assert course.main([], project) == 0
     assert ran == again
@@ -168,6 +187,35 @@ def test_the_full_profile_runs_again_and_writes_the_report(counted, monkeypatch)
     assert course.main([], project) == 0
     assert report.read_text() == page, "what the notebooks quote stays that of the default model"
     assert "r.00_first" in (project / "build/RESULTS_other.md").read_text()
+
+
+def test_a_section_names_the_commit_and_the_day_of_its_runs_and_not_of_its_writing(counted, monkeypatch):
+    project, _ = counted
+    monkeypatch.setenv("STEER_PROFILE", "full")
+    monkeypatch.setattr(course, "commit", lambda project: "old1234")
+    monkeypatch.setattr(course, "machine", lambda: "an old machine")
+    assert course.main([], project) == 0
+    monkeypatch.setattr(course, "commit", lambda project: "new5678")
+    monkeypatch.setattr(course, "machine", lambda: "a new machine")
+    assert course.main([], project) == 0  # nothing runs
+    page = (project / "notebooks/RESULTS.md").read_text()
+    assert "`old1234`" in page and "new" not in page
+    write(project, "01_second", "3")
+    assert course.main([], project) == 0
+    page = (project / "notebooks/RESULTS.md").read_text()
+    assert "`old1234, new5678`" in page and "an old machine, a new machine" in page
+
+
+def test_a_commit_with_changes_is_named_as_such(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers/a.py").write_text("x = 1\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    clean = course.commit(tmp_path)
+    assert len(clean) >= 7 and "changes" not in clean
+    (tmp_path / "helpers/a.py").write_text("x = 2\n")
+    assert course.commit(tmp_path) == f"{clean} with changes"
 
 
 def test_results_of_an_older_run_are_dropped(counted):

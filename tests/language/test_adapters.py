@@ -181,6 +181,19 @@ def test_a_kept_adapter_comes_back_the_same_also_by_peft_alone(lm, tmp_path):
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}, "others who share the cache read it"
 
 
+def test_a_folder_with_other_files_is_not_overwritten(lm, tmp_path):
+    edited, folder = stirred(lm), tmp_path / "edit"
+    for _ in range(2):  # an older adapter is replaced
+        save_adapter(edited, folder, "", {})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/mine.txt").write_text("mine")
+    with pytest.raises(CourseError, match="notes holds other files, which would be lost: choose a folder"):
+        save_adapter(edited, tmp_path / "notes", "", {})
+    assert (tmp_path / "notes/mine.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    save_adapter(edited, tmp_path / "empty", "", {})
+
+
 def test_an_adapter_of_another_model_is_refused(lm, tmp_path):
     save_adapter(stirred(lm), tmp_path / "edit", "", {})
     with pytest.raises(CourseError, match="trained on another model: load that one \\(llama, 3 x 32\\)"):

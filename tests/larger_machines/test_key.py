@@ -112,6 +112,9 @@ def test_the_key_is_not_part_of_the_backend(monkeypatch, said):
     monkeypatch.setenv(KEY, SECRET)
     remote = ServerBackend("http://localhost:1/v1/", "m")
     assert remote.name == "m at http://localhost:1/v1"
+    assert (
+        ServerBackend("http://localhost:1/v1", "m", identity="bfloat16").name == "m, bfloat16 at http://localhost:1/v1"
+    )
     assert not leaks(said(lambda: (remote, remote.name, ServerPool((remote,), "x"))), *HALVES)
 
 

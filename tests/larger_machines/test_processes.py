@@ -147,6 +147,12 @@ def test_another_number_of_episodes_may_be_asked_for(tmp_path, on_the_map, capsy
     assert "made with other settings" in capsys.readouterr().err  # the checkpoint is of the other run
 
 
+def test_where_nothing_can_be_written_nothing_is_trained(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["agent", "--out", str(tmp_path / "file/below")]) == 1
+    assert "below cannot be written: choose a folder of your own for --out" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("on_the_map")
 def test_an_agent_leaves_weights_and_curve_and_is_not_trained_twice(tmp_path, capsys):
     arguments = ["agent", "--seed", "3", "--out", str(tmp_path)]

@@ -181,6 +181,17 @@ def test_settings_that_are_missing_are_openais():
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (1.0, 1.0, Sampling().top_k)
 
 
+def test_the_newer_name_of_the_length_counts_too():
+    assert serve.request_of({**body(), "max_tokens": None, "max_completion_tokens": 5})[1].max_new_tokens == 5
+
+
+@pytest.mark.parametrize("asked", [{"stop": ["."]}, {"n": 3}, {"logprobs": True}, {"tools": [{"type": "function"}]}])
+def test_what_the_server_cannot_do_is_refused_and_not_ignored(asked):
+    with pytest.raises(ValueError, match=f"cannot do {next(iter(asked))}: leave it out"):
+        serve.request_of({**body(), **asked})
+    serve.request_of({**body(), "n": 1, "stop": None, "logprobs": False, "tools": []})  # what clients send unasked
+
+
 # Processes ---------------------------------------------------------------------------------------------------------
 
 

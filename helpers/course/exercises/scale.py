@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from helpers.base.intervals import nested_interval
+from helpers.base.intervals import clustered_interval
 from helpers.course.judge import Exercise, normal_values
 
 SCALE_EXERCISES: dict[str, Exercise] = {}
@@ -265,7 +265,7 @@ SCALE_EXERCISES["18.3"] = Exercise(
         lambda start, rounds, utility, calls, width: search(start, rounds, utility, 10 * calls, width),
         lambda start, rounds, utility, calls, width: search(start, rounds[:1], utility, calls, width),
         lambda start, rounds, utility, calls, width: search(start, rounds[:1] * 10, utility, calls, width),
-        lambda start, rounds, utility, calls, width: search(start, [sum(rounds, [])] * 10, utility, calls, width),
+        lambda start, rounds, utility, calls, width: search(start, rounds[-1:] * 10, utility, calls, width),
         lambda start, rounds, utility, calls, width: search(start, rounds, lambda s: -utility(s), calls, width),
         lambda start, rounds, utility, calls, width: search(start, rounds, utility, calls, width)[1:],
         lambda start, rounds, utility, calls, width: search(start, rounds, utility, calls - 1, width),
@@ -302,7 +302,7 @@ SCALE_EXERCISES["18.4"] = Exercise(
 
 
 def interval_over_worlds(values):
-    return tuple(nested_interval(values))
+    return tuple(clustered_interval(values.ravel(), np.arange(len(values)).repeat(values.shape[1])))
 
 
 def _worlds(seed: int) -> tuple[np.ndarray]:
@@ -330,18 +330,18 @@ def _percentiles(values, draw, level=95):
 
 
 SCALE_EXERCISES["18.5"] = Exercise(
-    "an interval over worlds and people",
+    "an interval over worlds",
     interval_over_worlds,
     cases=_worlds,
     compare=_nearly_as_wide,
     wrong=(
         lambda values: _percentiles(values, lambda rng: rng.choice(values.ravel(), values.size)),
-        lambda values: _percentiles(values, lambda rng: values[rng.integers(8, size=8)]),
         lambda values: _percentiles(values, lambda rng: values[np.arange(8)[:, None], rng.integers(4, size=(8, 4))]),
+        lambda values: _percentiles(values, lambda rng: values[rng.integers(8, size=8)], level=90),
         lambda values: _percentiles(
-            values, lambda rng: values[rng.integers(8, size=(8, 1)), rng.integers(4, size=(8, 4))], level=90
+            values, lambda rng: values[rng.integers(8, size=(8, 1)), rng.integers(4, size=(8, 4))]
         ),
-        lambda values: _percentiles(values, lambda rng: values[rng.integers(8), rng.integers(4, size=4)]),
+        lambda values: _percentiles(values, lambda rng: values[rng.integers(8)]),
         lambda values: interval_over_worlds(values)[1:],
         lambda values: interval_over_worlds(values - values.mean()),
     ),
