@@ -55,8 +55,9 @@ from helpers.are.evaluation import (
     share,
     stereotypes,
 )
-from helpers.base.settings import by_profile, cache_dir
+from helpers.base.settings import by_profile, cache_dir, model_name
 from helpers.base.sharing import Share
+from helpers.base.sources import read_manifest
 from helpers.base.storage import CourseError
 from helpers.language.adapters import fingerprint, merged, modules_for, strength, trained_weights, with_adapter
 from helpers.language.generation import (
@@ -427,12 +428,14 @@ def edited_backend(lm: AdaptedModel, factor: float = 1.0, layers: Collection[int
 
     The name says all that an answer depends on: the weights and their number format, the template of prompts, the edit.
     """
-    how = [str(lm.model.dtype), lm.tokenizer.chat_template, factor if layers is None else (factor, sorted(layers))]
-    digest = hashlib.sha256(repr(how).encode())
+    digest = hashlib.sha256(repr(factor if layers is None else (factor, sorted(layers))).encode())
     for weight in trained_weights(lm.model):
         digest.update(weight.detach().float().cpu().numpy().tobytes())
+    if model_name() not in read_manifest():  # of a model that is not pinned the template may change
+        digest.update(str(lm.tokenizer.chat_template).encode())
+    written = f"{lm.model.dtype}, ".removeprefix("torch.float32, ")
     with strength(lm.model, factor, layers):
-        return LocalBackend(merged(lm), f"{fingerprint(lm)['weights']}, edit {digest.hexdigest()[:16]}")
+        return LocalBackend(merged(lm), f"{written}{fingerprint(lm)['weights']}, edit {digest.hexdigest()[:16]}")
 
 
 def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mapping[str, tuple[float, float]]) -> str:

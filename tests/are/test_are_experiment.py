@@ -180,7 +180,7 @@ def test_fine_tuning_is_kept_too(monkeypatch):
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_the_memo_tells_edits_strengths_and_steering_apart(small_world):
+def test_the_memo_tells_edits_strengths_formats_templates_and_steering_apart(small_world, monkeypatch):
     lm = with_adapter(small_world, rank=2)
     with torch.no_grad():
         for weight in trained_weights(lm.model):
@@ -194,7 +194,8 @@ def test_the_memo_tells_edits_strengths_and_steering_apart(small_world):
     assert edited_backend(lm).name == names[0]
     tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.chat_template = f"{tokenizer.chat_template} "
-    names.append(edited_backend(lm._replace(tokenizer=tokenizer)).name)
+    monkeypatch.setenv("STEER_MODEL", "/a/folder")
+    names += [edited_backend(one).name for one in (lm, lm._replace(tokenizer=tokenizer))]
     names.append(edited_backend(lm._replace(model=copy.deepcopy(lm.model).bfloat16())).name)
     assert len(set(names)) == len(names)
 
