@@ -54,12 +54,14 @@ def test_a_film_is_steered_and_controlled(spaces, movies):
     assert found.steered.judged != found.control.judged and found.viewer.startswith("Likes ")
 
 
-def test_nothing_is_fitted_on_the_film(spaces, movies):
-    demonstration.steer("Jurassic Park", viewer=302)
-    (item,) = np.flatnonzero(movies.items["title"] == "Jurassic Park")
+@pytest.mark.parametrize(("title", "times"), [("Jurassic Park", 1), ("Chasing Amy", 2)])
+def test_nothing_is_fitted_on_the_film_nor_on_its_double(spaces, movies, title, times):
+    demonstration.steer(title, viewer=302)
+    items = np.flatnonzero(movies.items["title"] == title)
+    assert len(items) == times
     paid, judge = spaces
     for domain, left_out in spaces:
-        assert list(left_out) == [item] and item not in domain.ratings["item"].to_numpy()
+        assert list(left_out) == list(items) and not set(items) & set(domain.ratings["item"])
     shared = paid[0].ratings.merge(judge[0].ratings, on=["user", "item"])
     assert shared.empty, "a rating is in both halves"
 
