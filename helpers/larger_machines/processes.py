@@ -55,7 +55,7 @@ from helpers.are.editing import Answered, EditSettings, Rows, Run, edit
 from helpers.base.compute import default_device, preferred_dtype
 from helpers.base.settings import PROJECT, model_name
 from helpers.base.sharing import ProcessShare, Share
-from helpers.base.storage import CourseError, atomic_file, explained, is_writable
+from helpers.base.storage import CourseError, atomic_file, explained
 from helpers.eagle.agent import OptionValue, reinforce
 from helpers.eagle.comparison import SEARCHED, SUPPORTS, load_comparison
 from helpers.eagle.steering import Support
@@ -395,8 +395,9 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "config":
         write_config(arguments.model, arguments.processes, arguments.out)
         return
-    if not is_writable(arguments.out / "anything"):  # known before hours of training, not after
-        raise CourseError(f"{arguments.out} cannot be written: choose a folder of your own for --out")
+    with explained(f"write to {arguments.out.name}", "choose a folder for --out"):  # known before hours of training
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=arguments.out).close()
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_ABSENCE)])
     try:
         if arguments.command == "agent":

@@ -72,9 +72,9 @@ def test_a_damaged_file_is_refused_and_changes_nothing(path, damage):
 
 def test_the_file_of_another_run_or_module_is_refused(path):
     before = path.read_bytes()
-    with pytest.raises(CourseError, match="other settings, data or seed: delete .*/run to start"):
+    with pytest.raises(CourseError, match=r"other settings, data or seed: delete .*/run to start"):
         load_checkpoint(path, *module_and_optimiser(), {"seed": 1})
-    with pytest.raises(CourseError, match="a module of another shape: delete .*/run to start"):
+    with pytest.raises(CourseError, match=r"a module of another shape: delete .*/run to start"):
         load_checkpoint(path, *module_and_optimiser(3), RUN)
     assert path.read_bytes() == before
 

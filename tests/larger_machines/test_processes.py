@@ -150,7 +150,8 @@ def test_another_number_of_episodes_may_be_asked_for(tmp_path, on_the_map, capsy
 def test_where_nothing_can_be_written_nothing_is_trained(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["agent", "--out", str(tmp_path / "file/below")]) == 1
-    assert "below cannot be written: choose a folder of your own for --out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "could not write to below (Not a directory): the folder cannot be written: choose a folder for --out" in said
 
 
 @pytest.mark.usefixtures("on_the_map")
