@@ -184,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-CANNOT = ("stop", "logprobs", "top_logprobs", "logit_bias", "tools", "response_format")  # a client must not wait for it
+CANNOT = ("stop", "logprobs", "top_logprobs", "logit_bias", "tools", "response_format")  # of what clients may ask for
 
 
 def request_of(body: dict) -> tuple[Prompt, Sampling, int]:
@@ -202,9 +202,10 @@ def request_of(body: dict) -> tuple[Prompt, Sampling, int]:
         raise ValueError(f"this server cannot do {', '.join(asked)}: leave it out")
     if prompt and prompt[-1][0] == "assistant" and not body.get("continue_final_message"):
         raise ValueError("the last message is the assistant's: set continue_final_message, or end with the user's")
+    lengths = [body[name] for name in ("max_tokens", "max_completion_tokens") if body.get(name) is not None]
     top_k = int(body.get("top_k", Sampling.top_k))
     sampling = Sampling(
-        int(body.get("max_tokens") or body.get("max_completion_tokens") or Sampling.max_new_tokens),
+        int(lengths[0]) if lengths else Sampling.max_new_tokens,
         float(body.get("temperature", 1.0)),
         top_k,
         float(body.get("top_p", 1.0)),

@@ -183,6 +183,8 @@ def test_settings_that_are_missing_are_openais():
 
 def test_the_newer_name_of_the_length_counts_too():
     assert serve.request_of({**body(), "max_tokens": None, "max_completion_tokens": 5})[1].max_new_tokens == 5
+    with pytest.raises(ValueError, match="max_new_tokens"):  # and not the default
+        serve.request_of({**body(), "max_tokens": 0})
 
 
 @pytest.mark.parametrize("asked", [{"stop": ["."]}, {"n": 3}, {"logprobs": True}, {"tools": [{"type": "function"}]}])
