@@ -33,7 +33,7 @@ def save_checkpoint(path: Path | None, module: nn.Module, optimiser, run: dict, 
     facts = {"run": json.dumps(run), "curve": json.dumps(curve)}
     data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, facts)
     in_cache = path.is_relative_to(cache_dir())
-    elsewhere = "set STEER_CACHE to a folder" if in_cache else f"instead of {path.parent.name}, choose a folder"
+    elsewhere = "set STEER_CACHE to a folder" if in_cache else "choose a folder"
     with explained("save a checkpoint", elsewhere), atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
