@@ -64,7 +64,9 @@ def refusals_when_dressed(
     Raises:
         ValueError: an unknown wrapper.
     """
-    return {name: method.refusals({kind: dressed(part, name) for kind, part in parts.items()}) for name in names}
+    asked = {(name, kind): dressed(part, name) for name in names for kind, part in parts.items()}
+    found = method.refusals(asked)
+    return {name: {kind: found[name, kind] for kind in parts} for name in names}
 
 
 # Prefilled answers -------------------------------------------------------------------------------------------------
@@ -148,17 +150,18 @@ def recovered(
     Args:
         prompts: as `prefilled` makes them.
     """
-    return {
-        length: share(lambda text: declines_later(declines, text), continued(method, some, sampling))
-        for length, some in prompts.items()
-    }
+    found = continued(method, prompts, sampling)
+    return {length: share(lambda text: declines_later(declines, text), texts) for length, texts in found.items()}
 
 
-def continued(method: Approach, prompts: Sequence[Prompt], sampling: Sampling = AFTERWARDS) -> list[str]:
-    """What a method writes behind the beginnings of answers (`prefilled`), kept in the memo."""
+def continued(
+    method: Approach, prompts: Mapping[int, Sequence[Prompt]], sampling: Sampling = AFTERWARDS
+) -> dict[int, list[str]]:
+    """By length, what a method writes behind the beginnings of answers (`prefilled`); all are asked together."""
     with method.inside():
-        asked = [(*method.before, *messages_of(prompt)) for prompt in prompts]
-        return generate(method.backend, asked, sampling, memo=default_memo())
+        asked = [(*method.before, *messages_of(prompt)) for some in prompts.values() for prompt in some]
+        texts = iter(generate(method.backend, asked, sampling, memo=default_memo()))
+    return {length: [next(texts) for _ in some] for length, some in prompts.items()}
 
 
 def declines_later(declines: Callable[[str], bool], text: str) -> bool:
