@@ -17,6 +17,7 @@ from helpers.base import settings
 from helpers.base.storage import CourseError, atomic_file, locked
 
 COLUMNS = ("result", "value", "95% interval", "n", "seeds", "unit", "notebook")
+ROUNDING = 1e-12  # nearer to 0 than this is 0, which a sum of floats may miss: it would print as -0.00
 PREFACE = """# Results
 
 Written by `make course PROFILE=full`, each section when all its notebooks have run.
@@ -77,7 +78,7 @@ def _number(name: str, value: Any) -> float | int:
             value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise CourseError(f"result {name!r} has {value!r}: record one finite number")
-    return value
+    return 0 if abs(value) < ROUNDING else value
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -60,6 +60,12 @@ def test_record_refuses_what_is_no_finite_number(file, bad, unchecked):
     assert not file.exists()
 
 
+def test_what_is_0_but_for_rounding_is_0(file):
+    found = row(value=0.1 + 0.2 - 0.3, ci=(-7e-19, 3e-9))
+    assert (found["value"], found["ci_low"], found["ci_high"]) == (0, 0, 3e-9)
+    assert f"{found['ci_low']:.2f}" == "0.00"
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a..b", ".a", "a."])
 def test_record_refuses_a_name_that_is_not_dotted(name):
     with pytest.raises(CourseError, match="dots"):
