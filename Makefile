@@ -74,7 +74,7 @@ check: $(VENV)/test.stamp data
 	$(REPORT) check $(STARTED)
 
 unit: $(VENV)/test.stamp data
-	$(PYTEST) -p no:nbval $(QUICK) $(ROOMS)
+	$(PYTEST) -p no:nbval --durations=20 --durations-min=5 $(QUICK) $(ROOMS)
 
 course: $(VENV)/lab.stamp data
 	$(BIN)/python -m helpers.course.run $(NOTEBOOKS)
