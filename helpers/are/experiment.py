@@ -343,7 +343,7 @@ def edit_digest(settings: EditSettings) -> str:
 
 
 def refusal_strength() -> float:
-    """The strength that notebook 13 chooses, on the stop part, for the edit of `refusal_settings`."""
+    """The strength at which the edit of `refusal_settings` is shown; in full, the one that notebook 13 chooses."""
     return by_profile(small=1.0, full=1.5)
 
 
@@ -451,7 +451,7 @@ def card_of(concept: Concept, settings: EditSettings, seed: int, measured: Mappi
         f"# Edit: {concept.name}\n\n"
         "A LoRA adapter, trained by adversarial representation engineering (Zhang et al. 2024).\n\n"
         f"- Data: {len(concept.train)} paired examples, {len(concept.others)} unpaired questions; "
-        f"stopped by {len(concept.stop)}, measured on {len(concept.test)} questions that took no part.\n"
+        f"watched on {len(concept.stop)}, measured on {len(concept.test)} questions that took no part.\n"
         f"- Reads layers {settings.at.layers} at {settings.at.positions} tokens; {settings.rounds} rounds of "
         f"{settings.steps} steps; weights of adversary, match and retain "
         f"{settings.adversary:g}, {settings.match:g}, {settings.retain:g}; seed {seed}.\n"

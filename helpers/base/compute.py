@@ -17,10 +17,17 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def default_device() -> torch.device:
-    """The device to compute on: cuda if there is one, then mps, then cpu."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device to compute on: the CPU, for which the notebooks are written and tested, or what `STEER_DEVICE` says.
+
+    Raises:
+        CourseError: `STEER_DEVICE` is set to something else, or to a device that is not here.
+    """
+    chosen = os.environ.get("STEER_DEVICE", "").strip() or "cpu"
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(chosen):
+        found = ", ".join(name for name, there in here.items() if there)
+        raise CourseError(f"STEER_DEVICE is {chosen!r}: leave it out, or set it to a device of this machine ({found})")
+    return torch.device(chosen)
 
 
 def preferred_dtype(device: torch.device | str) -> torch.dtype:

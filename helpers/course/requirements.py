@@ -110,7 +110,7 @@ def check_source(name: str) -> Check:
 
 
 def check_device() -> Check:
-    """Which device will compute. Any device is fine: the course is made for a CPU."""
+    """Which device will compute: the processor, unless `STEER_DEVICE` names another that is here."""
     from helpers.base import compute
 
     return Check("device", True, str(compute.default_device()), "")

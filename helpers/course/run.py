@@ -137,10 +137,11 @@ def _number(notebook: Path) -> str:
 def key(course: Course, notebook: Path) -> str:
     """SHA-256 of all that a notebook's results depend on.
 
-    Its cells, the helpers, `data/`, the pins, the profile, the model and its number format, and the learner's own data.
+    Its cells, the helpers, `data/`, the pins, the profile, the model, its device and number format, and own data.
     """
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
-    scale = [course.profile, settings.model_name(), str(preferred_dtype(default_device()))]
+    device = default_device()
+    scale = [course.profile, settings.model_name(), str(device), str(preferred_dtype(device))]
     digest = hashlib.sha256(repr([*scale, cells]).encode())
     parts = [sorted(course.project.glob(part)) for part in ("helpers/**/*.py", "data/*", "pyproject.toml")]
     for path in filter(Path.is_file, itertools.chain(*parts)):

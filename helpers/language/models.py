@@ -1,4 +1,4 @@
-"""Load a language model or a sentence encoder, quietly, whole, on the best device and in the dtype that suits it."""
+"""Load a language model or a sentence encoder, quietly, whole, on the chosen device and in the dtype that suits it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def load_language_model(
 
     Args:
         name: the chat model of the course (`settings.model_name`) when not given.
-        device, dtype: the best one, and the one that suits it (`compute.preferred_dtype`).
+        device, dtype: by default `compute.default_device`, and what suits it (`compute.preferred_dtype`).
 
     Raises:
         CourseError: it cannot be found or read, or it is another kind of model.

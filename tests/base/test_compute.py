@@ -21,6 +21,7 @@ CPUS = {
 @pytest.fixture(autouse=True)
 def unset(monkeypatch):
     monkeypatch.delenv("STEER_DTYPE", raising=False)
+    monkeypatch.delenv("STEER_DEVICE", raising=False)
 
 
 @pytest.mark.parametrize(("facts", "dtype"), CPUS.items())
@@ -34,6 +35,19 @@ def test_a_processor_computes_in_bfloat16_if_it_multiplies_it(monkeypatch, tmp_p
 def test_a_system_that_says_nothing_of_its_processor_computes_in_float32(monkeypatch, tmp_path):
     monkeypatch.setattr(compute, "CPU_FACTS", tmp_path / "nothing")
     assert compute.preferred_dtype("cpu") == torch.float32
+
+
+def test_the_processor_computes_unless_the_setting_names_a_device_that_is_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert compute.default_device() == torch.device("cpu")  # notebooks are written for it
+    for chosen in ("cuda", "cpu"):
+        monkeypatch.setenv("STEER_DEVICE", chosen)
+        assert compute.default_device() == torch.device(chosen)
+    for chosen in ("mps", "tpu"):
+        monkeypatch.setenv("STEER_DEVICE", chosen)
+        with pytest.raises(CourseError, match=rf"^STEER_DEVICE is '{chosen}': .* \(cpu, cuda\)$"):
+            compute.default_device()
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])

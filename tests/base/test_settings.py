@@ -91,6 +91,7 @@ NO_PATHS = {
     "STEER_PROGRESS",
     "STEER_MODEL",
     "STEER_DTYPE",
+    "STEER_DEVICE",
 }
 
 
