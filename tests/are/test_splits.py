@@ -15,9 +15,9 @@ from helpers.base.storage import CourseError
 from helpers.language.memo import Memo
 from helpers.language.prompts import Backend
 
-# Shares of test questions with a near-duplicate among those that are trained or chosen on. The collections hold such
-# pairs ("Write a poem about autumn", "... about spring"), and parts are drawn at random; no more than these shares.
-ALIKE = {"harmful": 0.12, "benign": 0.25, "edgy": 0.25, "opinions": 0.0, "facts": 0.1, "pairs": 0.3, "labels": 0.4}
+# Shares of test questions with a near-duplicate among those that are trained or chosen on; no more than these. Parts
+# leave near-duplicates of questions out; a fact or a pair has several statements, and one of them may resemble another.
+ALIKE = {"harmful": 0, "benign": 0, "edgy": 0, "opinions": 0, "facts": 0.01, "pairs": 0.005, "labels": 0.001}
 
 
 class Yes(Backend):
