@@ -66,7 +66,7 @@ test: $(VENV)/test.stamp data
 	$(MAKE) -j2 lint unit
 	$(BIN)/python -m helpers.course.editions tests
 	$(PYTEST) $(NBVAL) --junitxml=build/tests/report.xml -rs $(TESTED); status=$$?; \
-	  $(REPORT) test $(STARTED) build/tests/report.xml && exit $$status
+	  $(REPORT) test $(STARTED) build/tests/report.xml build/unit.xml && exit $$status
 
 # What to run after every change: style, types, and the unit tests but for the slow ones.
 check: $(VENV)/test.stamp data
@@ -74,7 +74,7 @@ check: $(VENV)/test.stamp data
 	$(REPORT) check $(STARTED)
 
 unit: $(VENV)/test.stamp data
-	$(PYTEST) -p no:nbval --durations=20 --durations-min=5 $(QUICK) $(ROOMS)
+	$(PYTEST) -p no:nbval --durations=20 --durations-min=5 --junitxml=build/unit.xml $(QUICK) $(ROOMS)
 
 course: $(VENV)/lab.stamp data
 	$(BIN)/python -m helpers.course.run $(NOTEBOOKS)

@@ -1,7 +1,7 @@
 """What the tests found, as results: counted from pytest's reports and the clock, never typed in.
 
     python -m helpers.course.report check STARTED               after `make check`: how long it took
-    python -m helpers.course.report test STARTED REPORT.xml     after `make test`: that, and what the tests counted
+    python -m helpers.course.report test STARTED REPORT.xml...  after `make test`: that, and what the tests counted
     python -m helpers.course.report classroom                   what the notebooks ask of a learner; runs no notebook
     python -m helpers.course.report page                        the rows into notebooks/RESULTS.md
 
@@ -35,6 +35,13 @@ SECTION_TITLES = {  # in RESULTS.md
     COUNTED: "The classroom",
     OFFLINE: "A class without network",
     ROWS: "The course's own tests",
+}
+COUNTED_BY_TESTS = {  # properties of tests, added up, and their units
+    "book.pages": "pages",
+    "book.build_seconds": "s to build it",
+    "book.external_requests": "requests to a network, by the pages that the browser opened",
+    "book.axe_serious": "serious findings on these pages, light and dark",
+    "classroom.prose_numbers_checked": "figures in prose, held against outputs and results",
 }
 BUILD_STEP = re.compile(r"^### Build step (\d\d\.\d+):", re.MULTILINE)
 
@@ -139,6 +146,19 @@ def record_classroom(report: Path) -> None:
         results.record(f"classroom.{name}", value, n=n, seeds=[], unit=unit, notebook=ROWS)
 
 
+def record_counted(reports: Sequence[Path]) -> None:
+    """Record what the tests of all reports counted (`COUNTED_BY_TESTS`), each with the number of tests that did."""
+    found: dict[str, list[float]] = {}
+    for prop in (prop for path in reports for case in cases(path) for prop in case.iter("property")):
+        if (name := prop.get("name") or "") in COUNTED_BY_TESTS:
+            found.setdefault(name, []).append(float(prop.get("value") or 0))
+    for name, values in found.items():
+        total, unit = sum(values), COUNTED_BY_TESTS[name]
+        results.record(
+            name, int(total) if total == int(total) else total, n=len(values), seeds=[], unit=unit, notebook=ROWS
+        )
+
+
 def is_cold(started: float) -> bool:
     """Whether the cache was empty when make began: everything in it is newer."""
     files = (path for path in settings.cache_dir().rglob("*") if path.is_file())
@@ -166,11 +186,16 @@ def record_lines() -> None:
     results.record("helpers.lines", lines, n=len(files), seeds=[], unit="lines of Python", notebook=ROWS)
 
 
-def record_test(started: float, report: Path) -> None:
-    """Record all that `make test` found, and print the seconds of each notebook, slowest first."""
+def record_test(started: float, report: Path, *others: Path) -> None:
+    """Record all that `make test` found, and print the seconds of each notebook, slowest first.
+
+    Args:
+        report: of the notebooks and the browser; `others` of the unit tests.
+    """
     temperature = "cold" if is_cold(started) else "warm"
     record_minutes(f"{temperature}_minutes", started)
     record_classroom(report)
+    record_counted([report, *others])
     record_exercises(settings.checkout() / "notebooks")
     record_lines()
     slowest = sorted(((seconds, name) for name, (_, seconds) in notebooks(report).items()), reverse=True)
@@ -196,14 +221,14 @@ def main(arguments: Sequence[str]) -> int:
         match arguments:
             case ["check", started]:
                 record_minutes("check_minutes", float(started))
-            case ["test", started, report]:
-                record_test(float(started), Path(report))
+            case ["test", started, *reports] if reports:
+                record_test(float(started), *map(Path, reports))
             case ["classroom"]:
                 record_exercises(settings.checkout() / "notebooks")
             case ["page"]:
                 write_page()
             case _:
-                usage = "(check STARTED | test STARTED REPORT.xml | classroom | page)"
+                usage = "(check STARTED | test STARTED REPORT.xml... | classroom | page)"
                 print("usage: python -m helpers.course.report", usage)
                 return 2
     except CourseError as error:

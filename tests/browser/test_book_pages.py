@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,11 +21,17 @@ LOOKED_AT = ("index", "05_g_optimal_design", "RESULTS")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The folder of the book, made anew."""
+def made(tmp_path_factory) -> tuple[Path, float]:
+    """The folder of the book, made anew, and the seconds that this took."""
     pytest.importorskip("sphinx_book_theme")
-    folder = tmp_path_factory.mktemp("book")
-    return book.build(book.write_source(PROJECT, folder / "source"), folder / "book").parent
+    folder, began = tmp_path_factory.mktemp("book"), time.perf_counter()
+    site = book.build(book.write_source(PROJECT, folder / "source"), folder / "book").parent
+    return site, time.perf_counter() - began
+
+
+@pytest.fixture(scope="module")
+def site(made) -> Path:
+    return made[0]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,9 @@ def test_every_internal_link_resolves(site, pages):
     assert dead == [] and count > 1000
 
 
-def test_nothing_is_loaded_from_elsewhere(pages):
+def test_nothing_is_loaded_from_elsewhere(made, pages, record_property):
+    record_property("book.build_seconds", round(made[1], 1))
+    record_property("book.pages", len(pages))
     for path, soup in pages.items():
         found = [tag.get(attribute, "") for name, attribute in LOADED.items() for tag in soup.find_all(name)]
         assert [address for address in found if address.startswith(("http", "//"))] == [], path.name
@@ -70,10 +79,13 @@ def test_a_page_from_the_disk(page, site, name, scheme, record_property):
     page.goto((site / f"{name}.html").as_uri())
     page.wait_for_timeout(500)
     assert page.locator("html").get_attribute("data-theme") == scheme
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    elsewhere = [url for url in requests if not url.startswith(("file:", "data:"))]
+    record_property("book.external_requests", len(elsewhere))
+    assert elsewhere == []
     assert complaints_of(page) == []
     shot(page, f"book_{name}_{scheme}")
     record_property("axe_serious", len(found := violations(page)))
+    record_property("book.axe_serious", len(found))
     assert found == []
 
 

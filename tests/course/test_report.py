@@ -48,6 +48,20 @@ def test_what_passed_failed_and_was_skipped_is_counted(written):
     assert values["axe_serious"] == (2, 2)
 
 
+def test_what_tests_counted_is_added_up_over_all_reports(written):
+    unit = written.with_name("unit.xml")
+    one = (
+        '<property name="classroom.prose_numbers_checked" value="{}"/><property name="book.build_seconds" value="{}"/>'
+    )
+    some = "".join(
+        f"<testcase name='t'><properties>{one.format(*row)}</properties></testcase>" for row in ((3, 0.5), (4, 0.25))
+    )
+    unit.write_text(f"<testsuite>{some}<testcase name='t'/></testsuite>")
+    report.record_counted([written, unit])
+    found = {name: (row["value"], row["n"]) for name, row in rows(written).items()}
+    assert found == {"classroom.prose_numbers_checked": (7, 2), "book.build_seconds": (0.75, 2)}
+
+
 def code(*lines: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
     return v4.new_code_cell("\n".join(lines), metadata={"tags": list(tags)})
 
