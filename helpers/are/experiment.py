@@ -75,7 +75,7 @@ from helpers.language.models import AdaptedModel, AnyModel, LoadedModel, languag
 from helpers.language.prompts import messages_of
 from helpers.language.states import ReadOut, TokenSequence, as_deep, blocks, logit_lens, read_all
 
-Kind = TypeVar("Kind")  # what the parts of a table are told apart by
+PartName = TypeVar("PartName")  # what the parts of a table are told apart by
 
 CLEARLY = 0.3  # VADER's score above which a text counts as positive (below minus this: as negative)
 
@@ -483,7 +483,7 @@ class Approach(NamedTuple):
         with self.inside():
             return answers_to(self.backend, questions, self.before, default_memo(), sampling=sampling)
 
-    def refusals(self, parts: Mapping[Kind, Sequence[Question]]) -> dict[Kind, Float[np.ndarray, " question"]]:
+    def refusals(self, parts: Mapping[PartName, Sequence[Question]]) -> dict[PartName, Float[np.ndarray, " question"]]:
         """For each kind, 1 for every question that is refused, by the keyword judge; asked together to save time."""
         answers = iter(self.answers([question for part in parts.values() for question in part], JUDGED))
         return {kind: share(refuses, [next(answers) for _ in part]) for kind, part in parts.items()}
