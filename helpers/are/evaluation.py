@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import cohen_kappa_score
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from helpers.are.concepts import (
@@ -150,9 +152,10 @@ def agreement(
     one, other = np.asarray(first, bool), np.asarray(second, bool)
     if one.shape != other.shape or not len(one):
         raise ValueError(f"{one.shape} and {other.shape} verdicts: give two lists of the same length")
-    equal = (one == other).mean()
-    chance = one.mean() * other.mean() + (1 - one.mean()) * (1 - other.mean())
-    return float(equal), float((equal - chance) / (1 - chance)) if chance < 1 else 1.0
+    with warnings.catch_warnings():  # of a kappa of 0/0: both judges gave the same verdict on everything
+        warnings.simplefilter("ignore")
+        kappa = cohen_kappa_score(one, other, labels=[False, True])
+    return float((one == other).mean()), 1.0 if np.isnan(kappa) else float(kappa)
 
 
 # Rates -------------------------------------------------------------------------------------------------------------
