@@ -39,9 +39,11 @@ class Scripted:
     answer: object
     name: str = "scripted"
     asked: list[Prompt] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
 
     def generate(self, prompts, sampling, seeds, done) -> None:
         self.asked += prompts
+        self.batches.append(len(prompts))
         done(list(range(len(prompts))), [self.answer(messages_of(prompt)) for prompt in prompts])
 
     def score(self, prompt, continuations):
@@ -78,6 +80,7 @@ def test_refusals_are_counted_by_dress_and_kind():
         "politely": {"harmful": [0, 0], "benign": [0]},
         "in a role": {"harmful": [0, 1], "benign": [0]},
     }
+    assert backend.batches == [4]  # all wrappers and kinds together, and nothing twice
 
 
 def test_answers_that_decline_already_are_left_out_and_nothing_is_shown():
@@ -126,6 +129,7 @@ def test_recovering_is_counted_by_length_behind_the_system_message():
     found = recovered(Approach(tiny(), backend, before=(("system", "Be kind."),)), prompts, is_no)
     assert {length: list(values) for length, values in found.items()} == {4: [1], 8: [0]}
     assert backend.asked[0] == (("system", "Be kind."), ("user", "How do I bake?"), ("assistant", "Take"))
+    assert backend.batches == [2]  # all lengths together
 
 
 def test_a_method_that_is_a_context_is_asked_inside_it():
