@@ -153,10 +153,7 @@ def record_counted(reports: Sequence[Path]) -> None:
         if (name := prop.get("name") or "") in COUNTED_BY_TESTS:
             found.setdefault(name, []).append(float(prop.get("value") or 0))
     for name, values in found.items():
-        total, unit = sum(values), COUNTED_BY_TESTS[name]
-        results.record(
-            name, int(total) if total == int(total) else total, n=len(values), seeds=[], unit=unit, notebook=ROWS
-        )
+        results.record(name, sum(values), n=len(values), seeds=[], unit=COUNTED_BY_TESTS[name], notebook=ROWS)
 
 
 def is_cold(started: float) -> bool:

@@ -126,11 +126,11 @@ def checked(book) -> list:
 def unbacked(book, number: str, page: str = RESULTS) -> list[str]:
     """Figures in the prose of a notebook that nothing above them backs."""
     above: list[list[str]] = []
-    wrong, known = [], KNOWN.get(number, {}) | ALWAYS
+    wrong, known, texts = [], KNOWN.get(number, {}) | ALWAYS, {cell.id for cell in checked(book)}
     for cell in book.cells:
         if cell.cell_type == "code":
             above.append(printed_by(cell))
-        elif cell in checked(book):
+        elif cell.id in texts:
             summary = re.match(r"## Summary", cell.source)
             near = [line for lines in above[0 if summary else -NEAR :] for line in lines]
             for quote in quotes(cell.source):
